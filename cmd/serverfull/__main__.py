@@ -1,0 +1,3 @@
+from serverfull.cli import main
+
+raise SystemExit(main())

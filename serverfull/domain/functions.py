@@ -1,0 +1,128 @@
+"""What a function is before it has a name: a handler and its configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, overload
+
+from serverfull.domain import limits
+
+Handler: TypeAlias = Callable[..., Any]
+DeclaredError: TypeAlias = "type[BaseException] | BaseException"
+LogFormat: TypeAlias = Literal["Text", "JSON"]
+HandlerLoop: TypeAlias = Literal["host", "own"]
+
+_NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A handler and how it is to be run. A fetcher maps names to these.
+
+    Usable as a decorator, with or without options::
+
+        @Function
+        def hello(event, context): ...
+
+        @Function(timeout=30, errors=[OrderRejected])
+        async def order(event: Order) -> Receipt: ...
+
+    Calling a Function calls its handler, so a decorated function stays testable as a plain one.
+
+    :param handler: ``def`` or ``async def`` (or any callable) of zero, one or two positional parameters:
+        the event and the context. None only while it is used as a decorator.
+    :param errors: exception classes or instances that the handler may raise: documentation, and what mock mode offers.
+    :param timeout: seconds, above 0 and at most 5,400. None: the host's default (3 s unless configured).
+    :param memory_size: MB, 128 to 32,768; what the context and the configuration say. None: the host's default (128).
+        In process it is not enforced: all functions share the host's memory.
+    :param environment: variables that ``os.environ`` shows to this function alone, over the host's own.
+    :param description: at most 256 characters, shown by GetFunction.
+    :param loop: where an ``async def`` handler runs. ``host``: on the server's event loop, the fastest, for handlers
+        that never block. ``own``: on a loop in a thread of its own.
+    :param max_concurrency: how many calls may run at once; more are answered 429. None: only the host's limit.
+    :param log_format: ``Text`` or ``JSON``: the shape of the function's log, as AWS's LoggingConfig.LogFormat.
+    :param tags: what GetFunction shows as Tags.
+    :raises ValueError: an option is out of its range; the message names it.
+    :raises TypeError: the handler is not callable, or an error is no exception.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/api/API_FunctionConfiguration.html
+    """
+
+    handler: Handler | None = None
+    errors: Sequence[DeclaredError] = ()
+    timeout: float | None = field(default=None, kw_only=True)
+    memory_size: int | None = field(default=None, kw_only=True)
+    environment: Mapping[str, str] = field(default=_NO_ENVIRONMENT, kw_only=True)
+    description: str = field(default="", kw_only=True)
+    loop: HandlerLoop = field(default="host", kw_only=True)
+    max_concurrency: int | None = field(default=None, kw_only=True)
+    log_format: LogFormat = field(default="Text", kw_only=True)
+    tags: Mapping[str, str] = field(default=_NO_ENVIRONMENT, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.handler is not None and not callable(self.handler):
+            raise TypeError(f"handler must be callable, not {type(self.handler).__name__}")
+        for error in self.errors:
+            if not (isinstance(error, BaseException) or (isinstance(error, type) and issubclass(error, BaseException))):
+                raise TypeError(f"errors takes exception classes or instances, not {error!r}")
+        _check_number("timeout", self.timeout, above=0, most=limits.MAX_TIMEOUT)
+        _check_integer("memory_size", self.memory_size, limits.MIN_MEMORY_MB, limits.MAX_MEMORY_MB)
+        _check_integer("max_concurrency", self.max_concurrency, 0, None)
+        if len(self.description) > 256:
+            raise ValueError(f"description takes at most 256 characters, not {len(self.description)}")
+        if self.loop not in ("host", "own"):
+            raise ValueError(f"loop must be 'host' or 'own', not {self.loop!r}")
+        if self.log_format not in ("Text", "JSON"):
+            raise ValueError(f"log_format must be 'Text' or 'JSON', not {self.log_format!r}")
+        object.__setattr__(self, "errors", tuple(self.errors))
+        object.__setattr__(self, "environment", _strings("environment", self.environment))
+        object.__setattr__(self, "tags", _strings("tags", self.tags))
+
+    @overload
+    def __call__(self, handler: Handler, /) -> Function: ...
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the handler; while there is none (a decorator with options), take the one argument as the handler."""
+        if self.handler is not None:
+            return self.handler(*args, **kwargs)
+        if len(args) == 1 and callable(args[0]) and not kwargs:
+            return replace(self, handler=args[0])
+        raise TypeError("this Function has no handler yet: use it as a decorator, or pass the handler")
+
+    @property
+    def handler_name(self) -> str:
+        """``module.attribute`` of the handler, as the Handler field of AWS's configuration shows it."""
+        handler = self.handler
+        if handler is None:
+            return ""
+        named = handler if hasattr(handler, "__qualname__") else type(handler)
+        return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
+
+
+def _check_number(name: str, value: float | None, *, above: float, most: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    if not above < value <= most:
+        raise ValueError(f"{name} must be above {above:g} and at most {most:g}, not {value!r}")
+
+
+def _check_integer(name: str, value: int | None, least: int, most: int | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name} must be {f'{least} to {most}' if most is not None else f'at least {least}'}, not {value}")
+
+
+def _strings(name: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
+    for key, value in mapping.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"{name} takes strings, not {key!r}: {value!r}")
+    return MappingProxyType(dict(mapping))

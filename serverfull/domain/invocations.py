@@ -1,0 +1,58 @@
+"""One call of a function, and how it ended. Bytes in, bytes out: nothing here knows HTTP or aiohttp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+InvocationType: TypeAlias = Literal["RequestResponse", "Event", "DryRun"]
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One call, as the front door hands it to the invoker. Not frozen, because a frozen one costs 1.5 µs more to make.
+
+    :param request_id: the id that the caller sees, the context shows and the log lines carry.
+    :param name: the function's bare name, parsed and validated.
+    :param qualifier: version or alias that was asked for; None means ``$LATEST``.
+    :param account: twelve digits.
+    :param region: such as ``us-east-1``.
+    :param payload: the event as it arrived; ``b""`` stands for ``{}``.
+    :param invocation_type: what the caller wants of it.
+    :param tail: whether the caller wants the last 4 KB of the log.
+    :param client_context: the decoded JSON of ``X-Amz-Client-Context``.
+    :param cognito_identity: the decoded JSON of the Cognito identity header.
+    :param tenant_id: ``X-Amz-Tenant-Id``.
+    :param trace_id: the tracing header that ``_X_AMZN_TRACE_ID`` shows.
+    """
+
+    request_id: str
+    name: str
+    qualifier: str | None
+    account: str
+    region: str
+    payload: bytes
+    invocation_type: InvocationType = "RequestResponse"
+    tail: bool = False
+    client_context: dict[str, Any] | None = None
+    cognito_identity: dict[str, Any] | None = None
+    tenant_id: str | None = None
+    trace_id: str | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an invocation ended.
+
+    :param payload: the result, or the error document, as bytes.
+    :param function_error: None, or ``Unhandled``.
+    :param content_type: of the payload; ``application/json`` unless the handler returned bytes.
+    :param executed_version: ``$LATEST`` or a number.
+    :param log_tail: the last 4 KB of the log where they were asked for.
+    """
+
+    payload: bytes
+    function_error: str | None = None
+    content_type: str = "application/json"
+    executed_version: str = "$LATEST"
+    log_tail: bytes | None = None

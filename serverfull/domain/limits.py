@@ -1,0 +1,38 @@
+"""AWS's limits as numbers with their units and sources.
+
+Source of every figure: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html and, where that page is
+silent, the answers that AWS gives.
+"""
+
+from __future__ import annotations
+
+SYNC_PAYLOAD_BYTES = 6_291_456
+"""Request payload of RequestResponse: 6 MB."""
+
+ASYNC_PAYLOAD_BYTES = 1_048_576
+"""Request payload of Event and of InvokeAsync: 1 MB."""
+
+RESPONSE_PAYLOAD_BYTES = 6_291_556
+"""Response payload of a synchronous invocation."""
+
+LOG_TAIL_BYTES = 4_096
+"""What ``X-Amz-Log-Type: Tail`` gives back, before base64."""
+
+CLIENT_CONTEXT_BYTES = 3_583
+"""``X-Amz-Client-Context`` after base64 decoding."""
+
+ERROR_MESSAGE_BYTES = 262_144
+"""An error message or a stack trace longer than this is cut, so that a hostile ``__str__`` costs nobody memory."""
+
+DEFAULT_TIMEOUT = 3.0
+"""Seconds a function may run when nothing says otherwise, as in AWS."""
+
+MAX_TIMEOUT = 5_400.0
+"""Seconds; the largest timeout that the AWS model knows."""
+
+DEFAULT_MEMORY_MB = 128
+MIN_MEMORY_MB = 128
+MAX_MEMORY_MB = 32_768
+
+ACCOUNT_CONCURRENCY = 1_000
+"""Concurrent executions for one host when nothing says otherwise, as AWS's default for an account and region."""

@@ -1,0 +1,233 @@
+"""Every exception that serverfull raises on purpose, as one tree.
+
+::
+
+    ServerfullError
+    ├── ConfigurationError            a setting is unknown or malformed
+    ├── TargetError                   `serve TARGET` cannot be turned into functions
+    │   ├── TargetNotFound            there is no such module or file
+    │   ├── TargetImportFailed        the module exists, and its own code failed
+    │   ├── TargetAttributeMissing    the module has no such attribute
+    │   └── TargetInvalid             the attribute is nothing that can be served
+    ├── StartupError                  the host cannot start (port taken, unsafe bind)
+    │   ├── AddressInUse
+    │   └── UnsafeBind
+    └── RequestError                  a caller's request is answered with an AWS error
+        ├── NotFoundError             no such function
+        ├── InvalidParameterValue     a parameter has a value that is not allowed
+        ├── ValidationFailed          one or several constraints of the AWS model are broken
+        ├── InvalidRequestContent     the payload or the client context cannot be read
+        ├── RequestTooLarge           the payload is over the limit of its invocation type
+        ├── TooManyRequests           a concurrency limit is reached
+        ├── FunctionNotReady          the function is in a state that cannot be invoked
+        ├── ReadOnlyFunction          a write to a function that a read-only fetcher owns
+        ├── UnsupportedOperation      a known operation that this host does not have yet
+        ├── UnknownOperation          no operation of the API has this method and path
+        ├── MethodNotAllowed          the path exists, with another method
+        ├── UnsupportedMediaType      a management call with a content type that is not JSON
+        ├── RequestRefused            a gate refused the request (Host, Origin)
+        ├── MalformedRequest          the bytes are not an HTTP request that can be read
+        ├── ShuttingDown              the host drains and takes no new call
+        └── InternalFailure           a bug or a broken part of the host
+
+AWS names and HTTP statuses are not here: `serverfull.api.errors` is the one table that knows them.
+"""
+
+from __future__ import annotations
+
+
+class ServerfullError(Exception):
+    """Base of everything that serverfull raises on purpose."""
+
+
+class ConfigurationError(ServerfullError):
+    """A setting is unknown or malformed; the message names it and where it came from."""
+
+
+class TargetError(ServerfullError):
+    """The TARGET of a command cannot be turned into functions."""
+
+    exit_code = 2
+
+
+class TargetNotFound(TargetError):
+    """There is no module or file of that name."""
+
+
+class TargetImportFailed(TargetError):
+    """The module exists but its own code failed; ``user_traceback`` holds the user's frames only."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, user_traceback: str) -> None:
+        super().__init__(message)
+        self.user_traceback = user_traceback
+
+
+class TargetAttributeMissing(TargetError):
+    """The module was imported and has no such attribute."""
+
+
+class TargetInvalid(TargetError):
+    """The attribute exists but is no handler, Function, Fetcher, mapping or module with ``functions``."""
+
+
+class StartupError(ServerfullError):
+    """The host cannot start."""
+
+    exit_code = 3
+
+
+class AddressInUse(StartupError):
+    """Another process listens on the address."""
+
+
+class UnsafeBind(StartupError):
+    """The address is reachable from other machines and nothing authenticates the callers."""
+
+    exit_code = 2
+
+
+class RequestError(ServerfullError):
+    """A request is answered with an AWS-shaped error; ``message`` is shown to the caller."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class NotFoundError(RequestError):
+    """No function of that name. Fetchers raise it; any other exception of theirs is the host's failure.
+
+    :param name: what was looked for: a function name or a full ARN.
+    :param message: replaces the default text, which a full ARN puts in AWS's words.
+    """
+
+    def __init__(self, name: str, message: str | None = None) -> None:
+        super().__init__(message or f"Function not found: {name}")
+        self.name = name
+
+
+class InvalidParameterValue(RequestError):
+    """A parameter has a value that the operation does not allow."""
+
+
+class ValidationFailed(RequestError):
+    """One or several constraints of the AWS model are broken.
+
+    :param problems: one sentence for each broken constraint, in AWS's words.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        count = f"{len(problems)} validation error{'s' if len(problems) != 1 else ''} detected: "
+        super().__init__(count + "; ".join(problems))
+        self.problems = problems
+
+
+class InvalidRequestContent(RequestError):
+    """The payload is not JSON, or the client context cannot be decoded."""
+
+
+class RequestTooLarge(RequestError):
+    """The payload is over the limit.
+
+    :param size_bytes: how large it is as far as it was read.
+    :param limit_bytes: what the invocation type allows.
+    """
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"{size_bytes} byte payload is too large for the allowed {limit_bytes} bytes")
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class TooManyRequests(RequestError):
+    """A limit is reached.
+
+    :param reason: a value of the model's ``ThrottleReason``.
+    :param retry_after: whole seconds after which a retry makes sense.
+    """
+
+    def __init__(self, reason: str, retry_after: int = 1, message: str = "Rate Exceeded.") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class FunctionNotReady(RequestError):
+    """The function is in a state in which it cannot be invoked.
+
+    :param state: a value of the model's ``State``, such as ``Failed``.
+    :param why: what brought it there and what to do.
+    """
+
+    def __init__(self, name: str, state: str, why: str) -> None:
+        super().__init__(
+            "The operation cannot be performed at this time. The function is currently in the following state: "
+            f"{state}. Function {name}: {why}"
+        )
+        self.state = state
+
+
+class ReadOnlyFunction(RequestError):
+    """A write to a function that a read-only fetcher owns."""
+
+
+class UnsupportedOperation(RequestError):
+    """An operation of the API that this host knows by name and does not have.
+
+    :param operation: the operation's name in the AWS model.
+    """
+
+    def __init__(self, operation: str, hint: str = "") -> None:
+        super().__init__(f"The operation {operation} is not supported by this host.{' ' + hint if hint else ''}")
+        self.operation = operation
+
+
+class UnknownOperation(RequestError):
+    """No operation of the API has this method and path."""
+
+
+class MethodNotAllowed(RequestError):
+    """The path belongs to the API, but not with this method.
+
+    :param allowed: the methods that the path has.
+    """
+
+    def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not allowed on {path}; it takes {', '.join(allowed)}")
+        self.allowed = allowed
+
+
+class UnsupportedMediaType(RequestError):
+    """The Content-Type is not one that the operation reads."""
+
+
+class RequestRefused(RequestError):
+    """A gate refused the request before anything happened (Host, Origin)."""
+
+
+class MalformedRequest(RequestError):
+    """The bytes on the connection are no HTTP request that can be read.
+
+    :param status: the HTTP status that fits: 400, 408, 413, 414, 431 or 501.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ShuttingDown(RequestError):
+    """The host drains: calls in flight finish, new ones are refused."""
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__("The host is shutting down. Retry against another host or in a moment.")
+        self.retry_after = retry_after
+
+
+class InternalFailure(RequestError):
+    """A bug or a broken part of the host. What happened is in the host's log under the request id."""
+
+    def __init__(self, message: str = "The host failed to serve the request; see its log for the request id.") -> None:
+        super().__init__(message)

@@ -1,0 +1,147 @@
+"""All seams on one page. Whoever reads this, `host.py` and `api/protocol.py` knows the system.
+
+=============== ================================================= ==============================================
+seam            what it does                                      who implements it
+=============== ================================================= ==============================================
+`Fetcher`       name → Function                                   ``fetchers/``, and users
+`Runtime`       Function → Environment                            ``runtimes/``
+`Environment`   runs invocations of one function                  ``runtimes/``
+`EventQueue`    takes Event invocations, runs them later          ``invocation/queue.py``
+`LogSink`       takes what functions print and log                ``invocation/logs.py``
+`Admission`     who may run now                                   ``invocation/admission.py``
+=============== ================================================= ==============================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serverfull.domain.functions import Function, LogFormat
+    from serverfull.domain.invocations import Invocation, Outcome
+
+
+class Fetcher(ABC):
+    """Resolves function names. Wrap one in another (chain, observe, mock) instead of adding a flag to it."""
+
+    source: str = "fetcher"
+    """One word that listings and messages show for where a function came from."""
+
+    read_only: bool = True
+    """Whether the management API may write the functions that come from here."""
+
+    @abstractmethod
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        """Give the function of that name.
+
+        Called for every invocation, on the event loop: keep it fast, and return the *same* object for as long as the
+        function has not changed, because a new object means new execution environments.
+
+        :param name: a bare function name, already validated.
+        :param qualifier: a version or alias; None and ``$LATEST`` mean the newest.
+        :raises NotFoundError: there is no such function. Anything else that is raised is a failure of the host (500).
+        """
+
+    @abstractmethod
+    async def list(self) -> Mapping[str, Function]:
+        """Give every function by its name, in no particular order."""
+
+    def source_of(self, name: str) -> str:
+        """Say which fetcher a listed function comes from; decorators and chains pass the question on."""
+        return self.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionIdentity:
+    """A function with its name and all defaults filled in: what a Runtime needs to make an environment.
+
+    :param timeout: seconds.
+    :param memory_size: MB.
+    :param log_stream: the name of the log stream of the environment.
+    """
+
+    name: str
+    version: str
+    function: Function
+    timeout: float
+    memory_size: int
+    log_format: LogFormat
+    log_group: str
+    log_stream: str
+
+
+class Environment(ABC):
+    """Runs the invocations of one function; made by a `Runtime`."""
+
+    @abstractmethod
+    async def run(self, invocation: Invocation) -> Outcome:
+        """Run one invocation to its end, or to its timeout.
+
+        What the handler does wrong is an Outcome with ``function_error``, never an exception. Cancelling the caller
+        does not stop the handler: as in AWS, an invocation outlives the connection it came by.
+
+        :raises InvalidRequestContent: the payload is not JSON; the handler did not run.
+        """
+
+    @property
+    @abstractmethod
+    def failure(self) -> str | None:
+        """Why the function must not be invoked any more (state ``Failed``), or None."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Give back what the environment holds. Closing twice is fine."""
+
+
+class Runtime(ABC):
+    """Makes environments for functions."""
+
+    @abstractmethod
+    def environment(self, identity: FunctionIdentity) -> Environment:
+        """Make the environment of a function; cheap, called when a function is first invoked."""
+
+
+class Admission(ABC):
+    """Decides whether one more invocation of a function may run now. Check and take are one step."""
+
+    @abstractmethod
+    def take(self, name: str, limit: int | None) -> None:
+        """Take a permit.
+
+        :param limit: the function's own limit, None where only the host's counts.
+        :raises TooManyRequests: a limit is reached.
+        """
+
+    @abstractmethod
+    def release(self, name: str) -> None:
+        """Give the permit back."""
+
+
+class EventQueue(ABC):
+    """Holds ``Event`` invocations until they have run."""
+
+    @abstractmethod
+    async def put(self, invocation: Invocation) -> None:
+        """Accept an invocation; when this returns, the caller may be told 202.
+
+        :raises TooManyRequests: the backlog is full.
+        """
+
+    @abstractmethod
+    async def drain(self, timeout: float) -> int:
+        """Take nothing new, wait for what is there, give up after ``timeout`` seconds; returns how many were lost."""
+
+
+class LogSink(ABC):
+    """Takes the log of functions, line by line, from any thread, without blocking."""
+
+    @abstractmethod
+    def write(self, function: str, request_id: str, kind: str, text: str) -> None:
+        """Take one piece of log.
+
+        :param kind: ``function`` for what the handler wrote, ``platform.start|end|report`` for the host's own lines.
+        :param text: as written, with its newlines.
+        """
