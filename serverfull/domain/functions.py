@@ -15,8 +15,6 @@ DeclaredError: TypeAlias = "type[BaseException] | BaseException"
 LogFormat: TypeAlias = Literal["Text", "JSON"]
 HandlerLoop: TypeAlias = Literal["host", "own"]
 
-_NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
-
 
 @dataclass(frozen=True, eq=False)
 class Function:
@@ -55,12 +53,12 @@ class Function:
     errors: Sequence[DeclaredError] = ()
     timeout: float | None = field(default=None, kw_only=True)
     memory_size: int | None = field(default=None, kw_only=True)
-    environment: Mapping[str, str] = field(default=_NO_ENVIRONMENT, kw_only=True)
+    environment: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     description: str = field(default="", kw_only=True)
     loop: HandlerLoop = field(default="host", kw_only=True)
     max_concurrency: int | None = field(default=None, kw_only=True)
     log_format: LogFormat = field(default="Text", kw_only=True)
-    tags: Mapping[str, str] = field(default=_NO_ENVIRONMENT, kw_only=True)
+    tags: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.handler is not None and not callable(self.handler):
