@@ -1,0 +1,88 @@
+"""From samples to figures: ratios within a round first, then medians over the rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.harness.rounds import Sample
+from benchmarks.harness.starts import FunctionMemory, Start
+
+YARDSTICK = {"log": "hello"}
+"""Workloads that are compared with another workload of the bare server; it writes no log line for each call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """All that one run of the benchmarks has measured.
+
+    :param workers: samples of one and two processes, not pinned; the servers' names end in ``x1`` and ``x2``.
+    :param failures: what could not be measured, and why.
+    """
+
+    samples: Sequence[Sample]
+    workers: Sequence[Sample]
+    starts: Sequence[Start]
+    memory: FunctionMemory | None
+    failures: Sequence[str]
+
+
+def middle(values: Iterable[float]) -> float | None:
+    """Give the median, or None where there is nothing."""
+    known = list(values)
+    return median(known) if known else None
+
+
+def cells(samples: Sequence[Sample], workload: str, level: int, server: str) -> dict[int, Sample]:
+    """Give the samples of one cell by round."""
+    chosen = (one for one in samples if (one.workload, one.level, one.server) == (workload, level, server))
+    return {one.round: one for one in chosen}
+
+
+def compare(
+    samples: Sequence[Sample],
+    workload: str,
+    level: int,
+    server: str,
+    other: str,
+    by: Callable[[Sample, Sample], float],
+) -> float | None:
+    """Give the median over rounds of a comparison of one server with another on the same workload and level."""
+    mine = cells(samples, workload, level, server)
+    theirs = cells(samples, workload, level, other)
+    if not theirs:
+        theirs = cells(samples, YARDSTICK.get(workload, workload), level, other)
+    return middle(by(mine[round_], theirs[round_]) for round_ in mine if round_ in theirs)
+
+
+def rate_ratio(one: Sample, other: Sample) -> float:
+    return one.rate / other.rate
+
+
+def cpu_ratio(one: Sample, other: Sample) -> float:
+    """Compare by CPU for each request, turned so that more is better, as with rates."""
+    return other.cpu_us / one.cpu_us if one.cpu_us else float("nan")
+
+
+def p50_gap(one: Sample, other: Sample) -> float:
+    """Give the microseconds by which the median latency is longer."""
+    return one.p50_us - other.p50_us
+
+
+def faults(samples: Sequence[Sample]) -> list[str]:
+    """Name every cell with answers that were errors, or with socket errors."""
+    return [
+        f"{one.server} {one.workload} c{one.level} round {one.round + 1}: "
+        f"{one.bad_status} bad status, {one.socket_errors} socket errors"
+        for one in samples
+        if one.bad_status or one.socket_errors
+    ]
+
+
+def start_values(results: Results, value: Callable[[Start], float]) -> tuple[list[float], list[float]]:
+    """Give a figure of the starts of ours and of the bare server, paired by round."""
+    ours = {one.round: value(one) for one in results.starts if one.server != "bare"}
+    bare = {one.round: value(one) for one in results.starts if one.server == "bare"}
+    rounds = sorted(ours.keys() & bare.keys())
+    return [ours[round_] for round_ in rounds], [bare[round_] for round_ in rounds]

@@ -1,0 +1,132 @@
+"""The goals, and whether the figures meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.harness.figures import (
+    Results,
+    cells,
+    compare,
+    cpu_ratio,
+    middle,
+    p50_gap,
+    rate_ratio,
+    start_values,
+)
+from benchmarks.harness.rounds import Sample
+
+ASYNC, SYNC, BARE, FRAMEWORK = "ours-async", "ours-sync", "bare", "functions-framework"
+BUSY_LEVELS = (16, 64)
+IDEAL_SLEEPS = 64 / 0.005
+"""Requests a second of 64 connections that each wait for 5 ms and nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """One goal.
+
+    :param figure: what was measured, None where it was not.
+    :param limit: the goal itself; a floor, or a ceiling where ``ceiling`` is set.
+    :param note: more figures that help to judge.
+    """
+
+    what: str
+    figure: float | None
+    limit: float
+    unit: str = ""
+    ceiling: bool = False
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.figure is None:
+            return "NOT MEASURED"
+        met = self.figure <= self.limit if self.ceiling else self.figure >= self.limit
+        return "PASS" if met else "MISS"
+
+
+def goals(results: Results) -> Iterator[Goal]:
+    """Give every goal with its figure."""
+    yield from _throughput(results)
+    yield from _against_framework(results)
+    yield from _latency(results)
+    yield from _waiting(results)
+    yield from _computing(results)
+    yield from _workers(results)
+    yield from _starting(results)
+    yield from _memory(results)
+
+
+def _against_bare(results: Results, workload: str, level: int, server: str, limit: float, what: str) -> Goal:
+    def by(compared: Callable[[Sample, Sample], float]) -> float | None:
+        return compare(results.samples, workload, level, server, BARE, compared)
+
+    cpu = by(cpu_ratio)
+    note = "" if cpu is None else f"by CPU {cpu:.2f}"
+    return Goal(what=f"{what}, c{level}", figure=by(rate_ratio), limit=limit, unit="x bare", note=note)
+
+
+def _throughput(results: Results) -> Iterator[Goal]:
+    for level in BUSY_LEVELS:
+        yield _against_bare(results, "hello", level, ASYNC, 0.80, "hello, async handler")
+        yield _against_bare(results, "hello", level, SYNC, 0.70, "hello, sync handler (stretch 0.85)")
+        yield _against_bare(results, "log", level, ASYNC, 0.55, "one log line a call, async handler")
+        yield _against_bare(results, "log", level, SYNC, 0.55, "one log line a call, sync handler")
+
+
+def _against_framework(results: Results) -> Iterator[Goal]:
+    for level in BUSY_LEVELS:
+        for server in (ASYNC, SYNC):
+            figure = compare(results.samples, "hello", level, server, FRAMEWORK, rate_ratio)
+            what = f"hello, {server}, c{level}"
+            yield Goal(what=what, figure=figure, limit=4.0, unit="x functions-framework")
+
+
+def _latency(results: Results) -> Iterator[Goal]:
+    for server in (ASYNC, SYNC):
+        figure = compare(results.samples, "hello", 1, server, BARE, p50_gap)
+        yield Goal(what=f"hello p50 over bare, {server}, c1", figure=figure, limit=60, unit="us", ceiling=True)
+
+
+def _waiting(results: Results) -> Iterator[Goal]:
+    for server in (ASYNC, SYNC):
+        taken = cells(results.samples, "sleep", 64, server).values()
+        figure = middle(one.rate / IDEAL_SLEEPS for one in taken)
+        ratio = compare(results.samples, "sleep", 64, server, BARE, rate_ratio)
+        note = "" if ratio is None else f"{ratio:.2f} x bare"
+        yield Goal(what=f"sleep 5 ms, {server}, c64", figure=figure, limit=0.78, unit="x ideal", note=note)
+
+
+def _computing(results: Results) -> Iterator[Goal]:
+    for level in BUSY_LEVELS:
+        yield _against_bare(results, "cpu", level, ASYNC, 0.97, "CPU 2 ms, async handler")
+        yield _against_bare(results, "cpu", level, SYNC, 0.97, "CPU 2 ms, sync handler")
+
+
+def _workers(results: Results) -> Iterator[Goal]:
+    figure = compare(results.workers, "hello", 64, "ours x2", "ours x1", rate_ratio)
+    bare = compare(results.workers, "hello", 64, "bare x2", "bare x1", rate_ratio)
+    note = "" if bare is None else f"bare does {bare:.2f}"
+    yield Goal(what="two processes, hello, c64, not pinned", figure=figure, limit=1.6, unit="x one process", note=note)
+
+
+def _starting(results: Results) -> Iterator[Goal]:
+    ours, bare = start_values(results, lambda start: start.first_answer)
+    ours_middle, bare_middle = middle(ours), middle(bare)
+    note = f"{ours_middle * 1000:.0f} ms, bare {bare_middle * 1000:.0f} ms" if ours_middle and bare_middle else ""
+    figure = middle(one / other for one, other in zip(ours, bare, strict=True))
+    yield Goal(what="start to first answer", figure=figure, limit=1.25, unit="x bare", ceiling=True, note=note)
+
+
+def _memory(results: Results) -> Iterator[Goal]:
+    ours, bare = start_values(results, lambda start: start.pss_kb / 1024)
+    ours_middle, bare_middle = middle(ours), middle(bare)
+    note = f"{ours_middle:.1f} MB, bare {bare_middle:.1f} MB" if ours_middle and bare_middle else ""
+    figure = middle(one - other for one, other in zip(ours, bare, strict=True))
+    yield Goal(what="idle memory (PSS) over bare", figure=figure, limit=12, unit="MB", ceiling=True, note=note)
+    memory = results.memory
+    loaded, invoked = (memory.loaded_kb, memory.invoked_kb) if memory else (None, None)
+    yield Goal(what="one more function, loaded", figure=loaded, limit=20, unit="KB", ceiling=True)
+    yield Goal(what="one more function, invoked once", figure=invoked, limit=20, unit="KB", ceiling=True)

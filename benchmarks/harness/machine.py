@@ -1,0 +1,97 @@
+"""What the kernel says about processes and the machine: core pinning, CPU time, memory, noise. Linux only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds of one tick of the kernel's process accounting, commonly 0.01."""
+
+PROC = Path("/proc")
+
+
+def cores() -> tuple[int, int]:
+    """Give the core for the server and the core for the load generator; the same one where there is only one."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Run the block on one core, so that a process started in it inherits that; None leaves all cores."""
+    before = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _stat(pid: int) -> list[str]:
+    """Give the fields of ``/proc/<pid>/stat`` that follow the command name, which may hold spaces."""
+    return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+
+
+def session(leader: int) -> list[int]:
+    """List the live processes of the session that ``leader`` leads, forked workers and orphans included."""
+    found = []
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = _stat(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended while we looked
+        if int(fields[3]) == leader:
+            found.append(int(entry.name))
+    return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Sum the user and system time of processes and of the children that they have waited for."""
+    ticks = 0
+    for pid in pids:
+        try:
+            ticks += sum(int(field) for field in _stat(pid)[11:15])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # its parent has counted it
+    return ticks * TICK
+
+
+def pss_kilobytes(pids: list[int]) -> int:
+    """Sum the proportional set size: private pages, and shared pages divided by how many processes share them."""
+    total = 0
+    for pid in pids:
+        for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The machine's own accounts since boot, in seconds over all cores.
+
+    Interrupt time is left out of ``busy``: while we measure it is mostly the loopback traffic of the test itself.
+    """
+
+    busy: float
+    total: float
+
+    @classmethod
+    def now(cls) -> Ticks:
+        first = (PROC / "stat").read_text().partition("\n")[0]
+        user, nice, system, idle, iowait, irq, softirq, steal = (int(field) * TICK for field in first.split()[1:9])
+        busy = user + nice + system + steal
+        return cls(busy, busy + idle + iowait + irq + softirq)
+
+
+def noise(before: Ticks, after: Ticks, own: float) -> float:
+    """Give the share of the machine that was busy with other things than ``own`` seconds of CPU, 0 to 1."""
+    total = after.total - before.total
+    return max(0.0, after.busy - before.busy - own) / total if total else 0.0

@@ -1,0 +1,95 @@
+"""Prints the tables and the goals, and writes the JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.harness.figures import Results, cells, compare, cpu_ratio, faults, middle, rate_ratio
+from benchmarks.harness.goals import BARE, goals
+from benchmarks.harness.rounds import Sample
+
+HEADER = f"{'workload':9} {'c':>3} {'server':20} {'req/s':>8} {'ratio':>6} {'by CPU':>6} {'CPU us':>7} {'p50 ms':>7}"
+NOISY = 0.10
+"""Share of the machine busy elsewhere from which a cell is marked."""
+
+
+def machine_facts() -> dict[str, str]:
+    """Say what was measured on; ratios carry over to other machines, absolute figures do not."""
+    facts = {"python": platform.python_version(), "kernel": platform.release(), "cores": str(os.cpu_count())}
+    for package in ("serverfull", "aiohttp", "uvloop", "functions-framework"):
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed"
+    return facts
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _row(samples: Sequence[Sample], workload: str, level: int, server: str, other: str) -> str:
+    taken = cells(samples, workload, level, server).values()
+
+    def show(values: list[float], digits: int) -> str:
+        return f"{middle(values):.{digits}f}"
+
+    noise = max(one.noise for one in taken)
+    marks = " noisy" if noise > NOISY else ""
+    marks += " ERRORS" if faults(list(taken)) else ""
+    return (
+        f"{workload:9} {level:3} {server:20} {show([one.rate for one in taken], 0):>8}"
+        f" {_ratio(compare(samples, workload, level, server, other, rate_ratio)):>6}"
+        f" {_ratio(compare(samples, workload, level, server, other, cpu_ratio)):>6}"
+        f" {show([one.cpu_us for one in taken], 1):>7} {show([one.p50_us / 1000 for one in taken], 3):>7}"
+        f" {show([one.p99_us / 1000 for one in taken], 3):>8} {noise * 100:4.0f} %{marks}"
+    )
+
+
+def table(samples: Sequence[Sample], other: str) -> list[str]:
+    """Give one line for each workload, level and server; ratios are to the server named ``other``."""
+    keys = dict.fromkeys((one.workload, one.level, one.server) for one in samples)
+    workloads = list(dict.fromkeys(workload for workload, _, _ in keys))
+    ordered = sorted(keys, key=lambda key: (workloads.index(key[0]), key[1], key[2]))
+    return [f"{HEADER} {'p99 ms':>8} {'noise':>6}", *(_row(samples, *key, other) for key in ordered)]
+
+
+def _goal_lines(results: Results) -> list[str]:
+    lines = []
+    for goal in goals(results):
+        figure = "-" if goal.figure is None else f"{goal.figure:.2f}"
+        limit = f"{'<=' if goal.ceiling else '>='} {goal.limit:g} {goal.unit}"
+        lines.append(f"{goal.verdict:12} {goal.what:48} {figure:>7}  goal {limit:28} {goal.note}".rstrip())
+    return lines
+
+
+def print_report(results: Results) -> None:
+    """Print everything that was measured, the goals, and last what went wrong."""
+    if results.samples:
+        print("\n" + "\n".join(table(results.samples, BARE)))
+    if results.workers:
+        print("\nOne and two processes, server and wrk sharing all cores; ratios are to bare x1")
+        print("\n".join(table(results.workers, "bare x1")))
+    print("\nGoals")
+    print("\n".join(_goal_lines(results)))
+    for fault in faults([*results.samples, *results.workers]):
+        print(f"\n!!! ERRORS in {fault}: these figures mean nothing")
+    for failure in results.failures:
+        print(f"\n!!! NOT MEASURED: {failure}")
+
+
+def write_json(results: Results, file: Path) -> None:
+    """Write every sample, unrounded, with the machine and the verdicts."""
+    content = {
+        "machine": machine_facts(),
+        **asdict(results),
+        "goals": [{**asdict(goal), "verdict": goal.verdict} for goal in goals(results)],
+        "faults": faults([*results.samples, *results.workers]),
+    }
+    file.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,184 @@
+"""The servers that are compared: how each is started, asked and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import machine
+from benchmarks.harness.load import NotMeasured
+from benchmarks.harness.workloads import Workload
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = "benchmarks/functions.py:functions"
+START_DEADLINE = 20.0
+STOP_DEADLINE = 10.0
+EVERY = ("hello", "echo", "sleep", "cpu", "log")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """One server in one configuration.
+
+    :param command: gives the command line for a port and a handler.
+    :param path: gives the request path for a handler.
+    :param handlers: the handlers that it has.
+    """
+
+    name: str
+    command: Callable[[int, str], list[str]]
+    path: Callable[[str], str]
+    handlers: tuple[str, ...] = EVERY
+
+
+def invocations(function: str) -> str:
+    """Give the Invoke path of a function."""
+    return f"/2015-03-31/functions/{function}/invocations"
+
+
+def bare(name: str, *flags: str) -> Contestant:
+    command = [sys.executable, "-m", "benchmarks.servers.bare", *flags, "--port"]
+    return Contestant(name=name, command=lambda port, handler: [*command, str(port)], path=invocations)
+
+
+def ours(name: str, suffix: str, *flags: str, target: str = FUNCTIONS) -> Contestant:
+    command = [sys.executable, "-m", "serverfull", "serve", target, *flags, "--port"]
+    return Contestant(
+        name=name,
+        command=lambda port, handler: [*command, str(port)],
+        path=lambda handler: invocations(handler + suffix),
+    )
+
+
+def functions_framework() -> Contestant:
+    command = [sys.executable, "-m", "functions_framework", "--source", "benchmarks/ff_functions.py"]
+    return Contestant(
+        name="functions-framework",
+        command=lambda port, handler: [*command, "--target", handler, "--port", str(port)],
+        path=lambda handler: "/",
+        handlers=("hello", "echo", "sleep", "cpu"),
+    )
+
+
+def contestants() -> dict[str, Contestant]:
+    """Give every server that the load workloads know, by its name."""
+    every = (
+        bare("bare"),
+        bare("bare-json", "--json"),
+        bare("bare-stock-loop", "--stock-loop"),
+        ours("ours-async", "_async"),
+        ours("ours-sync", "_sync"),
+        functions_framework(),
+    )
+    return {contestant.name: contestant for contestant in every}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A contestant that runs, as the leader of a session of its own."""
+
+    contestant: Contestant
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    started: float
+
+    def path(self, handler: str) -> str:
+        return self.contestant.path(handler)
+
+    def url(self, handler: str) -> str:
+        return f"http://127.0.0.1:{self.port}{self.path(handler)}"
+
+    def pids(self) -> list[int]:
+        return machine.session(self.process.pid)
+
+    def cpu_seconds(self) -> float:
+        return machine.cpu_seconds(self.pids())
+
+    def pss_kilobytes(self) -> int:
+        return machine.pss_kilobytes(self.pids())
+
+    def last_words(self) -> str:
+        """Give the end of what the server wrote, for messages."""
+        return self.log.read_text(errors="replace")[-2000:].strip() or "(it wrote nothing)"
+
+    def wait_ready(self, workload: Workload) -> None:
+        """Wait until the server gives the right answer to one request.
+
+        :raises NotMeasured: it ended, or gave none in time.
+        """
+        deadline = time.monotonic() + START_DEADLINE
+        said = "no answer"
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise NotMeasured(f"{self.contestant.name} ended at start: {self.last_words()}")
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                said = check(self, workload)
+                if not said:
+                    return
+            time.sleep(0.02)
+        raise NotMeasured(f"{self.contestant.name} does not answer {workload.name}: {said}\n{self.last_words()}")
+
+    def stop(self) -> None:
+        """Ask the server to end, and end what is left of its session after a while."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_DEADLINE)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def check(server: Server, workload: Workload) -> str:
+    """Send one request; return what is wrong with the answer, or nothing."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    try:
+        path = server.path(workload.handler)
+        connection.request("POST", path, workload.body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200 or answer.headers.get("X-Amz-Function-Error") or not workload.is_right(body):
+        return f"status {answer.status}, body {body[:300]!r}"
+    return ""
+
+
+@contextmanager
+def running(contestant: Contestant, handler: str, core: int | None) -> Iterator[Server]:
+    """Run a server on a core (None: all) with its output going to a file, and stop it in the end."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="serverfull-bench-") as folder:
+        log = Path(folder, "output")
+        with log.open("wb") as output, machine.pinned(core):
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                contestant.command(port, handler),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        server = Server(contestant=contestant, process=process, port=port, log=log, started=started)
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,129 @@
+"""Measures the server against a bare aiohttp server and functions-framework; ``make bench`` runs this.
+
+See benchmarks/README.md for what is measured and how to read it. Linux only. Timing never fails the run: the exit code
+is 1 only where something could not be measured or was answered with errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, also where the project is not installed
+
+from benchmarks.harness.figures import Results, faults
+from benchmarks.harness.load import NotMeasured, require_wrk
+from benchmarks.harness.machine import cores
+from benchmarks.harness.report import machine_facts, print_report, write_json
+from benchmarks.harness.rounds import Plan, Sample, measure
+from benchmarks.harness.servers import bare, contestants, ours
+from benchmarks.harness.starts import FunctionMemory, Start, function_memory, starts
+from benchmarks.harness.workloads import workloads
+
+EXTRAS = ("workers", "start", "memory")
+DEFAULT_SERVERS = ("bare", "ours-async", "ours-sync", "functions-framework")
+
+
+def names(known: Sequence[str]) -> type[tuple[str, ...]]:
+    """Make the type of an option that takes known names, separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(known)}")
+        return chosen
+
+    return parse  # type: ignore[return-value]
+
+
+def arguments() -> argparse.Namespace:
+    every = (*workloads(), *EXTRAS)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="one round of one second: shows that all works, no more")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="whole seconds of one measurement (default 2)")
+    parser.add_argument("--starts", type=int, default=9, help="starts of each server (default 9)")
+    parser.add_argument("--only", type=names(every), default=every, metavar="NAMES", help=",".join(every))
+    parser.add_argument("--levels", default=(1, 16, 64), type=lambda text: tuple(int(n) for n in text.split(",")))
+    known = tuple(contestants())
+    parser.add_argument("--servers", type=names(known), default=DEFAULT_SERVERS, metavar="NAMES", help=",".join(known))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to this file")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds, options.starts = 1, 1, 3
+    return options
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_method(options: argparse.Namespace) -> None:
+    facts = ", ".join(f"{name} {value}" for name, value in machine_facts().items())
+    server_core, wrk_core = cores()
+    print(
+        f"{facts}\nserver on core {server_core}, wrk on core {wrk_core}, {options.rounds} rounds of {options.seconds} s"
+    )
+    if server_core == wrk_core:
+        print("ONE CORE ONLY: wrk takes its time from the server, so every ratio is nearer to 1 than it should be")
+    print("Each server's output (with the functions' log) goes to a file, written for real.")
+
+
+def measure_workers(options: argparse.Namespace, plan: Plan, failures: list[str]) -> list[Sample]:
+    """Compare one process with two, ours and bare, with all cores shared by the server and wrk."""
+    servers = [bare("bare x1"), bare("bare x2", "--processes", "2")]
+    if any(name.startswith("ours") for name in options.servers):
+        servers += [ours("ours x1", "_async"), ours("ours x2", "_async", "--workers", "2")]
+    wide = replace(plan, levels=(64,))
+    return measure(servers, [workloads()["hello"]], wide, say, failures, pins=(None, None))
+
+
+def measure_starts(options: argparse.Namespace, failures: list[str]) -> list[Start]:
+    wanted = [name for name in options.servers if name in ("bare", "ours-async")]
+    known = contestants()
+    return starts([known[name] for name in wanted], workloads()["hello"], options.starts, say, failures)
+
+
+def measure_memory(options: argparse.Namespace, folder: Path, failures: list[str]) -> FunctionMemory | None:
+    if not any(name.startswith("ours") for name in options.servers):
+        return None
+    try:
+        return function_memory(folder, 1 if options.quick else 3, say)
+    except (NotMeasured, OSError) as failure:
+        failures.append(f"memory of functions: {failure}")
+        return None
+
+
+def run(options: argparse.Namespace, folder: Path) -> Results:
+    """Measure what was asked for."""
+    plan = Plan(rounds=options.rounds, seconds=options.seconds, levels=options.levels, folder=folder)
+    failures: list[str] = []
+    chosen = [workload for name, workload in workloads().items() if name in options.only]
+    servers = [contestants()[name] for name in options.servers]
+    return Results(
+        samples=measure(servers, chosen, plan, say, failures),
+        workers=measure_workers(options, plan, failures) if "workers" in options.only else [],
+        starts=measure_starts(options, failures) if "start" in options.only else [],
+        memory=measure_memory(options, folder, failures) if "memory" in options.only else None,
+        failures=failures,
+    )
+
+
+def main() -> int:
+    options = arguments()
+    require_wrk()
+    say_method(options)
+    with tempfile.TemporaryDirectory(prefix="serverfull-bench-") as folder:
+        results = run(options, Path(folder))
+    print_report(results)
+    if options.json:
+        write_json(results, options.json)
+    return 1 if results.failures or faults([*results.samples, *results.workers]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
