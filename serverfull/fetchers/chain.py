@@ -1,0 +1,72 @@
+"""Several fetchers as one: the first that knows a name serves it.
+
+Used where functions come from more than one place. One event loop calls it; there is nothing to lock, because no
+state is read before and written after an ``await``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from serverfull.domain.functions import Function
+from serverfull.errors import NotFoundError
+from serverfull.interfaces import Fetcher
+
+
+class ChainFetcher(Fetcher):
+    """Asks fetchers in order; an earlier one hides later ones, name by name.
+
+    A name belongs to the first fetcher that has it *with all its qualifiers*: where that one lacks a version or an
+    alias, the answer is "not found", not some other function that happens to have the name.
+
+    Any exception but `NotFoundError` ends the search, since falling through a broken fetcher would run other code than
+    the operator meant.
+
+    :param fetchers: in the order in which they are asked.
+    """
+
+    source = "chain"
+
+    def __init__(self, *fetchers: Fetcher) -> None:
+        self._fetchers = fetchers
+        self._owners: dict[str, Fetcher] = {}
+        self.read_only = all(fetcher.read_only for fetcher in fetchers)
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        """Give the function from the first fetcher that knows its name."""
+        for fetcher in self._fetchers:
+            try:
+                function = await fetcher.fetch(name, qualifier)
+            except NotFoundError:
+                if qualifier not in (None, "$LATEST") and await _knows(fetcher, name):
+                    raise
+                continue
+            if self._owners.get(name) is not fetcher:
+                self._owners[name] = fetcher
+            return function
+        self._owners.pop(name, None)
+        raise NotFoundError(name if qualifier is None else f"{name}:{qualifier}")
+
+    async def list(self) -> Mapping[str, Function]:
+        """Give the functions of all fetchers; of two with one name, the one that `fetch` would give."""
+        merged: dict[str, Function] = {}
+        owners: dict[str, Fetcher] = {}
+        for fetcher in self._fetchers:
+            for name, function in (await fetcher.list()).items():
+                if name not in merged:
+                    merged[name], owners[name] = function, fetcher
+        self._owners = owners
+        return merged
+
+    def source_of(self, name: str) -> str:
+        """Say where a function came from when it was last fetched or listed; before that, the chain's own word."""
+        owner = self._owners.get(name)
+        return self.source if owner is None else owner.source_of(name)
+
+
+async def _knows(fetcher: Fetcher, name: str) -> bool:
+    try:
+        await fetcher.fetch(name)
+    except NotFoundError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""Counts and logs what another fetcher does. ``host.py`` puts one around the whole chain.
+
+A successful fetch is on the path of every invocation, so it only adds one to a plain integer here; `report` carries
+the sum to the metrics, when somebody looks at them or when a fetch did not succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from serverfull.domain.functions import Function
+from serverfull.errors import NotFoundError
+from serverfull.interfaces import Fetcher
+
+
+class FetchLogger(Protocol):
+    """What is needed of a logger: a structlog one fits."""
+
+    def error(self, event: str, **fields: Any) -> Any:
+        """Log an event with its fields."""
+
+
+class FetchMetrics(Protocol):
+    """What is needed of the metrics."""
+
+    def count(self, name: str, value: int = 1, *, tags: Mapping[str, str]) -> Any:
+        """Add ``value`` to the counter of that name and tags."""
+
+
+class ObservingFetcher(Fetcher):
+    """Wraps a fetcher: failures are logged, and fetches, failures and unknown names are counted by source.
+
+    Counters: ``fetcher.fetches`` (those that succeeded), ``fetcher.failures`` and ``fetcher.not_found``, tagged
+    ``source``. An unknown name is the caller's mistake, so it is counted and not logged.
+
+    :param fetcher: does the work; its answers and exceptions pass through unchanged.
+    """
+
+    def __init__(self, fetcher: Fetcher, logger: FetchLogger, metrics: FetchMetrics) -> None:
+        self._fetcher = fetcher
+        self._fetch = fetcher.fetch
+        self._logger = logger
+        self._metrics = metrics
+        self._fetched = 0
+        self.source = fetcher.source
+        self.read_only = fetcher.read_only
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        """Pass on to the wrapped fetcher."""
+        try:
+            function = await self._fetch(name, qualifier)
+        except NotFoundError:
+            self._count("fetcher.not_found")
+            raise
+        except Exception as failure:
+            self._failed("fetch failed", failure, name)
+            raise
+        self._fetched += 1
+        return function
+
+    async def list(self) -> Mapping[str, Function]:
+        """Pass on to the wrapped fetcher."""
+        try:
+            return await self._fetcher.list()
+        except Exception as failure:
+            self._failed("listing functions failed", failure, None)
+            raise
+
+    def source_of(self, name: str) -> str:
+        """Ask the wrapped fetcher."""
+        return self._fetcher.source_of(name)
+
+    def report(self) -> None:
+        """Bring the count of successful fetches to the metrics; call it before they are read."""
+        fetched, self._fetched = self._fetched, 0
+        if fetched:
+            self._metrics.count("fetcher.fetches", fetched, tags={"source": self.source})
+
+    def _failed(self, event: str, failure: Exception, name: str | None) -> None:
+        self._count("fetcher.failures")
+        self._logger.error(event, source=self.source, function=name, exc_info=failure)
+
+    def _count(self, counter: str) -> None:
+        self.report()
+        self._metrics.count(counter, 1, tags={"source": self.source})

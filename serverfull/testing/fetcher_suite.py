@@ -1,0 +1,87 @@
+"""What every Fetcher must do, as tests to inherit. Needs pytest and pytest-asyncio.
+
+::
+
+    class TestMyFetcher(FetcherSuite):
+        @pytest.fixture
+        def fetcher(self):
+            return MyFetcher(...)  # with at least one function in it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from serverfull.domain.functions import Function
+from serverfull.errors import NotFoundError
+from serverfull.interfaces import Fetcher
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_UNKNOWN = "no-such-function"
+
+
+@pytest.mark.asyncio
+class FetcherSuite:
+    """Subclass it, name the class ``Test…`` and provide the ``fetcher`` fixture: a fetcher with a function in it."""
+
+    @pytest.fixture
+    def fetcher(self) -> Fetcher:
+        """Give the fetcher under test."""
+        raise NotImplementedError("override the fetcher fixture")
+
+    async def test_listing_gives_functions_with_handlers_under_names_that_aws_takes(self, fetcher: Fetcher) -> None:
+        functions = await fetcher.list()
+        assert functions, "the suite needs a fetcher with at least one function"
+        for name, function in functions.items():
+            assert _NAME.fullmatch(name)
+            assert isinstance(function, Function)
+            assert callable(function.handler)
+
+    async def test_every_listed_function_can_be_fetched(self, fetcher: Fetcher) -> None:
+        for name, function in (await fetcher.list()).items():
+            assert (await fetcher.fetch(name)).handler_name == function.handler_name
+
+    async def test_an_unchanged_function_is_the_same_object_each_time(self, fetcher: Fetcher) -> None:
+        for name in await fetcher.list():
+            first = await fetcher.fetch(name)
+            assert await fetcher.fetch(name) is first
+
+    async def test_latest_is_the_function_without_a_qualifier(self, fetcher: Fetcher) -> None:
+        for name in await fetcher.list():
+            assert await fetcher.fetch(name, "$LATEST") is await fetcher.fetch(name, None)
+
+    async def test_concurrent_fetches_give_one_object(self, fetcher: Fetcher) -> None:
+        for name in await fetcher.list():
+            fetched = await asyncio.gather(*(fetcher.fetch(name) for _ in range(8)))
+            assert len({id(function) for function in fetched}) == 1
+
+    async def test_an_unknown_name_is_not_found(self, fetcher: Fetcher) -> None:
+        with pytest.raises(NotFoundError) as caught:
+            await fetcher.fetch(_UNKNOWN)
+        assert _UNKNOWN in caught.value.name
+
+    async def test_an_unknown_qualifier_is_not_found(self, fetcher: Fetcher) -> None:
+        for name in await fetcher.list():
+            with pytest.raises(NotFoundError):
+                await fetcher.fetch(name, "no-such-alias")
+
+    async def test_an_unknown_name_is_still_not_listed_after_it_was_asked_for(self, fetcher: Fetcher) -> None:
+        with pytest.raises(NotFoundError):
+            await fetcher.fetch(_UNKNOWN)
+        assert _UNKNOWN not in await fetcher.list()
+
+    async def test_every_function_has_a_source_of_one_word(self, fetcher: Fetcher) -> None:
+        for name in await fetcher.list():
+            assert re.fullmatch(r"\S+", fetcher.source_of(name))
+
+    async def test_the_callers_changes_to_a_listing_do_not_reach_the_fetcher(self, fetcher: Fetcher) -> None:
+        listing = await fetcher.list()
+        names = set(listing)
+        try:
+            listing.clear()  # type: ignore[attr-defined]
+        except (AttributeError, TypeError):
+            return
+        assert set(await fetcher.list()) == names

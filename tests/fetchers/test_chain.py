@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from serverfull.domain.functions import Function
+from serverfull.errors import NotFoundError
+from serverfull.fetchers.chain import ChainFetcher
+from serverfull.fetchers.static import StaticFetcher
+from serverfull.interfaces import Fetcher
+from serverfull.testing.fetcher_suite import FetcherSuite
+
+
+def hello(event: object) -> str:
+    return "hello"
+
+
+def other(event: object) -> str:
+    return "other"
+
+
+class Writable(StaticFetcher):
+    source = "writable"
+    read_only = False
+
+
+class WithAlias(Writable):
+    """Has every function a second time under the alias ``prod``."""
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        return await super().fetch(name, None if qualifier == "prod" else qualifier)
+
+
+class Broken(Fetcher):
+    source = "broken"
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        raise ConnectionError("bucket unreachable")
+
+    async def list(self) -> Mapping[str, Function]:
+        raise ConnectionError("bucket unreachable")
+
+
+class TestChainFetcher(FetcherSuite):
+    @pytest.fixture
+    def fetcher(self) -> ChainFetcher:
+        return ChainFetcher(StaticFetcher({"hello": hello}), Writable({"hello": other, "other": other}))
+
+
+class TestChainInAChain(FetcherSuite):
+    @pytest.fixture
+    def fetcher(self) -> ChainFetcher:
+        return ChainFetcher(StaticFetcher({}), ChainFetcher(StaticFetcher({"hello": hello})))
+
+
+async def test_the_first_that_knows_the_name_wins_in_fetch_and_list() -> None:
+    chain = ChainFetcher(StaticFetcher({"a": hello}), StaticFetcher({"a": other, "b": other}))
+    assert (await chain.fetch("a")).handler is hello
+    assert (await chain.fetch("b")).handler is other
+    assert {name: f.handler for name, f in (await chain.list()).items()} == {"a": hello, "b": other}
+
+
+async def test_a_failing_fetcher_is_not_skipped() -> None:
+    chain = ChainFetcher(Broken(), StaticFetcher({"a": hello}))
+    with pytest.raises(ConnectionError):
+        await chain.fetch("a")
+    with pytest.raises(ConnectionError):
+        await chain.list()
+
+
+async def test_a_fetcher_behind_the_one_that_knows_the_name_is_not_asked() -> None:
+    assert (await ChainFetcher(StaticFetcher({"a": hello}), Broken()).fetch("a")).handler is hello
+
+
+async def test_an_alias_of_a_hidden_function_does_not_shine_through() -> None:
+    chain = ChainFetcher(StaticFetcher({"a": hello}), WithAlias({"a": other, "b": other}))
+    assert (await chain.fetch("b", "prod")).handler is other
+    with pytest.raises(NotFoundError, match="a:prod"):
+        await chain.fetch("a", "prod")
+
+
+async def test_it_says_which_fetcher_a_listed_or_fetched_function_came_from() -> None:
+    chain = ChainFetcher(StaticFetcher({"a": hello}), Writable({"b": other}))
+    assert chain.source_of("b") == "chain"
+    await chain.fetch("b")
+    assert chain.source_of("b") == "writable"
+    await chain.list()
+    assert (chain.source_of("a"), chain.source_of("b")) == ("static", "writable")
+
+
+def test_it_is_writable_as_soon_as_one_of_its_fetchers_is() -> None:
+    assert ChainFetcher(StaticFetcher({})).read_only
+    assert not ChainFetcher(StaticFetcher({}), Writable({})).read_only
+
+
+async def test_an_empty_chain_knows_nothing() -> None:
+    with pytest.raises(NotFoundError):
+        await ChainFetcher().fetch("a")
+    assert await ChainFetcher().list() == {}

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from serverfull.domain.functions import Function
+from serverfull.errors import NotFoundError
+from serverfull.fetchers.observing import ObservingFetcher
+from serverfull.fetchers.static import StaticFetcher
+from serverfull.interfaces import Fetcher
+from serverfull.testing.fetcher_suite import FetcherSuite
+
+
+def hello(event: object) -> str:
+    return "hello"
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.lines.append((event, fields))
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.totals: Counter[tuple[str, str]] = Counter()
+        self.calls = 0
+
+    def count(self, name: str, value: int = 1, *, tags: Mapping[str, str]) -> None:
+        self.calls += 1
+        self.totals[name, tags["source"]] += value
+
+
+class Broken(Fetcher):
+    source = "broken"
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        raise ConnectionError("bucket unreachable")
+
+    async def list(self) -> Mapping[str, Function]:
+        raise ConnectionError("bucket unreachable")
+
+
+class TestObservingFetcher(FetcherSuite):
+    @pytest.fixture
+    def fetcher(self) -> ObservingFetcher:
+        return ObservingFetcher(StaticFetcher({"hello": hello}), Lines(), Counts())
+
+
+async def test_a_failure_is_logged_with_its_name_and_counted_by_source() -> None:
+    log, counts = Lines(), Counts()
+    fetcher = ObservingFetcher(Broken(), log, counts)
+    with pytest.raises(ConnectionError):
+        await fetcher.fetch("a")
+    with pytest.raises(ConnectionError):
+        await fetcher.list()
+    assert counts.totals == {("fetcher.failures", "broken"): 2}
+    (fetch, fields), (listing, _) = log.lines
+    assert (fetch, fields["function"], fields["source"]) == ("fetch failed", "a", "broken")
+    assert isinstance(fields["exc_info"], ConnectionError)
+    assert listing == "listing functions failed"
+
+
+async def test_an_unknown_name_is_counted_and_not_logged() -> None:
+    log, counts = Lines(), Counts()
+    with pytest.raises(NotFoundError):
+        await ObservingFetcher(StaticFetcher({}), log, counts).fetch("a")
+    assert counts.totals == {("fetcher.not_found", "static"): 1}
+    assert log.lines == []
+
+
+async def test_successes_reach_the_metrics_as_one_sum_when_they_are_reported() -> None:
+    counts = Counts()
+    fetcher = ObservingFetcher(StaticFetcher({"a": hello}), Lines(), counts)
+    for _ in range(5):
+        await fetcher.fetch("a")
+    assert counts.calls == 0
+    fetcher.report()
+    fetcher.report()
+    assert counts.totals == {("fetcher.fetches", "static"): 5}
+    assert counts.calls == 1
+
+
+async def test_source_and_writability_are_those_of_the_wrapped_fetcher() -> None:
+    class Writable(StaticFetcher):
+        source = "writable"
+        read_only = False
+
+    fetcher = ObservingFetcher(Writable({"a": hello}), Lines(), Counts())
+    assert (fetcher.source, fetcher.source_of("a"), fetcher.read_only) == ("writable", "writable", False)
