@@ -17,6 +17,7 @@
         ├── InvalidParameterValue     a parameter has a value that is not allowed
         ├── ValidationFailed          one or several constraints of the AWS model are broken
         ├── InvalidRequestContent     the payload or the client context cannot be read
+        ├── SerializationFailed       the JSON body of a management call cannot be read
         ├── RequestTooLarge           the payload is over the limit of its invocation type
         ├── TooManyRequests           a concurrency limit is reached
         ├── FunctionNotReady          the function is in a state that cannot be invoked
@@ -126,6 +127,10 @@ class ValidationFailed(RequestError):
 
 class InvalidRequestContent(RequestError):
     """The payload is not JSON, or the client context cannot be decoded."""
+
+
+class SerializationFailed(RequestError):
+    """The body of a management call is not JSON, or a value in it has another type than the AWS model says."""
 
 
 class RequestTooLarge(RequestError):
