@@ -1,0 +1,66 @@
+"""What every test of the project has at hand: real hosts, AWS clients for them, and a clean environment."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from serverfull.testing.process import CLEARED_NAMES, CLEARED_PREFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytest_plugins = ["serverfull.testing.fixtures"]
+
+REQUIRE_ALL = os.environ.get("SERVERFULL_REQUIRE_ALL") == "1"
+"""Read before the variables are cleaned: CI sets it, so that no test is skipped there unnoticed."""
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take out everything that would configure a host or an AWS client."""
+    for name in os.environ:
+        if name in CLEARED_NAMES or name.startswith(CLEARED_PREFIXES):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str, object, str], None]:
+    """Skip a test whose outside thing is absent; fail it where SERVERFULL_REQUIRE_ALL=1 asks for every test."""
+
+    def check(name: str, present: object, how: str) -> None:
+        if present:
+            return
+        reason = f"{name} is not here: {how}"
+        if REQUIRE_ALL:
+            pytest.fail(f"{reason} (SERVERFULL_REQUIRE_ALL=1)", pytrace=False)
+        pytest.skip(reason)
+
+    return check
+
+
+@pytest.fixture
+def boto() -> Iterator[Callable[..., Any]]:
+    """Make boto3 Lambda clients for a host (or a URL): dummy credentials, no retries, closed after the test."""
+    import boto3
+    from botocore.config import Config
+
+    clients = []
+
+    def client(host: Any, *, access_key: str = "test", region: str = "us-east-1", **config: Any) -> Any:
+        made = boto3.client(
+            "lambda",
+            endpoint_url=getattr(host, "url", host),
+            region_name=region,
+            aws_access_key_id=access_key,
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30, **config),
+        )
+        clients.append(made)
+        return made
+
+    yield client
+    for made in clients:
+        made.close()
