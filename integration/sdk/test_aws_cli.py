@@ -1,0 +1,153 @@
+"""The AWS CLI and curl, with command lines as users find them in manuals, word for word."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serverfull.testing.process import HostProcess, plain_environment
+
+pytestmark = pytest.mark.real_client
+
+INVOKE_AND_SHOW = """\
+aws lambda invoke \\
+    --endpoint-url="http://localhost:8080" \\
+    --function-name="hello" \\
+    output.txt && \\
+    cat output.txt && \\
+    rm output.txt
+"""
+
+CURL = "curl --request POST localhost:8080/2015-03-31/functions/hello/invocations"
+
+INVOKE_SYNCHRONOUSLY = """\
+aws lambda invoke \\
+  --function-name my-function \\
+  --payload '{"key":"value"}' \\
+  --cli-binary-format raw-in-base64-out \\
+  response.json \\
+  --endpoint-url $AWS_ENDPOINT_URL
+"""
+
+INVOKE_ASYNCHRONOUSLY = """\
+aws lambda invoke \\
+  --function-name my-function \\
+  --invocation-type Event \\
+  --payload '{"key":"value"}' \\
+  --cli-binary-format raw-in-base64-out \\
+  /dev/null \\
+  --endpoint-url $AWS_ENDPOINT_URL
+"""
+
+
+@pytest.fixture(scope="module")
+def host():
+    """Serve on the port that the command lines name, or on another where that one is taken."""
+    target = f"{Path(__file__).parent}/functions.py:functions"
+    with HostProcess.start(target, "--port", "8080" if port_is_free(8080) else "0") as host:
+        yield host
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture
+def run(host, tmp_path):
+    """Run a command line in a shell, in an empty folder."""
+    env = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": host.url,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_PAGER": "",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+
+    def shell(command: str) -> subprocess.CompletedProcess[str]:
+        command = command.replace("localhost:8080", f"localhost:{host.port}")
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=plain_environment() | env,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    return shell
+
+
+@pytest.fixture
+def aws(run, require):
+    present = shutil.which("aws") and run("aws --version").returncode == 0
+    require("the AWS CLI", present, "make clients")
+    return run
+
+
+def test_curl_invokes_hello(run, require) -> None:
+    require("curl", shutil.which("curl"), "install curl")
+    done = run(CURL)
+    assert json.loads(done.stdout) == "Hello ƛ!"
+
+
+def test_the_cli_invokes_hello_and_shows_the_output(aws, tmp_path) -> None:
+    done = aws(INVOKE_AND_SHOW)
+    assert (done.returncode, done.stderr) == (0, "")
+    metadata, end = json.JSONDecoder().raw_decode(done.stdout)
+    assert metadata == {"StatusCode": 200, "ExecutedVersion": "$LATEST"}
+    assert json.loads(done.stdout[end:]) == "Hello ƛ!"
+    assert not (tmp_path / "output.txt").exists()
+
+
+def test_the_cli_invokes_synchronously(aws, tmp_path) -> None:
+    done = aws(INVOKE_SYNCHRONOUSLY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["StatusCode"] == 200
+    assert json.loads((tmp_path / "response.json").read_text()) == {"key": "value"}
+
+
+def test_the_cli_invokes_asynchronously(aws) -> None:
+    done = aws(INVOKE_ASYNCHRONOUSLY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["StatusCode"] == 202
+
+
+def test_the_cli_decodes_the_tail_of_the_log(aws) -> None:
+    done = aws(
+        "aws lambda invoke --function-name talk --log-type Tail --query LogResult --output text /dev/null | base64 -d"
+    )
+    assert "line 0 of the log" in done.stdout
+
+
+def test_the_cli_lists_and_reads_functions(aws) -> None:
+    listed = aws("aws lambda list-functions --max-items 20 --query 'Functions[].FunctionName'")
+    assert {"hello", "my-function"} <= set(json.loads(listed.stdout))
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:about"
+    read = aws(f"aws lambda get-function --function-name {arn}")
+    assert json.loads(read.stdout)["Configuration"]["FunctionArn"] == arn
+
+
+def test_the_cli_waits_for_an_active_function(aws) -> None:
+    assert aws("aws lambda wait function-active-v2 --function-name hello").returncode == 0
+
+
+def test_the_cli_shows_the_name_of_an_error(aws) -> None:
+    done = aws("aws lambda invoke --function-name no-such-function output.txt")
+    assert done.returncode != 0
+    assert "(ResourceNotFoundException) when calling the Invoke operation: Function not found: arn:aws:" in done.stderr
