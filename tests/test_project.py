@@ -14,7 +14,7 @@ PACKAGE = ROOT / "serverfull"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 READS_ENVIRONMENT = {
-    "config.py": "the settings",
+    "config/loading.py": "the settings",
     "runtimes/environ.py": "shows each function its own variables over the host's",
     "testing/process.py": "starts hosts with the environment of the test",
 }
