@@ -1,0 +1,77 @@
+"""What a setting is called in each place: ``group.field``, environment variables, flags, and the names of the ancestor.
+
+The ancestor is serverfull (Go); https://github.com/asecurityteam/runhttp documents its variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+
+from serverfull.config.settings import Settings
+
+PREFIX = "SERVERFULL_"
+
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+"""Names the settings file; the flag ``--config`` wins over it."""
+
+ADDRESS_VARIABLE = f"{PREFIX}RUNTIME_HTTPSERVER_ADDRESS"
+"""The one variable of the ancestor that holds two settings."""
+
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "server.host": "--host",
+        "server.port": "--port",
+        "server.workers": "--workers",
+        "server.insecure_no_auth": "--insecure-no-auth",
+        "server.admin_address": "--admin-address",
+        "server.shutdown_timeout": "--shutdown-timeout",
+        "functions.timeout": "--timeout",
+        "functions.memory_size": "--memory-size",
+        "functions.region": "--region",
+        "limits.max_concurrency": "--max-concurrency",
+        "logging.level": "--log-level",
+        "logging.format": "--log-format",
+        "client.endpoint": "--endpoint",
+        "client.timeout": "--timeout",
+    }
+)
+"""The settings that a command takes as a flag. The client's ``--timeout`` belongs to commands that call a host."""
+
+COMMON: Mapping[str, str] = MappingProxyType(
+    {
+        "PORT": "server.port",
+        "AWS_DEFAULT_REGION": "functions.region",
+        "AWS_REGION": "functions.region",
+        "NO_COLOR": "logging.color",
+        "AWS_ENDPOINT_URL": "client.endpoint",
+        "AWS_ENDPOINT_URL_LAMBDA": "client.endpoint",
+        f"{PREFIX}ENDPOINT": "client.endpoint",
+    }
+)
+"""Variables that other programs read too, or that are shorter than the full name; of two, the later one wins."""
+
+_GO_LOGGER = {"RUNTIME_LOGGING_LEVEL": "level", "RUNTIME_LOGGER_LEVEL": "level", "RUNTIME_LOGGER_OUTPUT": "output"}
+_GO_GROUPS = ("stats", "signals", "connstate", "expvar")
+
+
+def setting_keys() -> Iterator[tuple[str, str]]:
+    """Give every setting as its group and its field."""
+    for group in fields(Settings):
+        for field in fields(group.default_factory):  # type: ignore[arg-type]
+            yield group.name, field.name
+
+
+def variable(group: str, field: str) -> str:
+    """Give the environment variable of a setting."""
+    return f"{PREFIX}{group}__{field}".upper()
+
+
+def go_variables() -> dict[str, str]:
+    """Give the ancestor's variables that hold one setting each; of two for one setting, the later one wins."""
+    names = {PREFIX + name: f"logging.{field}" for name, field in _GO_LOGGER.items()}
+    for group, field in setting_keys():
+        if group in _GO_GROUPS:
+            names[f"{PREFIX}RUNTIME_{group}_{field}".upper()] = f"{group}.{field}"
+    return names

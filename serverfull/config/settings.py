@@ -1,0 +1,225 @@
+"""The settings, as one frozen dataclass per theme. Each field says its unit, what None means and why that default.
+
+The types carry what a value may be, so that the loader checks it and the settings reference shows it. The string under
+a field is its documentation: the reference is made from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
+
+from serverfull.config.values import Pattern, Range
+from serverfull.domain import limits
+
+Port: TypeAlias = Annotated[int, Range(least=0, most=65535)]
+Count: TypeAlias = Annotated[int, Range(least=1)]
+Seconds: TypeAlias = Annotated[float, Range(above=0)]
+SecondsOrZero: TypeAlias = Annotated[float, Range(least=0)]
+SignalNumber: TypeAlias = Annotated[int, Range(least=1, most=64)]
+Path: TypeAlias = Annotated[str, Pattern(r"/\S*", "a path that starts with /")]
+Address: TypeAlias = Annotated[str, Pattern(r"\S*:\d{1,5}", "an address written host:port")]
+NoAddress: TypeAlias = Annotated[str, Pattern(r"(\S*:\d{1,5})?", "an address written host:port, or nothing")]
+Region: TypeAlias = Annotated[str, Pattern(r"[a-z]+(-[a-z0-9]+)+", "an AWS region such as eu-central-1")]
+Account: TypeAlias = Annotated[str, Pattern(r"\d{12}", "an account number of twelve digits, as text")]
+Url: TypeAlias = Annotated[str, Pattern(r"https?://\S+", "a URL that starts with http:// or https://")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where the host listens and how long it waits for clients."""
+
+    host: str = "127.0.0.1"
+    """Address to bind. Loopback, because the host runs code for whoever reaches it."""
+    port: Port = 8080
+    """TCP port; 0 lets the system choose and the ready line tells which."""
+    insecure_no_auth: bool = False
+    """Allow a bind that other machines can reach although nothing authenticates them."""
+    health_check: Path = "/healthcheck"
+    """Path that always answers 200 while the host serves."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host header values (names without port) accepted besides loopback names and the bind address."""
+    allowed_origins: tuple[str, ...] = ()
+    """Exact Origin values of web pages that may call; none by default, because a browser is an attacker on loopback."""
+    header_timeout: Seconds = 10.0
+    """Seconds within which a request's headers must have arrived."""
+    body_timeout: Seconds = 30.0
+    """Seconds within which a request's body must have arrived."""
+    idle_timeout: Seconds = 60.0
+    """Seconds that a connection may stay open between requests."""
+    write_timeout: Seconds = 30.0
+    """Seconds within which a client must take the bytes of an answer."""
+    max_connections: Count = 8192
+    """Open connections; at the limit the longest idle one is closed."""
+    max_connections_per_client: Count = 4096
+    """Open connections from one remote address; half of the whole, so that no single client takes it all."""
+    shutdown_timeout: SecondsOrZero = 30.0
+    """Seconds that a drain waits for calls in flight, as in serverfull (Go)."""
+    admin_address: NoAddress = ""
+    """``host:port`` of a second listener for health, metrics and info, in a thread of its own, so that it answers
+    even while a handler blocks the server's loop. Empty: those paths are on the main port alone."""
+    workers: Count = 1
+    """Processes that share the port. More than one needs functions known at start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSettings:
+    """Defaults of functions that do not say otherwise."""
+
+    timeout: Annotated[float, Range(above=0, most=limits.MAX_TIMEOUT)] = limits.DEFAULT_TIMEOUT
+    """Seconds, as AWS's default."""
+    memory_size: Annotated[int, Range(least=limits.MIN_MEMORY_MB, most=limits.MAX_MEMORY_MB)] = limits.DEFAULT_MEMORY_MB
+    """MB, as AWS's default."""
+    region: Region = "us-east-1"
+    """Region for requests that carry no credential scope."""
+    account: Account = "000000000000"
+    """Account for requests whose access key id is not twelve digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """How much may happen at once."""
+
+    max_concurrency: Count = 1000
+    """Invocations of all functions at once, as AWS's default for an account and region."""
+    max_lost_threads: Annotated[int, Range(least=0)] = 10
+    """Threads that a function may have stuck beyond their timeout before it is marked Failed."""
+    event_backlog: Count = 10_000
+    """Event invocations waiting; beyond it callers get 429."""
+    loop_stall: Seconds = 0.25
+    """Seconds without a heartbeat of the server's loop after which the watchdog reports a stall."""
+    log_bytes: Annotated[int, Range(least=0)] = 1_048_576
+    """Bytes of log that one invocation may write; what is over is counted and dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingSettings:
+    """The host's own log (standard error) and the functions' log (standard output)."""
+
+    level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
+    """Least level of the host's own log."""
+    output: Literal["STDOUT", "STDERR", "NULL"] = "STDERR"
+    """Where the host's own log goes. STDERR, because standard output is the functions'."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """``auto``: console on a terminal, JSON otherwise."""
+    functions: Literal["STDOUT", "STDERR", "NULL"] = "STDOUT"
+    """Where the functions' log goes."""
+    color: bool = True
+    """Colours where the host's log goes to a terminal. ``NO_COLOR`` in the environment switches them off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsSettings:
+    """DogStatsD output beside Prometheus."""
+
+    output: Literal["NULLSTAT", "DATADOG"] = "NULLSTAT"
+    """``DATADOG`` sends every figure there too; ``NULLSTAT`` sends nothing."""
+    datadog_address: Address = "localhost:8125"
+    """``host:port`` of the agent; UDP, so nothing waits for it and nothing fails where there is none."""
+    datadog_packetsize: Count = 32768
+    """Bytes of one UDP packet at most."""
+    datadog_flushinterval: Seconds = 10.0
+    """Seconds between flushes."""
+    datadog_tags: tuple[str, ...] = ()
+    """Tags (``name:value``) added to every figure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalSettings:
+    """Which signals end the host."""
+
+    installed: tuple[Literal["OS"], ...] = ("OS",)
+    """``OS``: the signals below are handled; empty: none are, for hosts embedded in another program."""
+    os_signals: tuple[SignalNumber, ...] = (15, 2)
+    """Signal numbers that start a drain; the second one ends at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnstateSettings:
+    """The figures about client connections: how often they are reported and what they are called."""
+
+    reportinterval: Seconds = 5.0
+    """Seconds between reports of the gauges."""
+    hijackedcounter: str = "http.server.connstate.hijacked"
+    """Name of the counter of connections that became upgraded away from HTTP."""
+    closedcounter: str = "http.server.connstate.closed"
+    """Name of the counter of connections that became closed."""
+    idlecounter: str = "http.server.connstate.idle"
+    """Name of the counter of connections that became idle."""
+    activecounter: str = "http.server.connstate.active"
+    """Name of the counter of connections that became active."""
+    newcounter: str = "http.server.connstate.new"
+    """Name of the counter of connections that became new."""
+    idlegauge: str = "http.server.connstate.idle.gauge"
+    """Name of the gauge of connections that are idle now."""
+    activegauge: str = "http.server.connstate.active.gauge"
+    """Name of the gauge of connections that are active now."""
+    newgauge: str = "http.server.connstate.new.gauge"
+    """Name of the gauge of connections that are new now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpvarSettings:
+    """The figures about the process: how often they are reported and what they are called.
+
+    The names are those of serverfull (Go), whose dashboards keep working. Where CPython has no such figure, the text
+    says which one stands for it.
+    """
+
+    reportinterval: Seconds = 5.0
+    """Seconds between reports."""
+    alloc: str = "go_expvar.memstats.alloc"
+    """Name of the figure: bytes allocated and in use."""
+    frees: str = "go_expvar.memstats.frees"
+    """Name of the figure: number of frees."""
+    heapalloc: str = "go_expvar.memstats.heap_alloc"
+    """Name of the figure: bytes allocated on the heap."""
+    heapidle: str = "go_expvar.memstats.heap_idle"
+    """Name of the figure: heap bytes that hold nothing."""
+    heapinuse: str = "go_expvar.memstats.heap_inuse"
+    """Name of the figure: heap bytes in use."""
+    heapobject: str = "go_expvar.memstats.heap_objects"
+    """Name of the figure: number of objects on the heap."""
+    heaprealeased: str = "go_expvar.memstats.heap_released"
+    """Name of the figure: bytes given back to the system (spelt as in Go)."""
+    heapstats: str = "go_expvar.memstats.heap_sys"
+    """Name of the figure: heap bytes taken from the system."""
+    lookups: str = "go_expvar.memstats.lookups"
+    """Name of the figure: number of pointer lookups."""
+    mallocs: str = "go_expvar.memstats.mallocs"
+    """Name of the figure: number of allocations."""
+    numgc: str = "go_expvar.memstats.num_gc"
+    """Name of the figure: number of garbage collections."""
+    pausens: str = "go_expvar.memstats.pause_ns"
+    """Name of the figure: length of the last garbage collection, in nanoseconds."""
+    pausetotalns: str = "go_expvar.memstats.pause_total_ns"
+    """Name of the figure: time spent in garbage collections, in nanoseconds."""
+    totalalloc: str = "go_expvar.memstats.total_alloc"
+    """Name of the figure: bytes ever allocated."""
+    goroutinesexists: str = "go_expvar.goroutines.exists"
+    """Name of the figure: number of asyncio tasks and threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What ``serverfull invoke``, ``list``, ``status`` and ``wait`` talk to."""
+
+    endpoint: Url = "http://127.0.0.1:8080"
+    """Where the host listens. The environment's AWS_ENDPOINT_URL_LAMBDA and AWS_ENDPOINT_URL count too, as for SDKs."""
+    timeout: Seconds = 60.0
+    """Seconds to wait for an answer, as the AWS CLI does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be configured."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    functions: FunctionSettings = field(default_factory=FunctionSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    stats: StatsSettings = field(default_factory=StatsSettings)
+    signals: SignalSettings = field(default_factory=SignalSettings)
+    connstate: ConnstateSettings = field(default_factory=ConnstateSettings)
+    expvar: ExpvarSettings = field(default_factory=ExpvarSettings)
+    client: ClientSettings = field(default_factory=ClientSettings)
