@@ -7,6 +7,7 @@ is 1 only where something could not be measured or was answered with errors.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -44,8 +45,8 @@ def arguments() -> argparse.Namespace:
     every = (*workloads(), *EXTRAS)
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="one round of one second: shows that all works, no more")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="whole seconds of one measurement (default 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--seconds", type=int, default=1, help="whole seconds of one measurement (default 1)")
     parser.add_argument("--starts", type=int, default=9, help="starts of each server (default 9)")
     parser.add_argument("--only", type=names(every), default=every, metavar="NAMES", help=",".join(every))
     parser.add_argument("--levels", default=(1, 16, 64), type=lambda text: tuple(int(n) for n in text.split(",")))
@@ -65,9 +66,8 @@ def say(text: str) -> None:
 def say_method(options: argparse.Namespace) -> None:
     facts = ", ".join(f"{name} {value}" for name, value in machine_facts().items())
     server_core, wrk_core = cores()
-    print(
-        f"{facts}\nserver on core {server_core}, wrk on core {wrk_core}, {options.rounds} rounds of {options.seconds} s"
-    )
+    print(f"{facts}\nserver on core {server_core}, wrk on core {wrk_core}")
+    print(f"medians over {options.rounds} rounds of {options.seconds} s; ratios are taken within a round, to bare")
     if server_core == wrk_core:
         print("ONE CORE ONLY: wrk takes its time from the server, so every ratio is nearer to 1 than it should be")
     print("Each server's output (with the functions' log) goes to a file, written for real.")
@@ -78,8 +78,8 @@ def measure_workers(options: argparse.Namespace, plan: Plan, failures: list[str]
     servers = [bare("bare x1"), bare("bare x2", "--processes", "2")]
     if any(name.startswith("ours") for name in options.servers):
         servers += [ours("ours x1", "_async"), ours("ours x2", "_async", "--workers", "2")]
-    wide = replace(plan, levels=(64,))
-    return measure(servers, [workloads()["hello"]], wide, say, failures, pins=(None, None))
+    wide = replace(plan, levels=(64,), pins=(None, None))
+    return measure(servers, [workloads()["hello"]], wide, say, failures)
 
 
 def measure_starts(options: argparse.Namespace, failures: list[str]) -> list[Start]:
@@ -100,7 +100,7 @@ def measure_memory(options: argparse.Namespace, folder: Path, failures: list[str
 
 def run(options: argparse.Namespace, folder: Path) -> Results:
     """Measure what was asked for."""
-    plan = Plan(rounds=options.rounds, seconds=options.seconds, levels=options.levels, folder=folder)
+    plan = Plan(rounds=options.rounds, seconds=options.seconds, levels=options.levels, folder=folder, pins=cores())
     failures: list[str] = []
     chosen = [workload for name, workload in workloads().items() if name in options.only]
     servers = [contestants()[name] for name in options.servers]
@@ -116,6 +116,7 @@ def run(options: argparse.Namespace, folder: Path) -> Results:
 def main() -> int:
     options = arguments()
     require_wrk()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that no server is left behind
     say_method(options)
     with tempfile.TemporaryDirectory(prefix="serverfull-bench-") as folder:
         results = run(options, Path(folder))

@@ -9,9 +9,6 @@ from statistics import median
 from benchmarks.harness.rounds import Sample
 from benchmarks.harness.starts import FunctionMemory, Start
 
-YARDSTICK = {"log": "hello"}
-"""Workloads that are compared with another workload of the bare server; it writes no log line for each call."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
@@ -40,6 +37,20 @@ def cells(samples: Sequence[Sample], workload: str, level: int, server: str) -> 
     return {one.round: one for one in chosen}
 
 
+def comparisons(
+    samples: Sequence[Sample],
+    workload: str,
+    level: int,
+    server: str,
+    other: str,
+    by: Callable[[Sample, Sample], float],
+) -> list[float]:
+    """Compare one server with another on the same workload and level, round by round."""
+    mine = cells(samples, workload, level, server)
+    theirs = cells(samples, workload, level, other)
+    return [by(mine[round_], theirs[round_]) for round_ in mine if round_ in theirs]
+
+
 def compare(
     samples: Sequence[Sample],
     workload: str,
@@ -48,12 +59,8 @@ def compare(
     other: str,
     by: Callable[[Sample, Sample], float],
 ) -> float | None:
-    """Give the median over rounds of a comparison of one server with another on the same workload and level."""
-    mine = cells(samples, workload, level, server)
-    theirs = cells(samples, workload, level, other)
-    if not theirs:
-        theirs = cells(samples, YARDSTICK.get(workload, workload), level, other)
-    return middle(by(mine[round_], theirs[round_]) for round_ in mine if round_ in theirs)
+    """Give the median of the comparisons of all rounds."""
+    return middle(comparisons(samples, workload, level, server, other, by))
 
 
 def rate_ratio(one: Sample, other: Sample) -> float:
@@ -68,6 +75,16 @@ def cpu_ratio(one: Sample, other: Sample) -> float:
 def p50_gap(one: Sample, other: Sample) -> float:
     """Give the microseconds by which the median latency is longer."""
     return one.p50_us - other.p50_us
+
+
+def sound(samples: Sequence[Sample]) -> list[Sample]:
+    """Give the samples in which nothing went wrong: an error may be answered faster than the real thing."""
+    return [one for one in samples if not one.bad_status and not one.socket_errors]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Show the least and the greatest of several values, and nothing for fewer."""
+    return f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else ""
 
 
 def faults(samples: Sequence[Sample]) -> list[str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from benchmarks.harness.figures import (
     Results,
     cells,
     compare,
+    comparisons,
     cpu_ratio,
     middle,
     p50_gap,
     rate_ratio,
+    sound,
     start_values,
 )
-from benchmarks.harness.rounds import Sample
 
 ASYNC, SYNC, BARE, FRAMEWORK = "ours-async", "ours-sync", "bare", "functions-framework"
 BUSY_LEVELS = (16, 64)
@@ -27,17 +28,22 @@ IDEAL_SLEEPS = 64 / 0.005
 class Goal:
     """One goal.
 
-    :param figure: what was measured, None where it was not.
+    :param values: what was measured, one value a round.
     :param limit: the goal itself; a floor, or a ceiling where ``ceiling`` is set.
     :param note: more figures that help to judge.
     """
 
     what: str
-    figure: float | None
+    values: Sequence[float]
     limit: float
     unit: str = ""
     ceiling: bool = False
     note: str = ""
+
+    @property
+    def figure(self) -> float | None:
+        """The median, None where nothing was measured."""
+        return middle(self.values)
 
     @property
     def verdict(self) -> str:
@@ -48,7 +54,8 @@ class Goal:
 
 
 def goals(results: Results) -> Iterator[Goal]:
-    """Give every goal with its figure."""
+    """Give every goal with its figure; samples with errors do not count."""
+    results = replace(results, samples=sound(results.samples), workers=sound(results.workers))
     yield from _throughput(results)
     yield from _against_framework(results)
     yield from _latency(results)
@@ -60,12 +67,10 @@ def goals(results: Results) -> Iterator[Goal]:
 
 
 def _against_bare(results: Results, workload: str, level: int, server: str, limit: float, what: str) -> Goal:
-    def by(compared: Callable[[Sample, Sample], float]) -> float | None:
-        return compare(results.samples, workload, level, server, BARE, compared)
-
-    cpu = by(cpu_ratio)
+    values = comparisons(results.samples, workload, level, server, BARE, rate_ratio)
+    cpu = compare(results.samples, workload, level, server, BARE, cpu_ratio)
     note = "" if cpu is None else f"by CPU {cpu:.2f}"
-    return Goal(what=f"{what}, c{level}", figure=by(rate_ratio), limit=limit, unit="x bare", note=note)
+    return Goal(what=f"{what}, c{level}", values=values, limit=limit, unit="x bare", note=note)
 
 
 def _throughput(results: Results) -> Iterator[Goal]:
@@ -79,24 +84,24 @@ def _throughput(results: Results) -> Iterator[Goal]:
 def _against_framework(results: Results) -> Iterator[Goal]:
     for level in BUSY_LEVELS:
         for server in (ASYNC, SYNC):
-            figure = compare(results.samples, "hello", level, server, FRAMEWORK, rate_ratio)
+            values = comparisons(results.samples, "hello", level, server, FRAMEWORK, rate_ratio)
             what = f"hello, {server}, c{level}"
-            yield Goal(what=what, figure=figure, limit=4.0, unit="x functions-framework")
+            yield Goal(what=what, values=values, limit=4.0, unit="x functions-framework")
 
 
 def _latency(results: Results) -> Iterator[Goal]:
     for server in (ASYNC, SYNC):
-        figure = compare(results.samples, "hello", 1, server, BARE, p50_gap)
-        yield Goal(what=f"hello p50 over bare, {server}, c1", figure=figure, limit=60, unit="us", ceiling=True)
+        values = comparisons(results.samples, "hello", 1, server, BARE, p50_gap)
+        yield Goal(what=f"hello p50 over bare, {server}, c1", values=values, limit=60, unit="us", ceiling=True)
 
 
 def _waiting(results: Results) -> Iterator[Goal]:
     for server in (ASYNC, SYNC):
         taken = cells(results.samples, "sleep", 64, server).values()
-        figure = middle(one.rate / IDEAL_SLEEPS for one in taken)
+        values = [one.rate / IDEAL_SLEEPS for one in taken]
         ratio = compare(results.samples, "sleep", 64, server, BARE, rate_ratio)
         note = "" if ratio is None else f"{ratio:.2f} x bare"
-        yield Goal(what=f"sleep 5 ms, {server}, c64", figure=figure, limit=0.78, unit="x ideal", note=note)
+        yield Goal(what=f"sleep 5 ms, {server}, c64", values=values, limit=0.78, unit="x ideal", note=note)
 
 
 def _computing(results: Results) -> Iterator[Goal]:
@@ -106,27 +111,27 @@ def _computing(results: Results) -> Iterator[Goal]:
 
 
 def _workers(results: Results) -> Iterator[Goal]:
-    figure = compare(results.workers, "hello", 64, "ours x2", "ours x1", rate_ratio)
+    values = comparisons(results.workers, "hello", 64, "ours x2", "ours x1", rate_ratio)
     bare = compare(results.workers, "hello", 64, "bare x2", "bare x1", rate_ratio)
     note = "" if bare is None else f"bare does {bare:.2f}"
-    yield Goal(what="two processes, hello, c64, not pinned", figure=figure, limit=1.6, unit="x one process", note=note)
+    yield Goal(what="two processes, hello, c64, not pinned", values=values, limit=1.6, unit="x one process", note=note)
 
 
 def _starting(results: Results) -> Iterator[Goal]:
     ours, bare = start_values(results, lambda start: start.first_answer)
     ours_middle, bare_middle = middle(ours), middle(bare)
     note = f"{ours_middle * 1000:.0f} ms, bare {bare_middle * 1000:.0f} ms" if ours_middle and bare_middle else ""
-    figure = middle(one / other for one, other in zip(ours, bare, strict=True))
-    yield Goal(what="start to first answer", figure=figure, limit=1.25, unit="x bare", ceiling=True, note=note)
+    values = [one / other for one, other in zip(ours, bare, strict=True)]
+    yield Goal(what="start to first answer", values=values, limit=1.25, unit="x bare", ceiling=True, note=note)
 
 
 def _memory(results: Results) -> Iterator[Goal]:
     ours, bare = start_values(results, lambda start: start.pss_kb / 1024)
     ours_middle, bare_middle = middle(ours), middle(bare)
     note = f"{ours_middle:.1f} MB, bare {bare_middle:.1f} MB" if ours_middle and bare_middle else ""
-    figure = middle(one - other for one, other in zip(ours, bare, strict=True))
-    yield Goal(what="idle memory (PSS) over bare", figure=figure, limit=12, unit="MB", ceiling=True, note=note)
+    values = [one - other for one, other in zip(ours, bare, strict=True)]
+    yield Goal(what="idle memory (PSS) over bare", values=values, limit=12, unit="MB", ceiling=True, note=note)
     memory = results.memory
-    loaded, invoked = (memory.loaded_kb, memory.invoked_kb) if memory else (None, None)
-    yield Goal(what="one more function, loaded", figure=loaded, limit=20, unit="KB", ceiling=True)
-    yield Goal(what="one more function, invoked once", figure=invoked, limit=20, unit="KB", ceiling=True)
+    loaded, invoked = (memory.loaded_kb, memory.invoked_kb) if memory else ((), ())
+    yield Goal(what="one more function, loaded", values=loaded, limit=20, unit="KB", ceiling=True)
+    yield Goal(what="one more function, invoked once", values=invoked, limit=20, unit="KB", ceiling=True)

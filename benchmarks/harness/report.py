@@ -10,13 +10,16 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.harness.figures import Results, cells, compare, cpu_ratio, faults, middle, rate_ratio
-from benchmarks.harness.goals import BARE, goals
+from benchmarks.harness.figures import Results, cells, compare, cpu_ratio, faults, middle, rate_ratio, spread
+from benchmarks.harness.goals import BARE, Goal, goals
 from benchmarks.harness.rounds import Sample
 
 HEADER = f"{'workload':9} {'c':>3} {'server':20} {'req/s':>8} {'ratio':>6} {'by CPU':>6} {'CPU us':>7} {'p50 ms':>7}"
 NOISY = 0.10
 """Share of the machine busy elsewhere from which a cell is marked."""
+
+UNSTEADY = 1.2
+"""Slowest to fastest time of the fixed work from which the machine is called unsteady."""
 
 
 def machine_facts() -> dict[str, str]:
@@ -60,24 +63,38 @@ def table(samples: Sequence[Sample], other: str) -> list[str]:
     return [f"{HEADER} {'p99 ms':>8} {'noise':>6}", *(_row(samples, *key, other) for key in ordered)]
 
 
-def _goal_lines(results: Results) -> list[str]:
-    lines = []
-    for goal in goals(results):
-        figure = "-" if goal.figure is None else f"{goal.figure:.2f}"
-        limit = f"{'<=' if goal.ceiling else '>='} {goal.limit:g} {goal.unit}"
-        lines.append(f"{goal.verdict:12} {goal.what:48} {figure:>7}  goal {limit:28} {goal.note}".rstrip())
-    return lines
+def _goal_line(goal: Goal) -> str:
+    limit = f"{'<=' if goal.ceiling else '>='} {goal.limit:g} {goal.unit}"
+    figures = f"{goal.figure:8.2f} {spread(goal.values):16}"
+    return f"{goal.verdict} {goal.what:42} {figures} goal {limit:28} {goal.note}".rstrip()
+
+
+def goal_lines(results: Results) -> list[str]:
+    """Give one line for each goal that has a figure, and one that names the others."""
+    every = list(goals(results))
+    unknown = [goal.what for goal in every if goal.figure is None]
+    lines = [_goal_line(goal) for goal in every if goal.figure is not None]
+    return [*lines, *([f"NOT MEASURED in this run: {'; '.join(unknown)}"] if unknown else [])]
+
+
+def steadiness(samples: Sequence[Sample]) -> str:
+    """Say how much the speed of the machine varied while we measured."""
+    times = sorted(one.work_ms for one in samples)
+    low, high = times[len(times) // 10], times[-1 - len(times) // 10]
+    warning = " NOT STEADY: trust ranges, not medians" if high > UNSTEADY * low else ""
+    return f"The fixed work took {low:.2f} to {high:.2f} ms on the server's core (all but the outer tenths).{warning}"
 
 
 def print_report(results: Results) -> None:
     """Print everything that was measured, the goals, and last what went wrong."""
     if results.samples:
         print("\n" + "\n".join(table(results.samples, BARE)))
+        print(steadiness(results.samples))
     if results.workers:
         print("\nOne and two processes, server and wrk sharing all cores; ratios are to bare x1")
         print("\n".join(table(results.workers, "bare x1")))
-    print("\nGoals")
-    print("\n".join(_goal_lines(results)))
+    print("\nGoals: the median and the range over the rounds")
+    print("\n".join(goal_lines(results)))
     for fault in faults([*results.samples, *results.workers]):
         print(f"\n!!! ERRORS in {fault}: these figures mean nothing")
     for failure in results.failures:
@@ -89,7 +106,7 @@ def write_json(results: Results, file: Path) -> None:
     content = {
         "machine": machine_facts(),
         **asdict(results),
-        "goals": [{**asdict(goal), "verdict": goal.verdict} for goal in goals(results)],
+        "goals": [{**asdict(goal), "figure": goal.figure, "verdict": goal.verdict} for goal in goals(results)],
         "faults": faults([*results.samples, *results.workers]),
     }
     file.write_text(json.dumps(content, indent=1) + "\n")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
+from itertools import product
 from pathlib import Path
 
-from benchmarks.harness.load import Load, NotMeasured, load
-from benchmarks.harness.machine import Ticks, cores, noise
+from benchmarks.busy import busy
+from benchmarks.harness.load import NotMeasured, load
+from benchmarks.harness.machine import Ticks, noise, pinned
 from benchmarks.harness.servers import Contestant, Server, check, running
 from benchmarks.harness.workloads import Workload
 
@@ -22,12 +27,18 @@ class Plan:
     :param seconds: whole seconds of one measurement.
     :param levels: numbers of connections.
     :param folder: where the bodies are written for wrk to read.
+    :param pins: the server's core and the load generator's; None for any.
     """
 
     rounds: int
     seconds: int
     levels: tuple[int, ...]
     folder: Path
+    pins: tuple[int | None, int | None]
+
+    def body(self, workload: Workload) -> Path:
+        """Give the file that holds the body of a workload."""
+        return self.folder / workload.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +46,8 @@ class Sample:
     """One measurement: one server, one workload, one level, in one round.
 
     :param cpu_us: user and system microseconds of the server's processes for each request.
-    :param noise: share of the machine that was busy with something else, 0 to 1.
+    :param noise: share of the machine that was busy with something else, or stolen by the hypervisor, 0 to 1.
+    :param work_ms: what the fixed work took just before, on the server's core.
     """
 
     round: int
@@ -47,11 +59,43 @@ class Sample:
     p99_us: float
     cpu_us: float
     noise: float
+    work_ms: float
     bad_status: int
     socket_errors: int
 
 
 Say = Callable[[str], None]
+
+
+class Notes:
+    """Remembers which server failed on which workload, so that it is told once and not tried again."""
+
+    def __init__(self, failures: list[str]) -> None:
+        self._failures = failures
+        self._broken: set[tuple[str, str]] = set()
+
+    def wants(self, contestant: Contestant, workload: Workload) -> bool:
+        """Say whether the server has this workload and has not failed on it."""
+        return workload.handler in contestant.handlers and (contestant.name, workload.name) not in self._broken
+
+    @contextmanager
+    def failure(self, contestant: Contestant, workload: Workload) -> Iterator[None]:
+        """Note what the block could not measure."""
+        try:
+            yield
+        except (NotMeasured, OSError, HTTPException) as failure:
+            self._broken.add((contestant.name, workload.name))
+            self._failures.append(f"{contestant.name}, {workload.name}: {failure}")
+
+
+def work_ms(core: int | None) -> float:
+    """Time the fixed work of the ``cpu`` workload on a core, in milliseconds: how fast the machine is right now."""
+    turns = 3
+    with pinned(core):
+        before = time.perf_counter()
+        for _ in range(turns):
+            busy()
+        return (time.perf_counter() - before) / turns * 1000
 
 
 def rotated(servers: Sequence[Contestant], round_: int) -> list[Contestant]:
@@ -60,28 +104,20 @@ def rotated(servers: Sequence[Contestant], round_: int) -> list[Contestant]:
     return [*servers[start:], *servers[:start]]
 
 
-def sample(server: Server, workload: Workload, level: int, round_: int, plan: Plan, core: int | None) -> Sample:
+def sample(server: Server, workload: Workload, level: int, round_: int, plan: Plan) -> Sample:
     """Verify one answer, then measure.
 
     :raises NotMeasured: the answer is wrong, or wrk does not run.
     """
-    try:
-        wrong = check(server, workload)
-    except OSError as error:
-        wrong = str(error)
-    if wrong:
-        raise NotMeasured(f"{server.contestant.name} answers {workload.name} wrongly: {wrong}")
+    if wrong := check(server, workload):
+        raise NotMeasured(f"wrong answer: {wrong}")
+    speed = work_ms(plan.pins[0])
     ticks, cpu = Ticks.now(), server.cpu_seconds()
-    seen = load(server.url(workload.handler), plan.folder / workload.name, level, plan.seconds, core)
+    seen = load(server.url(workload.handler), plan.body(workload), level, plan.seconds, plan.pins[1])
     used = server.cpu_seconds() - cpu
-    return _sample(server, workload, level, round_, seen, used, noise(ticks, Ticks.now(), used + seen.wrk_cpu))
-
-
-def _sample(
-    server: Server, workload: Workload, level: int, round_: int, seen: Load, used: float, others: float
-) -> Sample:
+    others = noise(ticks, Ticks.now(), used + seen.wrk_cpu)
     if not seen.requests:
-        raise NotMeasured(f"{server.contestant.name} answered no {workload.name} request at {level} connections")
+        raise NotMeasured(f"no request was answered at {level} connections")
     return Sample(
         round=round_,
         workload=workload.name,
@@ -92,48 +128,45 @@ def _sample(
         p99_us=seen.p99_us,
         cpu_us=used / seen.requests * 1e6,
         noise=others,
+        work_ms=speed,
         bad_status=seen.bad_status,
         socket_errors=seen.socket_errors,
     )
 
 
-def turn(
-    contestant: Contestant, workload: Workload, round_: int, plan: Plan, pins: tuple[int | None, int | None]
-) -> Iterator[Sample]:
-    """Start one server, warm it up, measure it at every level and stop it.
-
-    :param pins: the server's core and the load generator's; None for any.
-    """
-    with running(contestant, workload.handler, pins[0]) as server:
-        server.wait_ready(workload)
-        load(server.url(workload.handler), plan.folder / workload.name, max(plan.levels), WARM_UP, pins[1])
-        for level in plan.levels:
-            yield sample(server, workload, level, round_, plan, pins[1])
+@contextmanager
+def started(servers: Sequence[Contestant], workload: Workload, plan: Plan, notes: Notes) -> Iterator[list[Server]]:
+    """Start the servers one after the other, warm each up, and stop all in the end; gives those that work."""
+    alive = []
+    with ExitStack() as stack:
+        for contestant in servers:
+            if not notes.wants(contestant, workload):
+                continue
+            server = stack.enter_context(running(contestant, workload.handler, plan.pins[0]))
+            with notes.failure(contestant, workload):
+                server.wait_ready(workload)
+                load(server.url(workload.handler), plan.body(workload), max(plan.levels), WARM_UP, plan.pins[1])
+                alive.append(server)
+        yield alive
 
 
 def measure(
-    servers: Sequence[Contestant],
-    chosen: Sequence[Workload],
-    plan: Plan,
-    say: Say,
-    failures: list[str],
-    pins: tuple[int | None, int | None] | None = None,
+    servers: Sequence[Contestant], chosen: Sequence[Workload], plan: Plan, say: Say, failures: list[str]
 ) -> list[Sample]:
-    """Measure every server on every workload it has; what fails is noted in ``failures`` and tried no more."""
+    """Measure every server on every workload it has; what fails is noted in ``failures`` and tried no more.
+
+    Within a round all servers of a workload are up, idle but for the one whose turn it is: so the runs that are
+    compared are seconds apart, and a machine whose speed drifts does not favour one of them.
+    """
     samples: list[Sample] = []
-    broken: set[tuple[str, str]] = set()
+    notes = Notes(failures)
     for workload in chosen:
-        (plan.folder / workload.name).write_bytes(workload.body)
-    for round_ in range(plan.rounds):
-        for workload in chosen:
-            for contestant in rotated(servers, round_):
-                key = (contestant.name, workload.name)
-                if workload.handler not in contestant.handlers or key in broken:
-                    continue
-                say(f"round {round_ + 1}/{plan.rounds} {workload.name} {contestant.name}")
-                try:
-                    samples.extend(turn(contestant, workload, round_, plan, pins or cores()))
-                except NotMeasured as failure:
-                    broken.add(key)
-                    failures.append(str(failure))
+        plan.body(workload).write_bytes(workload.body)
+    for round_, workload in product(range(plan.rounds), chosen):
+        say(f"round {round_ + 1}/{plan.rounds} {workload.name}")
+        with started(rotated(servers, round_), workload, plan, notes) as alive:
+            for level, server in product(plan.levels, alive):
+                if notes.wants(server.contestant, workload):
+                    with notes.failure(server.contestant, workload):
+                        samples.append(sample(server, workload, level, round_, plan))
     return samples

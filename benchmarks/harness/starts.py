@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from benchmarks.harness.load import NotMeasured
 from benchmarks.harness.machine import cores, pinned
@@ -39,10 +38,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionMemory:
-    """KB (of PSS) that each further in-process function costs, when loaded and after it has been invoked once."""
+    """KB of PSS that each further in-process function costs, loaded and after it was invoked once; a value a run."""
 
-    loaded_kb: float
-    invoked_kb: float
+    loaded_kb: tuple[float, ...]
+    invoked_kb: tuple[float, ...]
 
 
 def _ask(server: Server, request: bytes) -> bytes:
@@ -141,7 +140,7 @@ def _memory_with(functions: int, folder: Path) -> tuple[int, int]:
 
 
 def function_memory(folder: Path, runs: int, say: Callable[[str], None]) -> FunctionMemory:
-    """Compare a server of one function with one of a thousand more; medians of the differences.
+    """Compare a server of one function with one of a thousand more.
 
     :raises NotMeasured: a server does not start or answers wrongly.
     """
@@ -151,4 +150,4 @@ def function_memory(folder: Path, runs: int, say: Callable[[str], None]) -> Func
         few, many = _memory_with(1, folder), _memory_with(1 + MANY, folder)
         loaded.append((many[0] - few[0]) / MANY)
         invoked.append((many[1] - few[1]) / MANY)
-    return FunctionMemory(loaded_kb=median(loaded), invoked_kb=median(invoked))
+    return FunctionMemory(loaded_kb=tuple(loaded), invoked_kb=tuple(invoked))
