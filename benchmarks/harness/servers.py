@@ -139,8 +139,10 @@ class Server:
     def stop(self) -> None:
         """Ask the server to end, and end what is left of its session after a while."""
         self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self.process.wait(STOP_DEADLINE)
+        except subprocess.TimeoutExpired:
+            print(f"{self.contestant.name} did not end within {STOP_DEADLINE:g} s of SIGTERM", file=sys.stderr)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
