@@ -63,6 +63,7 @@ EXPECT_HEADER = istr("Expect")
 
 UNREADABLE = ERROR._replace(version=HttpVersion11)
 """Stands for a request that could not be read. aiohttp's own says HTTP/1.0, and so would the answer."""
+VERSIONS = (HttpVersion11, HttpVersion10)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -102,7 +103,7 @@ def refusal_of(request: web.BaseRequest) -> RequestError | None:
     message = request._message
     if message.method not in METHODS:
         return MethodNotAllowed(message.method, message.path[:100], tuple(sorted(METHODS)))
-    if message.version != HttpVersion11 and message.version != HttpVersion10:
+    if message.version not in VERSIONS:
         return MalformedRequest(f"HTTP/{message.version[0]}.{message.version[1]} is not spoken here; use 1.1.", 505)
     if not message.path.isascii():
         return MalformedRequest("The request target has bytes that are not ASCII; percent-encode them.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import ERROR, RequestHandler
@@ -270,9 +270,9 @@ class HardenedRunner(web.AppRunner):
     @property
     def hardened(self) -> HardenedServer:
         """The server, once ``setup()`` is done."""
-        if not isinstance(self._server, HardenedServer):
+        if self._server is None:
             raise RuntimeError("the runner is not set up")
-        return self._server
+        return cast(HardenedServer, self._server)
 
     async def _make_server(self) -> web.Server:
         app = self._app
@@ -294,7 +294,7 @@ class HardenedRunner(web.AppRunner):
         """
         self.hardened.start_drain()
 
-    async def drained(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller wants an answer, not an exception
+    async def drained(self, timeout: float) -> bool:
         """Wait for the calls in flight, then stop listening.
 
         :param timeout: seconds.
