@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from serverfull.domain.functions import Function, LogFormat
@@ -73,12 +73,19 @@ class FunctionIdentity:
     log_stream: str
 
 
+class InvocationLog(Protocol):
+    """What one invocation prints and logs; made by the invoker, written by the environment."""
+
+    def write(self, text: str) -> object:
+        """Take text as it was written, whole lines or parts of them, from any thread."""
+
+
 class Environment(ABC):
     """Runs the invocations of one function; made by a `Runtime`."""
 
     @abstractmethod
-    async def run(self, invocation: Invocation) -> Outcome:
-        """Run one invocation to its end, or to its timeout.
+    async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
+        """Run one invocation to its end, or to its timeout; its output goes to ``log``.
 
         What the handler does wrong is an Outcome with ``function_error``, never an exception. Cancelling the caller
         does not stop the handler: as in AWS, an invocation outlives the connection it came by.
@@ -116,8 +123,8 @@ class Admission(ABC):
         """
 
     @abstractmethod
-    def release(self, name: str) -> None:
-        """Give the permit back."""
+    def release(self, name: str, limit: int | None) -> None:
+        """Give the permit back; with the same arguments as it was taken."""
 
 
 class EventQueue(ABC):
@@ -139,9 +146,23 @@ class LogSink(ABC):
     """Takes the log of functions, line by line, from any thread, without blocking."""
 
     @abstractmethod
-    def write(self, function: str, request_id: str, kind: str, text: str) -> None:
-        """Take one piece of log.
+    def write(self, record: LogRecord) -> None:
+        """Take one record. What cannot be kept is dropped and counted, never waited for."""
 
-        :param kind: ``function`` for what the handler wrote, ``platform.start|end|report`` for the host's own lines.
-        :param text: as written, with its newlines.
-        """
+
+@dataclass(slots=True)
+class LogRecord:
+    """A piece of a function's log.
+
+    :param function: the function's name.
+    :param request_id: the invocation that it belongs to.
+    :param kind: ``function`` for what the handler wrote, ``platform`` for the host's own START, END and REPORT lines.
+    :param text: whole lines, each with its newline.
+    :param at: seconds since the epoch.
+    """
+
+    function: str
+    request_id: str
+    kind: str
+    text: str
+    at: float

@@ -47,6 +47,7 @@ class Outcome:
     :param payload: the result, or the error document, as bytes.
     :param function_error: None, or ``Unhandled``.
     :param content_type: of the payload; ``application/json`` unless the handler returned bytes.
+    :param status: how the REPORT line calls it.
     :param executed_version: ``$LATEST`` or a number.
     :param log_tail: the last 4 KB of the log where they were asked for.
     """
@@ -54,5 +55,6 @@ class Outcome:
     payload: bytes
     function_error: str | None = None
     content_type: str = "application/json"
+    status: Literal["success", "error", "timeout"] = "success"
     executed_version: str = "$LATEST"
     log_tail: bytes | None = None

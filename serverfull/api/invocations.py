@@ -1,0 +1,171 @@
+"""The hot path: Invoke and InvokeAsync, written by hand where everything else is driven by the AWS model.
+
+`InvokeFront` is called for every request before the application's router. It recognises the two paths by the raw request
+line (a dictionary look-up for a path seen before), reads headers and body, hands an `Invocation` to the invoker, and turns
+the outcome into an answer. What an invocation means is not decided here: `invocation.requests` reads it, `invocation.invoker`
+runs it, `api.errors` words what went wrong.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html and API_InvokeAsync.html
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from serverfull.domain import limits
+from serverfull.domain.invocations import Outcome
+from serverfull.domain.names import FunctionReference
+from serverfull.errors import RequestTooLarge, ValidationFailed
+from serverfull.invocation.invoker import Invoker
+from serverfull.invocation.request_ids import RequestIds
+from serverfull.invocation.requests import InvocationReader, reference
+
+INVOKE_PREFIX, INVOKE_SUFFIX = "/2015-03-31/functions/", "/invocations"
+ASYNC_PREFIX, ASYNC_SUFFIX = "/2014-11-13/functions/", "/invoke-async"
+_ROUTES_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class InvokeRoute:
+    """What the request line of an invocation says.
+
+    :param name: the FunctionName label, percent-decoded.
+    :param qualifier: the Qualifier parameter.
+    :param is_async: whether it is the old InvokeAsync.
+    """
+
+    name: str
+    qualifier: str | None
+    is_async: bool
+
+    def reference(self) -> FunctionReference:
+        """Parse the name.
+
+        :raises ValidationFailed: the name or the qualifier breaks a constraint of the model.
+        """
+        return reference(self.name, self.qualifier)
+
+
+class InvokeRoutes:
+    """Recognises the request lines of invocations; what it has recognised it knows by heart."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, InvokeRoute] = {}
+
+    def match(self, raw_path: str) -> InvokeRoute | None:
+        """Read a request target as it came over the wire; None where it is no invocation."""
+        route = self._known.get(raw_path)
+        if route is not None:
+            return route
+        route = _parse(raw_path)
+        if route is not None and len(raw_path) <= 512:
+            if len(self._known) >= _ROUTES_KEPT:
+                self._known.clear()
+            self._known[raw_path] = route
+        return route
+
+
+def _parse(raw_path: str) -> InvokeRoute | None:
+    path, _, query = raw_path.partition("?")
+    if path.startswith(INVOKE_PREFIX) and path.endswith(INVOKE_SUFFIX):
+        label, is_async = path[len(INVOKE_PREFIX) : -len(INVOKE_SUFFIX)], False
+    elif path.startswith(ASYNC_PREFIX) and path.rstrip("/").endswith(ASYNC_SUFFIX):
+        label, is_async = path.rstrip("/")[len(ASYNC_PREFIX) : -len(ASYNC_SUFFIX)], True
+    else:
+        return None
+    if not label or "/" in label:
+        return None
+    return InvokeRoute(unquote(label), None if is_async else _qualifier(query), is_async)
+
+
+def _qualifier(query: str) -> str | None:
+    if not query:
+        return None
+    values = parse_qs(query, keep_blank_values=True, max_num_fields=100).get("Qualifier")
+    if values is None:
+        return None
+    if not values[0]:
+        raise ValidationFailed(
+            "Value '' at 'qualifier' failed to satisfy constraint: Member must have length greater than or equal to 1"
+        )
+    return values[0]
+
+
+class InvokeFront:
+    """Answers invocations.
+
+    """
+
+    def __init__(self, invoker: Invoker, reader: InvocationReader, request_ids: RequestIds) -> None:
+        self._invoker = invoker
+        self._reader = reader
+        self._request_ids = request_ids
+        self.routes = InvokeRoutes()
+
+    async def answer(self, request: web.BaseRequest, route: InvokeRoute, request_id: str) -> web.StreamResponse:
+        """Answer one invocation.
+
+        :raises RequestError: whatever the caller is to be told.
+        """
+        headers = request.headers
+        invocation = self._reader.read(route.reference(), headers, request_id)
+        if route.is_async:
+            invocation.invocation_type = "Event"
+        kind = invocation.invocation_type
+        limit = limits.ASYNC_PAYLOAD_BYTES if kind == "Event" else limits.SYNC_PAYLOAD_BYTES
+        invocation.payload = await read_body(request, limit, kind)
+        if kind == "RequestResponse":
+            return respond(await self._invoker.invoke(invocation), request_id)
+        if kind == "Event":
+            await self._invoker.accept_event(invocation)
+            return _empty(202, request_id)
+        await self._invoker.check(invocation)
+        return _empty(204, request_id)
+
+
+async def read_body(request: web.BaseRequest, limit: int, kind: str) -> bytes:
+    """Read a request's body as it came, never decompressed.
+
+    :param limit: bytes; more is refused, from the Content-Length where there is one, before it is read.
+    :raises RequestTooLarge: the body is over the limit.
+    """
+    length = request.headers.get("Content-Length")
+    if length is not None and len(length) > 6 and int(length) > limit:
+        raise RequestTooLarge(int(length), limit, kind)
+    content = request.content
+    parts: list[bytes] = []
+    size = 0
+    while not content.at_eof():
+        chunk = await content.readany()
+        size += len(chunk)
+        if size > limit:
+            raise RequestTooLarge(size, limit, kind)
+        parts.append(chunk)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def respond(outcome: Outcome, request_id: str) -> web.StreamResponse:
+    """Turn an outcome into the answer of a RequestResponse invocation."""
+    headers = CIMultiDict(
+        {
+            "Content-Type": outcome.content_type,
+            "x-amzn-RequestId": request_id,
+            "X-Amz-Executed-Version": outcome.executed_version,
+        }
+    )
+    if outcome.function_error is not None:
+        headers["X-Amz-Function-Error"] = outcome.function_error
+    if outcome.log_tail is not None:
+        headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log_tail).decode("ascii")
+    return web.Response(body=outcome.payload, headers=headers)
+
+
+def _empty(status: int, request_id: str) -> web.StreamResponse:
+    return web.Response(status=status, headers={"x-amzn-RequestId": request_id, "X-Amz-Executed-Version": "$LATEST"})
+
+

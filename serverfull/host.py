@@ -1,0 +1,168 @@
+"""The composition root: settings and a fetcher in, a host out. The only place that names concrete classes.
+
+`Host` wires everything and owns it in one exit stack. `create_app` puts a host behind an aiohttp application.
+`serverfull.serving` runs one until a signal ends it.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from serverfull.api.app import Front, make_application
+from serverfull.api.gates import Gates
+from serverfull.api.invocations import InvokeFront
+from serverfull.config import LoggingSettings, Settings
+from serverfull.fetchers.observing import ObservingFetcher
+from serverfull.fetchers.static import StaticFetcher
+from serverfull.interfaces import Fetcher, LogSink
+from serverfull.invocation.admission import LocalAdmission
+from serverfull.invocation.invoker import Invoker
+from serverfull.invocation.queue import MemoryQueue
+from serverfull.invocation.request_ids import RequestIds
+from serverfull.invocation.requests import InvocationReader
+from serverfull.invocation.sinks import NullSink, StreamSink, as_console, as_json
+from serverfull.observability.logger import HostLogger
+from serverfull.observability.metrics import ConnectionCounts, Metrics
+from serverfull.runtimes.inprocess import InProcessRuntime
+
+if TYPE_CHECKING:
+    from serverfull.api.server import HardenedServer
+    from serverfull.domain.functions import Function, Handler
+
+VERSION = "0.1.0"
+
+
+class Host:
+    """Everything that runs functions, wired together. Use it as an async context manager on the loop that serves.
+
+    :param fetcher: resolves names to functions.
+    :param settings: None means all defaults.
+    :param logger: the host's own log; None makes one from the settings.
+    """
+
+    def __init__(self, fetcher: Fetcher, settings: Settings | None = None, logger: Any = None) -> None:
+        self.settings = settings = settings or Settings()
+        self.logger = logger or HostLogger(settings.logging)
+        self.state = "starting"
+        self.started_at = time.time()
+        self.metrics = Metrics()
+        self.fetcher = ObservingFetcher(fetcher, self.logger, self.metrics)
+        self.request_ids = RequestIds()
+        self.reader = InvocationReader(settings.functions.account, settings.functions.region)
+        self.runtime = InProcessRuntime(
+            metrics=self.metrics,
+            logger=self.logger,
+            user_metrics=self.metrics,
+            max_lost_threads=settings.limits.max_lost_threads,
+            loop_stall=settings.limits.loop_stall,
+            region=settings.functions.region,
+        )
+        self.admission = LocalAdmission(settings.limits.max_concurrency)
+        self.sink = _sink(settings.logging)
+        self.invoker = Invoker(
+            fetcher=self.fetcher,
+            runtime=self.runtime,
+            admission=self.admission,
+            sink=self.sink,
+            metrics=self.metrics,
+            settings=settings,
+            logger=self.logger,
+        )
+        self._stack = AsyncExitStack()
+        self._queue: MemoryQueue
+
+    async def __aenter__(self) -> Host:
+        self._queue = MemoryQueue(self.invoker.run_event, self.settings.limits.event_backlog)
+        self.invoker.use_queue(self._queue, self._queue.capacity_freed)
+        if isinstance(self.sink, StreamSink):
+            self._stack.callback(self.sink.close)
+        await self._stack.enter_async_context(self.runtime)
+        self.state = "serving"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.state = "stopped"
+        await self._stack.aclose()
+
+    def attach_server(self, server: HardenedServer) -> None:
+        """Take the server that the host is reached by: its connections are shown among the metrics."""
+        self.metrics.connections = lambda: ConnectionCounts(
+            now={"new": server.connections_new, "active": server.connections_active, "idle": server.connections_idle},
+            total={"new": server.accepted_total, "closed": server.closed_total},
+        )
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused."""
+        return self.state != "serving"
+
+    async def drain(self, timeout: float) -> None:
+        """Let accepted events finish.
+
+        :param timeout: seconds after which the rest is given up, and said in the log.
+        """
+        lost = await self._queue.drain(timeout)
+        if lost:
+            self.logger.error("events lost at shutdown", count=lost, hint="they were in memory; see the shutdown_timeout")
+
+
+HOST: web.AppKey[Host] = web.AppKey("serverfull_host", Host)
+"""Where an application made by `create_app` keeps its host."""
+
+FRONT: web.AppKey[Front] = web.AppKey("serverfull_front", Front)
+"""Where an application made by `create_app` keeps what answers the Lambda API."""
+
+
+def create_app(
+    fetcher: Fetcher | Mapping[str, Function | Handler], settings: Settings | None = None, *, logger: Any = None
+) -> web.Application:
+    """Build an aiohttp application that serves functions behind the Lambda API.
+
+    Add middlewares and routes to it, mount it with ``add_subapp``, or give it to `serve`. The host behind it starts and
+    ends with the application.
+
+    :param fetcher: resolves names to functions; a mapping is served by a `StaticFetcher`.
+    :param settings: None means all defaults.
+    :param logger: takes the host's own log instead of what the settings say; structlog's loggers fit.
+    """
+    host = Host(as_fetcher(fetcher), settings, logger)
+    front = Front(
+        invoke=InvokeFront(host.invoker, host.reader, host.request_ids),
+        management=host.manage,
+        reader=host.reader,
+        request_ids=host.request_ids,
+        gates=Gates(host.settings.server, host.settings.server.host),
+        draining=lambda: host.draining,
+    )
+    app = make_application(front)
+    app[HOST] = host
+    app[FRONT] = front
+
+    async def run_host(app: web.Application) -> AsyncIterator[None]:
+        async with host:
+            yield
+
+    app.cleanup_ctx.append(run_host)
+    return app
+
+
+def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher:
+    """Give a fetcher for what users hand in."""
+    return functions if isinstance(functions, Fetcher) else StaticFetcher(functions)
+
+
+def _sink(settings: LoggingSettings) -> LogSink:
+    if settings.functions == "NULL":
+        return NullSink()
+    stream = sys.__stderr__ if settings.functions == "STDERR" else sys.__stdout__
+    if stream is None:
+        return NullSink()
+    console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    return StreamSink(stream.fileno(), as_console if console else as_json)

@@ -1,0 +1,47 @@
+"""Who may run now: counts what runs, for the host and for each function."""
+
+from __future__ import annotations
+
+from serverfull.errors import TooManyRequests
+from serverfull.interfaces import Admission
+
+HOST_REASON = "ConcurrentInvocationLimitExceeded"
+FUNCTION_REASON = "ReservedFunctionConcurrentInvocationLimitExceeded"
+
+
+class LocalAdmission(Admission):
+    """Counts in this process. There is no await between check and take, so they are one step on the loop.
+
+    :param limit: invocations of all functions at once.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._running = 0
+        self._by_name: dict[str, int] = {}
+
+    @property
+    def running(self) -> int:
+        """How many invocations run now."""
+        return self._running
+
+    def take(self, name: str, limit: int | None) -> None:
+        """Take a permit of the host, and one of the function where it has a limit.
+
+        :raises TooManyRequests: with AWS's reason; see
+            https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors
+        """
+        if self._running >= self._limit:
+            raise TooManyRequests(HOST_REASON)
+        if limit is not None:
+            running = self._by_name.get(name, 0)
+            if running >= limit:
+                raise TooManyRequests(FUNCTION_REASON)
+            self._by_name[name] = running + 1
+        self._running += 1
+
+    def release(self, name: str, limit: int | None) -> None:
+        """Give the permit back."""
+        self._running -= 1
+        if limit is not None:
+            self._by_name[name] -= 1

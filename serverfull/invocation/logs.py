@@ -1,0 +1,169 @@
+"""The log of one invocation: what its handler wrote, between AWS's START, END and REPORT lines.
+
+An `InvocationLog` takes text from any thread, gives whole lines to the host's `LogSink` as they come, and keeps the last
+4 KB where the caller asked for them. START is written with the first line, or with REPORT where the handler wrote none, so
+that a silent invocation costs one record.
+
+Formats: https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html (text) and
+https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html (JSON).
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from serverfull.domain.limits import LOG_TAIL_BYTES
+from serverfull.interfaces import LogRecord
+
+if TYPE_CHECKING:
+    from serverfull.interfaces import FunctionIdentity, LogSink
+
+_TURN_WAIT = 0.02
+"""Seconds that the end of an invocation waits for a thread that is just passing text on."""
+
+_LONGEST_LINE = 65_536
+"""Characters without a newline that are held back before they are passed on as they are."""
+
+
+class InvocationLog:
+    """Collects one invocation's log. `write` may be called from any thread, the rest on the loop.
+
+    No write waits for another: a thread that times out may be stopped at any point, also here, and must leave nothing
+    locked that the host needs. Text is put on a deque; whoever gets the turn passes it on for all.
+
+    :param budget: characters that the handler may write; what is over is dropped, and said before END.
+    :param tail: whether to keep the last 4 KB.
+    """
+
+    __slots__ = ("_budget", "_dropped", "_identity", "_partial", "_parts", "_request_id", "_sink", "_started", "_tail", "_turn")
+
+    def __init__(self, identity: FunctionIdentity, request_id: str, sink: LogSink, budget: int, *, tail: bool) -> None:
+        self._identity = identity
+        self._request_id = request_id
+        self._sink = sink
+        self._budget = budget
+        self._dropped = 0
+        self._partial = ""
+        self._parts: deque[str] | None = None
+        self._turn: threading.Lock
+        self._tail: str | None = "" if tail else None
+        self._started = time.time()
+
+    def write(self, text: str) -> None:
+        """Take text of the handler; complete lines go to the sink at once."""
+        room = self._budget
+        if len(text) > room:
+            self._dropped += len(text) - room
+            text = text[:room]
+        self._budget = room - len(text)
+        parts = self._parts
+        if parts is None:
+            self._turn = threading.Lock()
+            parts = self._parts = deque()
+        parts.append(text)
+        while parts and self._turn.acquire(blocking=False):
+            try:
+                self._pass_on_lines(parts)
+            finally:
+                self._turn.release()
+
+    def _pass_on_lines(self, parts: deque[str]) -> None:
+        text = self._partial
+        while parts:
+            text += parts.popleft()
+        lines, newline, rest = text.rpartition("\n")
+        if not newline and len(rest) > _LONGEST_LINE:
+            lines, rest = rest, ""
+        self._partial = rest
+        if lines or newline:
+            self._emit("function", lines + "\n")
+
+    def _emit(self, kind: str, text: str) -> None:
+        if self._started:
+            start, self._started = self._start_line(self._started), 0.0
+            self._pass_on("platform", start)
+        self._pass_on(kind, text)
+
+    def _pass_on(self, kind: str, text: str) -> None:
+        self._sink.write(LogRecord(self._identity.name, self._request_id, kind, text, time.time()))
+        if self._tail is not None:
+            self._tail = (self._tail + text)[-LOG_TAIL_BYTES:]
+
+    def finish(self, duration: float, status: str, trace_id: str | None) -> bytes | None:
+        """Write END and REPORT.
+
+        :param duration: seconds that the handler took.
+        :param status: ``success``, ``error`` or ``timeout``.
+        :return: the last 4 KB of the log, or None where nobody asked.
+        """
+        if self._parts is not None:
+            self._finish_lines(self._parts)
+        started, self._started = self._started, 0.0
+        text = self._end_lines(duration, status, trace_id)
+        self._pass_on("platform", self._start_line(started) + text if started else text)
+        tail, self._tail = self._tail, None
+        return None if tail is None else tail.encode("utf-8", "replace")[-LOG_TAIL_BYTES:]
+
+    def _finish_lines(self, parts: deque[str]) -> None:
+        mine = self._turn.acquire(timeout=_TURN_WAIT)  # not for ever: its holder may have been stopped
+        try:
+            self._pass_on_lines(parts)
+            if self._partial:
+                self._emit("function", self._partial + "\n")
+                self._partial = ""
+            if self._dropped:
+                self._emit("platform", f"[{self._dropped} more characters of this invocation's log were dropped]\n")
+        finally:
+            if mine:
+                self._turn.release()
+
+    @property
+    def dropped(self) -> int:
+        """Characters that were over the budget."""
+        return self._dropped
+
+    def _start_line(self, at: float) -> str:
+        if self._identity.log_format == "JSON":
+            return (
+                f'{{"time":"{timestamp(at)}","type":"platform.start","record":'
+                f'{{"requestId":"{self._request_id}","version":"{self._identity.version}"}}}}\n'
+            )
+        return f"START RequestId: {self._request_id} Version: {self._identity.version}\n"
+
+    def _end_lines(self, duration: float, status: str, trace_id: str | None) -> str:
+        identity, request_id, ms = self._identity, self._request_id, duration * 1000.0
+        if identity.log_format == "JSON":
+            return (
+                f'{{"time":"{timestamp(time.time())}","type":"platform.report","record":'
+                f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{math.ceil(ms)},'
+                f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{max_memory_mb()}}},"status":"{status}"}}}}\n'
+            )
+        return (
+            f"END RequestId: {request_id}\n"
+            f"REPORT RequestId: {request_id}\tDuration: {ms:.2f} ms\tBilled Duration: {math.ceil(ms)} ms\t"
+            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {max_memory_mb()} MB\t"
+            f"{'Status: timeout' + chr(9) if status == 'timeout' else ''}\n"
+            f"{_xray_line(trace_id) if trace_id else ''}"
+        )
+
+
+def _xray_line(trace_id: str) -> str:
+    root = trace_id.partition("Root=")[2].partition(";")[0]
+    if not root or not root.replace("-", "").isalnum():
+        return ""
+    return f"XRAY TraceId: {root}\tSampled: {str('Sampled=1' in trace_id).lower()}\n"
+
+
+def max_memory_mb() -> int:
+    """The most memory that the host's process had resident so far, in MB: in process there is no figure per function."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def timestamp(at: float) -> str:
+    """Give seconds since the epoch as ``2026-01-31T12:00:00.000Z``."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"

@@ -1,0 +1,158 @@
+"""From a name, a query and headers to an `Invocation`: what Invoke's HTTP binding says, without an HTTP library.
+
+The front door gives strings and a mapping of headers; any front (aiohttp's today) comes through here, so that all of them
+understand a request alike.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_RequestSyntax
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from functools import lru_cache
+from typing import Any, Protocol
+
+from serverfull.domain import limits
+from serverfull.domain.invocations import Invocation
+from serverfull.domain.names import (
+    FunctionReference,
+    check_reachable,
+    credential_of,
+    parse_credential,
+    parse_function_reference,
+    shown,
+)
+from serverfull.errors import InvalidParameterValue, InvalidRequestContent, ValidationFailed
+
+_INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
+_scope_of = lru_cache(maxsize=1024)(parse_credential)
+
+
+class Headers(Protocol):
+    """A view of headers by their names in any case."""
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Give the first value of a header."""
+
+
+class InvocationReader:
+    """Reads invocations.
+
+    :param account: the account of requests that name none.
+    :param region: the region of requests that name none.
+    """
+
+    def __init__(self, account: str, region: str) -> None:
+        self.account = account
+        self.region = region
+
+    def scope(self, headers: Headers) -> tuple[str | None, str]:
+        """Tell account and region of a request; None for an account that the credentials do not tell."""
+        authorization = headers.get("Authorization")
+        if authorization is None:
+            return None, self.region
+        credential = credential_of(authorization)
+        scope = None if credential is None else _scope_of(credential)
+        return (None, self.region) if scope is None else (scope.account, scope.region)
+
+    def read(self, reference: FunctionReference, headers: Headers, request_id: str) -> Invocation:
+        """Read an invocation from its headers; the payload is put in when it has arrived.
+
+        :raises NotFoundError: the reference is an ARN of another account or region.
+        :raises ValidationFailed: a header breaks a constraint of the model.
+        :raises InvalidRequestContent: the client context or the Cognito identity cannot be read.
+        """
+        account, region = self.scope(headers)
+        if reference.region is not None or reference.account is not None:
+            check_reachable(reference, account, region)
+            account = account or reference.account
+        invocation = Invocation(request_id, reference.name, reference.qualifier, account or self.account, region, b"")
+        get = headers.get
+        kind = get("X-Amz-Invocation-Type")
+        if kind is not None and kind != "RequestResponse":
+            invocation.invocation_type = _invocation_type(kind)
+        log_type = get("X-Amz-Log-Type")
+        if log_type is not None:
+            invocation.tail = _is_tail(log_type)
+        client_context = get("X-Amz-Client-Context")
+        if client_context is not None:
+            invocation.client_context = decode_client_context(client_context)
+        identity = get("X-Amz-Cognito-Identity")
+        if identity is not None:
+            invocation.cognito_identity = _decode_object("X-Amz-Cognito-Identity", identity)
+        tenant = get("X-Amz-Tenant-Id")
+        if tenant is not None:
+            invocation.tenant_id = _tenant(tenant)
+        if get("X-Amz-Durable-Execution-Name") is not None:
+            raise InvalidParameterValue(
+                "X-Amz-Durable-Execution-Name names a durable execution, which this host does not run. Remove the header."
+            )
+        invocation.trace_id = get("X-Amzn-Trace-Id")
+        return invocation
+
+
+def _invocation_type(kind: str) -> Any:
+    if kind not in _INVOCATION_TYPES:
+        raise ValidationFailed(
+            f"Value '{shown(kind)}' at 'invocationType' failed to satisfy constraint: Member must satisfy enum value set: "
+            f"[{', '.join(_INVOCATION_TYPES)}]"
+        )
+    return kind
+
+
+def _is_tail(log_type: str) -> bool:
+    if log_type not in ("None", "Tail"):
+        raise ValidationFailed(
+            f"Value '{shown(log_type)}' at 'logType' failed to satisfy constraint: Member must satisfy enum value set: "
+            "[None, Tail]"
+        )
+    return log_type == "Tail"
+
+
+def _tenant(tenant: str) -> str:
+    if not 1 <= len(tenant) <= 256:
+        raise ValidationFailed(
+            f"Value '{shown(tenant)}' at 'tenantId' failed to satisfy constraint: Member must have length "
+            f"{'greater than or equal to 1' if not tenant else 'less than or equal to 256'}"
+        )
+    if not all(c.isascii() and (c.isalnum() or c in "._:/=+-@ ") for c in tenant):
+        raise ValidationFailed(
+            f"Value '{shown(tenant)}' at 'tenantId' failed to satisfy constraint: Member must satisfy regular expression "
+            r"pattern: [a-zA-Z0-9\._:\/=+\-@ ]+"
+        )
+    return tenant
+
+
+def decode_client_context(header: str) -> dict[str, Any]:
+    """Read ``X-Amz-Client-Context``: base64 of a JSON object of at most 3,583 bytes.
+
+    :raises InvalidRequestContent: it is not that.
+    """
+    try:
+        decoded = base64.b64decode(header, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequestContent("Client context must be a valid Base64-encoded JSON object.") from None
+    if len(decoded) > limits.CLIENT_CONTEXT_BYTES:
+        raise InvalidRequestContent(
+            f"Client context must be no more than {limits.CLIENT_CONTEXT_BYTES} bytes when unencoded: it has {len(decoded)}."
+        )
+    return _decode_object("Client context", decoded)
+
+
+def _decode_object(what: str, text: str | bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequestContent(f"{what} must be a valid Base64-encoded JSON object." if what == "Client context"
+                                    else f"{what} must be a JSON object.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequestContent(f"{what} must be a JSON object, not {type(value).__name__}.")
+    return value
+
+
+@lru_cache(maxsize=4096)
+def reference(name: str, qualifier: str | None) -> FunctionReference:
+    """Parse a function reference once for each spelling; see `parse_function_reference`."""
+    return parse_function_reference(name, qualifier)

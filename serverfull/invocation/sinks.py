@@ -1,0 +1,110 @@
+"""Where the functions' log goes: a stream of the host, written by a thread of its own so that no call waits for it."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import sleep
+
+from serverfull.interfaces import LogRecord, LogSink
+from serverfull.invocation.logs import timestamp
+
+_GATHER = 0.005
+"""Seconds that the writer lets records gather, so that many share one system call."""
+
+
+class NullSink(LogSink):
+    """Keeps nothing."""
+
+    def write(self, record: LogRecord) -> None:
+        """Drop the record."""
+
+
+class StreamSink(LogSink):
+    """Writes records to a file descriptor in batches.
+
+    The `write` side only appends, from any thread. A reader that does not read makes records pile up to
+    ``backlog`` and then be dropped and counted: a call never waits for its log.
+
+    :param descriptor: an open file descriptor, such as 1; it is not closed.
+    :param render: a record's bytes.
+    :param backlog: records waiting at most.
+    """
+
+    def __init__(self, descriptor: int, render: Callable[[LogRecord], str], backlog: int = 100_000) -> None:
+        self._descriptor = descriptor
+        self._render = render
+        self._backlog = backlog
+        self._records: deque[LogRecord] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # not a semaphore: a writing thread may be stopped inside one
+        self._waking = False
+        self._closed = False
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._write_all, name="serverfull-log", daemon=True)
+        contextvars.Context().run(self._thread.start)
+
+    def write(self, record: LogRecord) -> None:
+        """Take a record; it is written within some milliseconds."""
+        if len(self._records) >= self._backlog:
+            self.dropped += 1
+            return
+        self._records.append(record)
+        if not self._waking:
+            self._waking = True
+            self._wake.put(None)
+
+    def close(self) -> None:
+        """Write what is there and end the thread. Closing twice is fine."""
+        self._closed = True
+        self._wake.put(None)
+        self._thread.join(timeout=5)
+
+    def _write_all(self) -> None:
+        while not self._closed:
+            self._wake.get()
+            if not self._closed:
+                sleep(_GATHER)
+            self._waking = False  # before the last look, so that a record added after it wakes the thread again
+            self._flush()
+
+    def _flush(self) -> None:
+        records, parts = self._records, []
+        while records:
+            parts.append(self._render(records.popleft()))
+            if len(parts) >= 1000:
+                self._put("".join(parts))
+                parts.clear()
+        if parts:
+            self._put("".join(parts))
+
+    def _put(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:  # a closed pipe or a full disk must not end the host
+            self.dropped += 1
+
+
+_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)] if code not in (9, 10)}
+
+
+def as_console(record: LogRecord) -> str:
+    """Show a record for people: each line behind the function's name, control characters escaped."""
+    prefix = f"{record.function} | "
+    lines = record.text.translate(_CONTROL).removesuffix("\n").split("\n")
+    return "".join(f"{prefix}{line}\n" for line in lines)
+
+
+def as_json(record: LogRecord) -> str:
+    """Show a record for machines: one JSON object for each line, so that no line can pass for another."""
+    head = (
+        f'{{"time":"{timestamp(record.at)}","type":"{record.kind}","function":"{record.function}",'
+        f'"requestId":"{record.request_id}","message":'
+    )
+    return "".join(f"{head}{json.dumps(line, ensure_ascii=False)}}}\n" for line in record.text.removesuffix("\n").split("\n"))

@@ -1,0 +1,108 @@
+"""``os.environ`` as each function sees it: its own variables over the host's.
+
+The object ``os.environ`` keeps its identity, so that ``from os import environ`` made anywhere sees the same; only its class
+changes while a host runs. Outside of an invocation it behaves as ever. Inside, reads look at the function's variables
+first, and writes go there, so that no function changes another's environment or the host's.
+
+Not covered: what reads the C environment directly, such as child processes started with ``env=None``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from serverfull.observability.handles import CURRENT
+from serverfull.runtimes.activity import Activity
+
+TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
+_ABSENT: Any = object()
+_Plain: Any = type(os.environ)
+
+
+class FunctionEnviron(_Plain):  # type: ignore[misc]
+    """The class that ``os.environ`` has while a host runs."""
+
+    def __getitem__(self, key: str) -> str:
+        activity = CURRENT.get()
+        if activity.__class__ is not Activity:
+            return str(_Plain.__getitem__(self, key))
+        value = activity.trace() if key == TRACE_VARIABLE else activity.variables.get(key, _ABSENT)
+        if value is _ABSENT:
+            return str(_Plain.__getitem__(self, key))
+        if value is None or (key == TRACE_VARIABLE and not value):
+            raise KeyError(key)
+        return str(value)
+
+    def __setitem__(self, key: str, value: str) -> None:
+        activity = CURRENT.get()
+        if activity.__class__ is not Activity:
+            _Plain.__setitem__(self, key, value)
+            return
+        self.encodekey(key), self.encodevalue(value)  # the same TypeError for what is no string
+        if key == TRACE_VARIABLE:
+            activity.trace_id = value
+        else:
+            activity.variables[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        activity = CURRENT.get()
+        if activity.__class__ is not Activity:
+            _Plain.__delitem__(self, key)
+            return
+        self[key]  # KeyError for what is not there
+        if key == TRACE_VARIABLE:
+            activity.trace_id = ""
+        else:
+            activity.variables[key] = None
+
+    def __iter__(self) -> Iterator[str]:
+        activity = CURRENT.get()
+        hosts = _Plain.__iter__(self)
+        if activity.__class__ is not Activity:
+            return iter(hosts)
+        return iter(self._visible(list(hosts), activity))
+
+    def __len__(self) -> int:
+        activity = CURRENT.get()
+        if activity.__class__ is not Activity:
+            return int(_Plain.__len__(self))
+        return len(self._visible(list(_Plain.__iter__(self)), activity))
+
+    @staticmethod
+    def _visible(hosts: list[str], activity: Activity) -> list[str]:
+        variables = dict(activity.variables)
+        variables[TRACE_VARIABLE] = activity.trace()
+        kept = [key for key in hosts if key not in variables]
+        return kept + [key for key, value in variables.items() if value is not None]
+
+
+class EnvironPatch:
+    """Gives ``os.environ`` its per-function view, and takes it back. Several hosts in one process share it."""
+
+    _users = 0
+
+    @classmethod
+    def install(cls) -> None:
+        """Start to show functions their own variables."""
+        cls._users += 1
+        if cls._users == 1:
+            os.environ.__class__ = FunctionEnviron
+
+    @classmethod
+    def uninstall(cls) -> None:
+        """Give ``os.environ`` its own class back when the last host is gone."""
+        cls._users -= 1
+        if cls._users == 0:
+            os.environ.__class__ = _Plain
+
+
+def function_variables(
+    environment: MutableMapping[str, str] | dict[str, str], reserved: dict[str, str]
+) -> dict[str, str | None]:
+    """Make the variables of a function: its own, under AWS's reserved ones.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+    """
+    return {**environment, **reserved}

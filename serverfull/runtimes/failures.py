@@ -1,0 +1,59 @@
+"""Turns what went wrong in a handler into the outcome and the log lines that AWS gives for it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from serverfull.domain.invocations import Outcome
+from serverfull.runtimes.handlers import EventInvalid
+from serverfull.runtimes.marshal import (
+    ErrorReport,
+    MarshalFault,
+    describe_exception,
+    error_log_text,
+    exit_report,
+    platform_error_document,
+)
+
+if TYPE_CHECKING:
+    from serverfull.domain.functions import LogFormat
+    from serverfull.interfaces import InvocationLog
+
+UNHANDLED = "Unhandled"
+"""The one value that AWS still gives ``X-Amz-Function-Error``."""
+
+
+def describe(error: BaseException, request_id: str, log: InvocationLog, log_format: LogFormat) -> Outcome:
+    """Give the outcome of a handler that raised, and write its error line to the log.
+
+    An exception that is no `Exception` (``SystemExit``, ``KeyboardInterrupt``) would have ended the runtime's process on AWS
+    and is reported as such; here it ends the invocation alone.
+    """
+    report = _report(error, request_id)
+    if isinstance(error, SystemExit) and isinstance(error.code, str):
+        log.write(error.code + "\n")
+    if not report.platform:
+        log.write(error_log_text(report, log_format))
+    return Outcome(report.document(), UNHANDLED, status="error")
+
+
+def _report(error: BaseException, request_id: str) -> ErrorReport:
+    if isinstance(error, MarshalFault):
+        return error.report(request_id)
+    if isinstance(error, EventInvalid):
+        return ErrorReport("ValidationError", str(error), request_id)
+    if isinstance(error, Exception):
+        return describe_exception(error, request_id)
+    return exit_report(error, request_id)
+
+
+def timed_out(request_id: str, timeout: float, log: InvocationLog) -> Outcome:
+    """Give the outcome of a handler that did not end in time, and write AWS's line about it.
+
+    :param timeout: seconds that it had.
+    """
+    text = f"Task timed out after {timeout:.2f} seconds"
+    log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())}.000Z {request_id} {text}\n\n")
+    document = platform_error_document("Sandbox.Timedout", f"RequestId: {request_id} Error: {text}")
+    return Outcome(document, UNHANDLED, status="timeout")

@@ -1,0 +1,92 @@
+"""An event loop in a thread of its own, for async handlers that may block it (``Function(..., loop="own")``)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+HEARTBEAT = 0.05
+"""Seconds between the beats by which a watchdog sees that a loop is alive."""
+
+
+class Heart:
+    """Beats on a loop, so that another thread can see how long the loop has been stuck.
+
+    ``last`` is the monotonic time of the latest beat; reading it needs no lock.
+    """
+
+    __slots__ = ("_handle", "last", "loop", "on_beat", "thread_id")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_beat: Any = None) -> None:
+        self.loop = loop
+        self.last = time.monotonic()
+        self.on_beat = on_beat
+        self.thread_id = 0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Start beating; called on the loop's own thread."""
+        self.thread_id = threading.get_ident()
+        self._beat()
+
+    def stop(self) -> None:
+        """Stop beating."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def silence(self) -> float:
+        """Seconds since a beat was due."""
+        return max(0.0, time.monotonic() - self.last - HEARTBEAT)
+
+    def _beat(self) -> None:
+        previous, self.last = self.last, time.monotonic()
+        if self.on_beat is not None:
+            self.on_beat(max(0.0, self.last - previous - HEARTBEAT))
+        self._handle = self.loop.call_later(HEARTBEAT, self._beat)
+
+
+class OwnLoop:
+    """A thread that runs an event loop until it is closed.
+
+    :param name: of the thread, for logs and stack dumps.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.heart = Heart(self.loop)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        contextvars.Context().run(self.thread.start)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context, name: str) -> list[Any]:
+        """Start a task on the loop, from another thread; the list holds the task once it has started."""
+        started: list[asyncio.Task[None]] = []
+        self.loop.call_soon_threadsafe(
+            lambda: started.append(self.loop.create_task(coroutine, context=context, name=name))
+        )
+        return started
+
+    def close(self) -> None:
+        """Stop the loop when it next gets to it. Closing twice is fine."""
+        if not self.loop.is_closed():
+            try:
+                self.loop.call_soon_threadsafe(self.loop.stop)
+            except RuntimeError:  # closed in between
+                return
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(self.heart.start)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.heart.stop()
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()

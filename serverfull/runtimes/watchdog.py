@@ -1,0 +1,127 @@
+"""Notices an event loop that a handler blocks, from a thread that the loop cannot block.
+
+One thread for the process's host looks at the hearts of its loops. A loop silent for longer than the threshold is reported
+once: the function whose task runs, the stack, into the log at once (the loop itself could not say it), and a `Stall` that
+health checks on other listeners show while it lasts. When the loop beats again the length is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from serverfull.runtimes.loops import HEARTBEAT, Heart
+
+TASK_PREFIX = "serverfull-invocation:"
+"""Tasks of handlers are named by this and their function."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """A loop that does not turn.
+
+    :param function: whose handler blocks it; ``unknown`` where the running code belongs to no function.
+    :param seconds: how long it had been silent when it was seen.
+    :param stack: the loop thread's stack, innermost call last.
+    """
+
+    function: str
+    seconds: float
+    stack: str
+
+
+class Watchdog:
+    """Watches hearts from a thread of its own.
+
+    :param threshold: seconds of silence that make a stall.
+    :param on_stall: called on the watchdog's thread when one begins.
+    :param on_recovery: called on the watchdog's thread with the stall and its length in seconds.
+    """
+
+    def __init__(
+        self, threshold: float, on_stall: Callable[[Stall], None], on_recovery: Callable[[Stall, float], None]
+    ) -> None:
+        self._threshold = threshold
+        self._on_stall = on_stall
+        self._on_recovery = on_recovery
+        self._hearts: dict[Heart, Stall | None] = {}
+        self._longest: dict[Heart, float] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def stall(self) -> Stall | None:
+        """The stall that is going on now, if any."""
+        for stall in list(self._hearts.values()):
+            if stall is not None:
+                return stall
+        return None
+
+    def watch(self, heart: Heart) -> None:
+        """Look after one more loop."""
+        self._hearts[heart] = None
+
+    def forget(self, heart: Heart) -> None:
+        """Stop looking after a loop."""
+        self._hearts.pop(heart, None)
+        self._longest.pop(heart, None)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._watch, name="serverfull-watchdog", daemon=True)
+        contextvars.Context().run(self._thread.start)
+
+    def stop(self) -> None:
+        """End the thread. Stopping twice is fine."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            for heart in list(self._hearts):
+                self._look(heart)
+
+    def _look(self, heart: Heart) -> None:
+        silence, stall = heart.silence(), self._hearts.get(heart)
+        if heart.thread_id == 0:
+            return
+        if silence > self._threshold:
+            self._longest[heart] = silence
+            if stall is None:
+                found = _describe(heart, silence)
+                if heart in self._hearts:
+                    self._hearts[heart] = found
+                    self._on_stall(found)
+        elif stall is not None:
+            self._hearts[heart] = None
+            self._on_recovery(stall, self._longest.pop(heart, stall.seconds))
+
+
+def _describe(heart: Heart, silence: float) -> Stall:
+    frame = sys._current_frames().get(heart.thread_id)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    return Stall(function=_running_function(heart.loop), seconds=silence, stack=stack)
+
+
+def _running_function(loop: asyncio.AbstractEventLoop) -> str:
+    task: Any = asyncio.current_task(loop)
+    if task is None:
+        return "unknown"
+    name = str(task.get_name())
+    if name.startswith(TASK_PREFIX):
+        return name.removeprefix(TASK_PREFIX)
+    get_context = getattr(task, "get_context", None)  # CPython 3.12 and newer: tasks that the handler started
+    if get_context is not None:
+        from serverfull.observability.handles import CURRENT
+
+        identity = getattr(get_context().get(CURRENT), "identity", None)
+        if identity is not None:
+            return str(identity.name)
+    return "unknown"
