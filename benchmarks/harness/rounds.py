@@ -12,12 +12,15 @@ from pathlib import Path
 
 from benchmarks.busy import busy
 from benchmarks.harness.load import NotMeasured, load
-from benchmarks.harness.machine import Ticks, noise, pinned
+from benchmarks.harness.machine import TICK, Ticks, noise, pinned
 from benchmarks.harness.servers import Contestant, Server, check, running
 from benchmarks.harness.workloads import Workload
 
 WARM_UP = 1
 """Seconds of load, at the highest level, before a started server is measured."""
+
+
+SETTLE_DEADLINE = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,19 @@ def rotated(servers: Sequence[Contestant], round_: int) -> list[Contestant]:
     return [*servers[start:], *servers[:start]]
 
 
+def settle(server: Server) -> None:
+    """Wait until the server has worked off what wrk left behind; at 64 connections that can be half a second."""
+    deadline = time.monotonic() + SETTLE_DEADLINE
+    before = server.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        after = server.cpu_seconds()
+        if after - before < 2 * TICK:
+            return
+        before = after
+    raise NotMeasured(f"still busy {SETTLE_DEADLINE:g} s after the load had ended")
+
+
 def sample(server: Server, workload: Workload, level: int, round_: int, plan: Plan) -> Sample:
     """Verify one answer, then measure.
 
@@ -116,6 +132,7 @@ def sample(server: Server, workload: Workload, level: int, round_: int, plan: Pl
     seen = load(server.url(workload.handler), plan.body(workload), level, plan.seconds, plan.pins[1])
     used = server.cpu_seconds() - cpu
     others = noise(ticks, Ticks.now(), used + seen.wrk_cpu)
+    settle(server)
     if not seen.requests:
         raise NotMeasured(f"no request was answered at {level} connections")
     return Sample(
@@ -146,6 +163,7 @@ def started(servers: Sequence[Contestant], workload: Workload, plan: Plan, notes
             with notes.failure(contestant, workload):
                 server.wait_ready(workload)
                 load(server.url(workload.handler), plan.body(workload), max(plan.levels), WARM_UP, plan.pins[1])
+                settle(server)
                 alive.append(server)
         yield alive
 
