@@ -1,1 +1,47 @@
-""""""
+"""The command line. `main` is all that others call; each command is a module of its own, imported when it is used.
+
+Exit codes: 0 all went well, 1 an error, 2 wrong usage (flags, settings, target), 3 the host cannot start, 4 the invoked
+function failed, 130 Ctrl-C. Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and give its exit code.
+
+    :param arguments: without the program's name; None takes those of the process.
+    """
+    import click
+
+    from serverfull.cli.application import application
+    from serverfull.errors import ServerfullError
+
+    try:
+        code = application.main(arguments, prog_name="serverfull", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as wrong:
+        wrong.show()
+        return wrong.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except ServerfullError as error:
+        return _report(error)
+    except BrokenPipeError:
+        # Whoever read our output is gone (serverfull list | head): the interpreter must not try to flush it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _report(error: Exception) -> int:
+    from serverfull.errors import ConfigurationError
+
+    sys.stderr.write(getattr(error, "user_traceback", ""))
+    for line in str(error).splitlines():
+        sys.stderr.write(f"Error: {line}\n")
+    return 2 if isinstance(error, ConfigurationError) else getattr(error, "exit_code", 1)

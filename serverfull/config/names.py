@@ -27,8 +27,6 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "server.insecure_no_auth": "--insecure-no-auth",
         "server.admin_address": "--admin-address",
         "server.shutdown_timeout": "--shutdown-timeout",
-        "functions.timeout": "--timeout",
-        "functions.memory_size": "--memory-size",
         "functions.region": "--region",
         "limits.max_concurrency": "--max-concurrency",
         "logging.level": "--log-level",
@@ -37,7 +35,7 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "client.timeout": "--timeout",
     }
 )
-"""The settings that a command takes as a flag. The client's ``--timeout`` belongs to commands that call a host."""
+"""The settings that a command takes as a flag."""
 
 COMMON: Mapping[str, str] = MappingProxyType(
     {

@@ -70,7 +70,7 @@ def _field_doc(group: str, name: str, kind: Any, default: object, doc: str) -> F
         go_names=tuple(go_names),
         common_names=tuple(variable for variable, target in names.COMMON.items() if target == key),
         flag=names.FLAGS.get(key, ""),
-        type=expected(kind).removeprefix("a ").removeprefix("an "),
+        type=expected(kind),
         default=default,
         doc=doc,
     )
@@ -105,7 +105,8 @@ def markdown() -> str:
 def _entry(doc: FieldDoc) -> Iterator[str]:
     yield f"### {doc.group}.{doc.name}\n"
     yield textwrap.fill(" ".join(doc.doc.split()), 118, break_long_words=False, break_on_hyphens=False) + "\n"
-    yield f"- Takes {doc.type}; default `{shown(doc.default)}`"
+    default = shown(doc.default)
+    yield f"- Takes {doc.type}; default {f'`{default}`' if default else 'empty'}"
     yield f"- Environment: `{doc.env}`"
     if doc.flag:
         yield f"- Flag: `{doc.flag}`"

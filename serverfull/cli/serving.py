@@ -1,0 +1,45 @@
+"""``serverfull serve``: reads the settings and hands over to the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from serverfull.cli.options import config_option, loaded, seconds, setting_option
+
+
+@click.command()
+@click.argument("target", metavar="TARGET")
+@setting_option("server.host", text="Address to bind.")
+@setting_option("server.port", click.IntRange(0, 65535), text="TCP port; 0 lets the system choose.")
+@setting_option("server.workers", click.IntRange(1), text="Processes that share the port.")
+@setting_option(
+    "server.insecure_no_auth",
+    is_flag=True,
+    text="Allow a bind that other machines reach although nothing authenticates them.",
+)
+@setting_option("server.admin_address", text="host:port of a second listener for health and metrics.")
+@setting_option("server.shutdown_timeout", seconds, text="How long a drain waits for calls in flight.")
+@setting_option("functions.region", text="Region of requests that carry none.")
+@setting_option("limits.max_concurrency", click.IntRange(1), text="Invocations of all functions at once.")
+@setting_option(
+    "logging.level", click.Choice(["DEBUG", "INFO", "WARN", "ERROR"], case_sensitive=False), text="Least level logged."
+)
+@setting_option("logging.format", click.Choice(["auto", "console", "json"]), text="Shape of the host's log.")
+@config_option
+def serve(target: str, server__insecure_no_auth: bool, **flags: Any) -> int:
+    """Serve functions behind the Lambda API.
+
+    TARGET is module:attribute or path/file.py:attribute. The attribute is a dict of name → handler, a list of handlers,
+    a Fetcher, one handler, or a module that has such a dict or list as "functions", which is also what is served when
+    TARGET has no attribute.
+
+    \b
+    serverfull serve app.py
+    serverfull serve shop.handlers:functions --port 9000
+    """
+    settings = loaded({**flags, "server__insecure_no_auth": server__insecure_no_auth or None})
+    from serverfull.serving import run_serve
+
+    return run_serve(target, settings)
