@@ -1,0 +1,169 @@
+"""All management operations over HTTP, driven by the AWS model: no operation has HTTP code of its own.
+
+A request is matched to an operation, parsed into one mapping keyed by the model's member names, checked against the
+model's constraints, given to the function that is registered for the operation, and what that returns is laid out as
+the model says. Errors are raised; the application words them with `serverfull.api.errors`.
+
+`Protocol.load` reads the model, blocks for some 20 ms and is called in a thread when the first management request
+comes. After that everything runs on the event loop and changes nothing, so requests do not wait for each other. The hot
+path (Invoke) does not come by here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import parse_qs
+
+from serverfull.api.constraints import check_constraints
+from serverfull.api.model import compile_operations, read_model
+from serverfull.api.routing import MatchedOperation, Router
+from serverfull.api.wire import parse_input, serialise_output
+from serverfull.domain.names import shown
+from serverfull.errors import MalformedRequest, UnsupportedMediaType, UnsupportedOperation
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from serverfull.api.model import Operation
+    from serverfull.domain.names import RequestScope
+
+    OperationHandler: TypeAlias = Callable[[dict[str, Any], RequestScope], Awaitable[Mapping[str, Any]]]
+
+MAX_QUERY_FIELDS = 1_000
+"""Query parameters of one request: more than any operation takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response as it goes over the wire.
+
+    :param headers: all that the answer needs except those of HTTP framing (Content-Length, Date).
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Protocol:
+    """The driver.
+
+    :param model: botocore's service model of Lambda, as JSON holds it.
+    :param handlers: what runs an operation, by the operation's name in the model. It takes the validated request and
+        the scope, and returns the response by the model's member names.
+    """
+
+    def __init__(self, model: Mapping[str, Any], handlers: Mapping[str, OperationHandler]) -> None:
+        self.operations: Mapping[str, Operation] = compile_operations(model)
+        self._router = Router(self.operations.values())
+        self._handlers = dict(handlers)
+
+    @classmethod
+    def load(cls, handlers: Mapping[str, OperationHandler]) -> Protocol:
+        """Build the driver from the installed botocore's model. Blocks; call it in a thread.
+
+        :raises FileNotFoundError: botocore's data is not there.
+        """
+        return cls(read_model(), handlers)
+
+    async def handle(
+        self,
+        method: str,
+        raw_path: str,
+        raw_query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        scope: RequestScope,
+    ) -> Answer:
+        """Serve one request.
+
+        :param raw_path: percent-encoded, as it came over the wire, without the query.
+        :param raw_query: what stands behind ``?``, percent-encoded.
+        :raises RequestError: the request cannot be served; its class tells why.
+        """
+        query = parse_query(raw_query)
+        matched = self.match(method, raw_path, query)
+        handler = self._handlers.get(matched.operation_name)
+        if handler is None:
+            raise UnsupportedOperation(matched.operation_name)
+        request = self.parse(matched, query, headers, body)
+        answer = self.serialise(matched.operation_name, await handler(request, scope))
+        answer.headers["x-amzn-RequestId"] = scope.request_id
+        return answer
+
+    def match(self, method: str, raw_path: str, query: Mapping[str, Sequence[str]]) -> MatchedOperation:
+        """Find the operation of a request.
+
+        :raises UnknownOperation: no operation has this path.
+        :raises MethodNotAllowed: operations have it, with other methods.
+        :raises MalformedRequest: the path is not UTF-8.
+        """
+        return self._router.match(method, raw_path, query)
+
+    def parse(
+        self, matched: MatchedOperation, query: Mapping[str, Sequence[str]], headers: Mapping[str, str], body: bytes
+    ) -> dict[str, Any]:
+        """Read and check a request; members that are absent or null are left out.
+
+        :raises UnsupportedMediaType: the operation reads JSON, and the body says that it is something else.
+        :raises SerializationFailed: the body is not JSON, or a value has another type than the model says.
+        :raises ValidationFailed: the values break constraints of the model.
+        """
+        shape = matched.operation.input
+        if shape is None:
+            return {}
+        lowered = {name.lower(): value for name, value in headers.items()}
+        if _reads_json(matched.operation):
+            _check_content_type(lowered.get("content-type"), body)
+        request = parse_input(shape, matched.uri_params, query, lowered, body)
+        check_constraints(shape, request)
+        return request
+
+    def serialise(self, operation_name: str, result: Mapping[str, Any]) -> Answer:
+        """Lay a result out as the model says: only what it has, and nothing that is None.
+
+        :raises TypeError: a value has another type than the model says; a failure of the host.
+        """
+        operation = self.operations[operation_name]
+        if operation.output is None:
+            return Answer(operation.status, {}, b"")
+        status, headers, body = serialise_output(operation.output, result)
+        status = status or operation.status
+        if status == 204:
+            return Answer(status, headers, b"")
+        headers["Content-Type"] = "application/json"
+        return Answer(status, headers, body)
+
+
+def parse_query(raw_query: str) -> dict[str, list[str]]:
+    """Decode a query string; names without a value have an empty one.
+
+    :raises MalformedRequest: it is not UTF-8, or has too many parameters.
+    """
+    if not raw_query:
+        return {}
+    try:
+        return parse_qs(raw_query, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError as error:
+        raise MalformedRequest(f"The query cannot be read: {shown(str(error))}") from None
+
+
+def _reads_json(operation: Operation) -> bool:
+    shape = operation.input
+    if shape is None:
+        return False
+    if shape.payload is not None:
+        return shape.members[shape.payload].shape.type == "structure"
+    return bool(shape.body_members)
+
+
+def _check_content_type(content_type: str | None, body: bytes) -> None:
+    """Insist on JSON, for a web page can send forms and plain text anywhere without asking, and JSON it cannot."""
+    if content_type is None:
+        if body:
+            raise UnsupportedMediaType("A request body needs Content-Type: application/json")
+        return
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind not in ("application/json", "application/x-amz-json-1.0", "application/x-amz-json-1.1"):
+        raise UnsupportedMediaType(f"The content type {shown(kind)} is not supported; send application/json")
