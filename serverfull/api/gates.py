@@ -122,10 +122,10 @@ class Gates:
         match = _AUTHORITY.fullmatch(host)
         if match is None:
             return False
+        if match["six"] and not isinstance(_address(match["six"]), IPv6Address):
+            return False
         name = _canonical(match["six"] or match["name"])
         address = _address(name)
-        if match["six"] and not isinstance(address, IPv6Address):
-            return False
         if name in self._names or name in self._own or _is_loopback(name, address):
             return True
         return self._open and address is not None and _is_single_machine(address)
