@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCALARS = frozenset({"string", "integer", "long", "double", "float", "boolean", "timestamp", "blob"})
+JSON_TYPES = frozenset({"string", "integer", "long", "double", "float", "boolean"})
+"""Types whose values JSON holds as they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +47,8 @@ class Shape:
     :param minimum: least value of a number, least length of everything else.
     :param item: what a list holds, or the values of a map.
     :param payload: the member that is the whole body, if one is.
+    :param body_members: the members that a JSON body holds.
+    :param is_json: whether JSON holds its values as they are.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Shape:
     body_members: tuple[Member, ...] = ()
     item: Shape | None = None
     key: Shape | None = None
+    is_json: bool = False
     _matcher: re.Pattern[str] | None = None
 
     def matches(self, text: str) -> bool:
@@ -163,6 +167,7 @@ def _bare_shape(name: str, raw: Mapping[str, Any]) -> Shape:
         streaming=raw.get("streaming", False) or raw.get("eventstream", False),
         payload=raw.get("payload"),
         required=frozenset(raw.get("required", ())),
+        is_json=raw["type"] in JSON_TYPES,
     )
 
 

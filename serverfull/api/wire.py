@@ -287,15 +287,15 @@ def _plain_structure(shape: Shape, value: Mapping[str, Any]) -> dict[str, Any]:
     for member in shape.body_members:
         held = value.get(member.name)
         if held is not None:
-            document[member.wire_name] = _plain(member.shape, held)
+            document[member.wire_name] = held if member.shape.is_json else _plain(member.shape, held)
     return document
 
 
 def _plain(shape: Shape, value: Any) -> Any:
     """Turn a value into what JSON can hold."""
+    if shape.is_json:
+        return value
     kind = shape.type
-    if kind == "string":
-        return str(value)
     if kind == "structure":
         return _plain_structure(shape, value)
     if kind == "list":
@@ -308,9 +308,7 @@ def _plain(shape: Shape, value: Any) -> Any:
         return {str(name): _plain(item, held) for name, held in value.items()}
     if kind == "blob":
         return base64.b64encode(value.encode() if isinstance(value, str) else value).decode("ascii")
-    if kind == "timestamp":
-        return _epoch_seconds(value)
-    return value
+    return _epoch_seconds(value)
 
 
 def _epoch_seconds(moment: datetime) -> float:
