@@ -90,6 +90,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def environment() -> dict[str, str]:
+    """Give the environment of the servers: ours without settings, and bytecode cached, as where it is installed."""
+    ignored = ("SERVERFULL_", "PYTHONDONTWRITEBYTECODE", "PYTHONOPTIMIZE", "PYTHONDEVMODE", "PYTHONASYNCIODEBUG")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ignored)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """A contestant that runs, as the leader of a session of its own."""
@@ -174,6 +180,7 @@ def running(contestant: Contestant, handler: str, core: int | None) -> Iterator[
             process = subprocess.Popen(
                 contestant.command(port, handler),
                 cwd=ROOT,
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
