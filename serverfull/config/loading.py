@@ -79,7 +79,7 @@ def _kinds(groups: set[str]) -> dict[str, Any]:
 
 def _validated(layers: Sequence[Layer], winners: Layer, kinds: Mapping[str, Any]) -> dict[str, object]:
     """Merge the layers, first over last, and turn texts into values, with a pydantic-settings class made for it."""
-    from pydantic import BeforeValidator, ValidationError, create_model
+    from pydantic import AfterValidator, BeforeValidator, ValidationError, create_model
     from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
     class Layered(BaseSettings):
@@ -92,7 +92,8 @@ def _validated(layers: Sequence[Layer], winners: Layer, kinds: Mapping[str, Any]
     members: dict[str, dict[str, Any]] = {}
     for key, kind in kinds.items():
         group, field = key.split(".")
-        members.setdefault(group, {})[field] = (Annotated[kind, BeforeValidator(partial(read, kind))] | None, None)
+        checks = BeforeValidator(partial(read, kind)), AfterValidator(partial(_fitting, kind))
+        members.setdefault(group, {})[field] = (Annotated[kind, *checks] | None, None)
     models = {group: (create_model(group, **inner) | None, None) for group, inner in members.items()}
     try:
         merged = create_model("Merged", __base__=Layered, **models)()  # type: ignore[call-overload]
@@ -101,6 +102,12 @@ def _validated(layers: Sequence[Layer], winners: Layer, kinds: Mapping[str, Any]
         raise ConfigurationError("\n".join(_problem(winners[key], kinds[key]) for key in wrong_keys)) from None
     dumped = merged.model_dump(exclude_unset=True)
     return {f"{group}.{field}": value for group, inner in dumped.items() for field, value in inner.items()}
+
+
+def _fitting(kind: Any, value: object) -> object:
+    if not fits(kind, value):
+        raise ValueError("out of range")
+    return value
 
 
 def _nested(layer: Layer) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def own_variables(environ: Mapping[str, str]) -> Layer:
         if name in settings:
             layer[settings[name]] = Found(value, f"environment {name}")
         else:
-            problems.append(f"environment {name} is no setting{_hint(name, [*settings, *others])}")
+            hint = _hint(name, [*settings, *others], names.PREFIX)
+            problems.append(f"environment {name} is no setting{hint}")
     _raise(problems)
     return layer
 
@@ -178,11 +179,12 @@ def _substituted(value: Any, environ: Mapping[str, str], where: str) -> Any:
     return value
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def _hint(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Say what was probably meant; a prefix that all names share would make all of them near."""
     import difflib
 
-    close = difflib.get_close_matches(name, sorted(known), 1)
-    return f"; did you mean {close[0]}?" if close else "; `serverfull config show` lists them all"
+    close = difflib.get_close_matches(name.removeprefix(prefix), sorted(one.removeprefix(prefix) for one in known), 1)
+    return f"; did you mean {prefix}{close[0]}?" if close else "; `serverfull config show` lists them all"
 
 
 def _raise(problems: list[str]) -> None:

@@ -1,7 +1,6 @@
 """Counts and logs what another fetcher does. ``host.py`` puts one around the whole chain.
 
-A successful fetch is on the path of every invocation, so it only adds one to a plain integer here; `report` carries
-the sum to the metrics, when somebody looks at them or when a fetch did not succeed.
+It is on the path of every invocation, so a successful fetch costs one call that adds to a counter, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from serverfull.interfaces import Fetcher
 
 
 class FetchLogger(Protocol):
-    """What is needed of a logger: a structlog one fits."""
+    """What is needed of a logger: the host's own and structlog's fit."""
 
     def error(self, event: str, **fields: Any) -> Any:
         """Log an event with its fields."""
@@ -24,15 +23,14 @@ class FetchLogger(Protocol):
 class FetchMetrics(Protocol):
     """What is needed of the metrics."""
 
-    def count(self, name: str, value: int = 1, *, tags: Mapping[str, str]) -> Any:
-        """Add ``value`` to the counter of that name and tags."""
+    def fetched(self, source: str, failed: bool = False) -> None:
+        """Count a fetch, and whether it failed otherwise than by not finding the name."""
 
 
 class ObservingFetcher(Fetcher):
-    """Wraps a fetcher: failures are logged, and fetches, failures and unknown names are counted by source.
+    """Wraps a fetcher: failures are logged, fetches and failures are counted by the source of the function.
 
-    Counters: ``fetcher.fetches`` (those that succeeded), ``fetcher.failures`` and ``fetcher.not_found``, tagged
-    ``source``. An unknown name is the caller's mistake, so it is counted and not logged.
+    An unknown name is the caller's mistake: it counts as a fetch of the wrapped fetcher and is not logged.
 
     :param fetcher: does the work; its answers and exceptions pass through unchanged.
     """
@@ -40,9 +38,9 @@ class ObservingFetcher(Fetcher):
     def __init__(self, fetcher: Fetcher, logger: FetchLogger, metrics: FetchMetrics) -> None:
         self._fetcher = fetcher
         self._fetch = fetcher.fetch
+        self._source_of = fetcher.source_of
+        self._fetched = metrics.fetched
         self._logger = logger
-        self._metrics = metrics
-        self._fetched = 0
         self.source = fetcher.source
         self.read_only = fetcher.read_only
 
@@ -51,36 +49,26 @@ class ObservingFetcher(Fetcher):
         try:
             function = await self._fetch(name, qualifier)
         except NotFoundError:
-            self._count("fetcher.not_found")
+            self._fetched(self.source)
             raise
         except Exception as failure:
-            self._failed("fetch failed", failure, name)
+            self._failed("fetch failed", failure, function=name)
             raise
-        self._fetched += 1
+        self._fetched(self._source_of(name))
         return function
 
     async def list(self) -> Mapping[str, Function]:
-        """Pass on to the wrapped fetcher."""
+        """Pass on to the wrapped fetcher; only a failure is counted."""
         try:
             return await self._fetcher.list()
         except Exception as failure:
-            self._failed("listing functions failed", failure, None)
+            self._failed("listing functions failed", failure)
             raise
 
     def source_of(self, name: str) -> str:
         """Ask the wrapped fetcher."""
-        return self._fetcher.source_of(name)
+        return self._source_of(name)
 
-    def report(self) -> None:
-        """Bring the count of successful fetches to the metrics; call it before they are read."""
-        fetched, self._fetched = self._fetched, 0
-        if fetched:
-            self._metrics.count("fetcher.fetches", fetched, tags={"source": self.source})
-
-    def _failed(self, event: str, failure: Exception, name: str | None) -> None:
-        self._count("fetcher.failures")
-        self._logger.error(event, source=self.source, function=name, exc_info=failure)
-
-    def _count(self, counter: str) -> None:
-        self.report()
-        self._metrics.count(counter, 1, tags={"source": self.source})
+    def _failed(self, event: str, failure: Exception, **fields: str) -> None:
+        self._fetched(self.source, failed=True)
+        self._logger.error(event, source=self.source, exc_info=failure, **fields)
