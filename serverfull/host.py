@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from serverfull.api.app import Front, make_application
+from serverfull.api.app import Front, LazyProtocol, make_application
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront
 from serverfull.config import LoggingSettings, Settings
@@ -28,6 +28,7 @@ from serverfull.invocation.queue import MemoryQueue
 from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader
 from serverfull.invocation.sinks import NullSink, StreamSink, as_console, as_json
+from serverfull.management.functions import Functions
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
 from serverfull.runtimes.inprocess import InProcessRuntime
@@ -35,9 +36,6 @@ from serverfull.runtimes.inprocess import InProcessRuntime
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.functions import Function, Handler
-
-VERSION = "0.1.0"
-
 
 class Host:
     """Everything that runs functions, wired together. Use it as an async context manager on the loop that serves.
@@ -75,6 +73,7 @@ class Host:
             settings=settings,
             logger=self.logger,
         )
+        self.functions = Functions(self.fetcher, settings.functions, self.invoker.failure_of)
         self._stack = AsyncExitStack()
         self._queue: MemoryQueue
 
@@ -134,8 +133,8 @@ def create_app(
     """
     host = Host(as_fetcher(fetcher), settings, logger)
     front = Front(
-        invoke=InvokeFront(host.invoker, host.reader, host.request_ids),
-        management=host.manage,
+        invoke=InvokeFront(host.invoker, host.reader),
+        management=LazyProtocol(host.functions.operations()),
         reader=host.reader,
         request_ids=host.request_ids,
         gates=Gates(host.settings.server, host.settings.server.host),

@@ -7,8 +7,9 @@ request's 42), as long as no middleware wants to see them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -20,23 +21,36 @@ from serverfull.errors import ShuttingDown
 from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader
 
+if TYPE_CHECKING:
+    from serverfull.api.protocol import OperationHandler
+    from serverfull.api.protocol import Protocol as OperationProtocol
+
 MANAGEMENT_BODY_BYTES = 70_167_211
 """The largest request that AWS takes for CreateFunction."""
 
 
-class ManagementAnswer(Protocol):
-    """What the management API answers; `api.protocol.Answer` is one."""
+class LazyProtocol:
+    """The driver of the management API, made when the first management request comes.
 
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> dict[str, str]: ...
-    @property
-    def body(self) -> bytes: ...
+    Reading AWS's model imports botocore, which a host that only invokes never needs and a start should not wait for.
 
+    :param handlers: what runs an operation, by its name in the model.
+    """
 
-Management = Callable[[str, str, str, dict[str, str], bytes, RequestScope], Awaitable[ManagementAnswer]]
-"""Answers an operation: method, raw path, raw query, headers, body and scope in."""
+    def __init__(self, handlers: Mapping[str, OperationHandler]) -> None:
+        self._handlers = handlers
+        self._loading: asyncio.Task[OperationProtocol] | None = None
+
+    async def get(self) -> OperationProtocol:
+        """Give the driver, made in a thread so that invocations go on meanwhile."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load))
+        return await asyncio.shield(self._loading)
+
+    def _load(self) -> OperationProtocol:
+        from serverfull.api.protocol import Protocol
+
+        return Protocol.load(self._handlers)
 
 
 class Front:
@@ -49,7 +63,7 @@ class Front:
         self,
         *,
         invoke: InvokeFront,
-        management: Management,
+        management: LazyProtocol,
         reader: InvocationReader,
         request_ids: RequestIds,
         gates: Gates,
@@ -74,15 +88,16 @@ class Front:
             raise ShuttingDown
         return request_id
 
-    async def answer_invocation(self, request: web.BaseRequest, route: InvokeRoute) -> web.StreamResponse:
-        """Answer Invoke or InvokeAsync."""
-        return await self.invoke.answer(request, route, self.admit(request))
+    async def answer_directly(self, request: web.BaseRequest, route: InvokeRoute) -> web.StreamResponse:
+        """Answer Invoke or InvokeAsync where nothing but the connection sees the answer."""
+        return await self.invoke.answer(request, route, self.admit(request), direct=True)
 
     async def answer_route(self, request: web.Request) -> web.StreamResponse:
         """Answer Invoke or InvokeAsync as the application's router found it, below whatever path it is mounted."""
         is_async = "/2014-11-13/" in request.path
         qualifier = None if is_async else request.query.get("Qualifier")
-        return await self.answer_invocation(request, InvokeRoute(request.match_info["FunctionName"], qualifier, is_async))
+        route = InvokeRoute(request.match_info["FunctionName"], qualifier, is_async)
+        return await self.invoke.answer(request, route, self.admit(request), direct=False)
 
     async def answer_management(self, request: web.Request) -> web.StreamResponse:
         """Answer any other operation of the API."""
@@ -91,8 +106,10 @@ class Front:
         scope = RequestScope(account or self._reader.account, region, request_id, account_known=account is not None)
         body = await read_body(request, MANAGEMENT_BODY_BYTES, "management")
         path, _, query = request.raw_path.partition("?")
+        path = path[path.index(f"/{request.match_info['date']}/") :]  # without what the application is mounted below
         headers = {name.lower(): value for name, value in request.headers.items()}
-        answer = await self._management(request.method, path, query, headers, body, scope)
+        protocol = await self._management.get()
+        answer = await protocol.handle(request.method, path, query, headers, body, scope)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
 
@@ -121,5 +138,5 @@ class Dispatcher:
         if self._direct and request.method == "POST":
             route = self._match(request._message.path)
             if route is not None:
-                return await self._front.answer_invocation(request, route)
+                return await self._front.answer_directly(request, route)
         return await self._app(request)  # type: ignore[arg-type]

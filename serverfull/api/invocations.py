@@ -10,19 +10,16 @@ AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html and API_Invok
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
-from multidict import CIMultiDict
 
+from serverfull.api.answers import answer_outcome, direct_answer, empty_answer
 from serverfull.domain import limits
-from serverfull.domain.invocations import Outcome
-from serverfull.domain.names import FunctionReference
+from serverfull.domain.names import LATEST, FunctionReference
 from serverfull.errors import RequestTooLarge, ValidationFailed
 from serverfull.invocation.invoker import Invoker
-from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader, reference
 
 INVOKE_PREFIX, INVOKE_SUFFIX = "/2015-03-31/functions/", "/invocations"
@@ -97,75 +94,64 @@ def _qualifier(query: str) -> str | None:
 
 
 class InvokeFront:
-    """Answers invocations.
+    """Answers invocations."""
 
-    """
-
-    def __init__(self, invoker: Invoker, reader: InvocationReader, request_ids: RequestIds) -> None:
+    def __init__(self, invoker: Invoker, reader: InvocationReader) -> None:
         self._invoker = invoker
         self._reader = reader
-        self._request_ids = request_ids
         self.routes = InvokeRoutes()
 
-    async def answer(self, request: web.BaseRequest, route: InvokeRoute, request_id: str) -> web.StreamResponse:
+    async def answer(
+        self, request: web.BaseRequest, route: InvokeRoute, request_id: str, *, direct: bool
+    ) -> web.StreamResponse:
         """Answer one invocation.
 
+        :param direct: whether nobody looks at the answer before it is written.
         :raises RequestError: whatever the caller is to be told.
         """
-        headers = request.headers
-        invocation = self._reader.read(route.reference(), headers, request_id)
+        invocation = self._reader.read(route.reference(), request.headers, request_id)
         if route.is_async:
             invocation.invocation_type = "Event"
         kind = invocation.invocation_type
-        limit = limits.ASYNC_PAYLOAD_BYTES if kind == "Event" else limits.SYNC_PAYLOAD_BYTES
-        invocation.payload = await read_body(request, limit, kind)
         if kind == "RequestResponse":
-            return respond(await self._invoker.invoke(invocation), request_id)
+            invocation.payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES, kind)
+            outcome = await self._invoker.invoke(invocation)
+            return (direct_answer(request, outcome, request_id) if direct else None) or answer_outcome(outcome, request_id)
         if kind == "Event":
+            invocation.payload = await read_body(request, limits.ASYNC_PAYLOAD_BYTES, kind)
             await self._invoker.accept_event(invocation)
-            return _empty(202, request_id)
+            return empty_answer(202, request_id, LATEST)
+        invocation.payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES, kind)
         await self._invoker.check(invocation)
-        return _empty(204, request_id)
+        return empty_answer(204, request_id, LATEST)
 
 
 async def read_body(request: web.BaseRequest, limit: int, kind: str) -> bytes:
     """Read a request's body as it came, never decompressed.
 
     :param limit: bytes; more is refused, from the Content-Length where there is one, before it is read.
+    :param kind: what the message calls the request: an invocation type, or an operation.
     :raises RequestTooLarge: the body is over the limit.
     """
     length = request.headers.get("Content-Length")
     if length is not None and len(length) > 6 and int(length) > limit:
         raise RequestTooLarge(int(length), limit, kind)
     content = request.content
-    parts: list[bytes] = []
-    size = 0
+    if content.at_eof():
+        return b""
+    first = await content.readany()
+    if content.at_eof():  # the usual case: the whole body came with the headers
+        _check_size(len(first), limit, kind)
+        return first
+    parts, size = [first], len(first)
     while not content.at_eof():
-        chunk = await content.readany()
-        size += len(chunk)
-        if size > limit:
-            raise RequestTooLarge(size, limit, kind)
-        parts.append(chunk)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        _check_size(size, limit, kind)
+        parts.append(await content.readany())
+        size += len(parts[-1])
+    _check_size(size, limit, kind)
+    return b"".join(parts)
 
 
-def respond(outcome: Outcome, request_id: str) -> web.StreamResponse:
-    """Turn an outcome into the answer of a RequestResponse invocation."""
-    headers = CIMultiDict(
-        {
-            "Content-Type": outcome.content_type,
-            "x-amzn-RequestId": request_id,
-            "X-Amz-Executed-Version": outcome.executed_version,
-        }
-    )
-    if outcome.function_error is not None:
-        headers["X-Amz-Function-Error"] = outcome.function_error
-    if outcome.log_tail is not None:
-        headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log_tail).decode("ascii")
-    return web.Response(body=outcome.payload, headers=headers)
-
-
-def _empty(status: int, request_id: str) -> web.StreamResponse:
-    return web.Response(status=status, headers={"x-amzn-RequestId": request_id, "X-Amz-Executed-Version": "$LATEST"})
-
-
+def _check_size(size: int, limit: int, kind: str) -> None:
+    if size > limit:
+        raise RequestTooLarge(size, limit, kind)

@@ -14,7 +14,7 @@ from serverfull.domain.invocations import Invocation, Outcome
 from serverfull.domain.names import LATEST, function_not_found
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError, TooManyRequests
 from serverfull.interfaces import FunctionIdentity
-from serverfull.invocation.logs import InvocationLog
+from serverfull.invocation.logs import InvocationLog, MemoryFigure
 from serverfull.runtimes.marshal import decode_event
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Invoker:
         self._defaults = settings.functions
         self._log_budget = settings.limits.log_bytes
         self._logger = logger
+        self._memory = MemoryFigure()
         self._units: dict[str, Unit] = {}
         self.queue: EventQueue
         self._capacity_freed: Any = None
@@ -111,10 +112,13 @@ class Invoker:
         except BaseException:
             metrics.discarded()  # the handler did not run, or the host is going down
             raise
-        duration = time.perf_counter() - began
+        ended = time.perf_counter()
+        duration = ended - began
         metrics.finished(duration, outcome.function_error is not None)
         outcome.executed_version = unit.identity.version
-        outcome.log_tail = log.finish(duration, outcome.status, invocation.trace_id)
+        outcome.log_tail = log.finish(
+            duration, outcome.status, invocation.trace_id, self._memory.mb(ended)
+        )
         if log.dropped:
             metrics.log_bytes_dropped(log.dropped)
         return outcome

@@ -94,17 +94,18 @@ class InvocationLog:
         if self._tail is not None:
             self._tail = (self._tail + text)[-LOG_TAIL_BYTES:]
 
-    def finish(self, duration: float, status: str, trace_id: str | None) -> bytes | None:
+    def finish(self, duration: float, status: str, trace_id: str | None, memory_mb: int) -> bytes | None:
         """Write END and REPORT.
 
         :param duration: seconds that the handler took.
         :param status: ``success``, ``error`` or ``timeout``.
+        :param memory_mb: what REPORT gives as the most memory used.
         :return: the last 4 KB of the log, or None where nobody asked.
         """
         if self._parts is not None:
             self._finish_lines(self._parts)
         started, self._started = self._started, 0.0
-        text = self._end_lines(duration, status, trace_id)
+        text = self._end_lines(duration, status, trace_id, memory_mb)
         self._pass_on("platform", self._start_line(started) + text if started else text)
         tail, self._tail = self._tail, None
         return None if tail is None else tail.encode("utf-8", "replace")[-LOG_TAIL_BYTES:]
@@ -135,18 +136,18 @@ class InvocationLog:
             )
         return f"START RequestId: {self._request_id} Version: {self._identity.version}\n"
 
-    def _end_lines(self, duration: float, status: str, trace_id: str | None) -> str:
+    def _end_lines(self, duration: float, status: str, trace_id: str | None, memory_mb: int) -> str:
         identity, request_id, ms = self._identity, self._request_id, duration * 1000.0
         if identity.log_format == "JSON":
             return (
                 f'{{"time":"{timestamp(time.time())}","type":"platform.report","record":'
                 f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{math.ceil(ms)},'
-                f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{max_memory_mb()}}},"status":"{status}"}}}}\n'
+                f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{memory_mb}}},"status":"{status}"}}}}\n'
             )
         return (
             f"END RequestId: {request_id}\n"
             f"REPORT RequestId: {request_id}\tDuration: {ms:.2f} ms\tBilled Duration: {math.ceil(ms)} ms\t"
-            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {max_memory_mb()} MB\t"
+            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t"
             f"{'Status: timeout' + chr(9) if status == 'timeout' else ''}\n"
             f"{_xray_line(trace_id) if trace_id else ''}"
         )
@@ -159,9 +160,27 @@ def _xray_line(trace_id: str) -> str:
     return f"XRAY TraceId: {root}\tSampled: {str('Sampled=1' in trace_id).lower()}\n"
 
 
-def max_memory_mb() -> int:
-    """The most memory that the host's process had resident so far, in MB: in process there is no figure per function."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+class MemoryFigure:
+    """The most memory that the host's process had resident so far: in process there is no figure per function.
+
+    Asked for at each call, looked up once a second (5 µs).
+    """
+
+    __slots__ = ("_mb", "_until")
+
+    def __init__(self) -> None:
+        self._mb = 0
+        self._until = 0.0
+
+    def mb(self, now: float) -> int:
+        """Give megabytes.
+
+        :param now: seconds on any clock that goes on.
+        """
+        if now >= self._until:
+            self._until = now + 1.0
+            self._mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        return self._mb
 
 
 def timestamp(at: float) -> str:

@@ -6,15 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 from serverfull.domain.invocations import Outcome
-from serverfull.runtimes.handlers import EventInvalid
-from serverfull.runtimes.marshal import (
+from serverfull.runtimes.error_reports import (
     ErrorReport,
-    MarshalFault,
     describe_exception,
     error_log_text,
     exit_report,
     platform_error_document,
 )
+from serverfull.runtimes.handlers import EventInvalid
+from serverfull.runtimes.marshal import MarshalFault
 
 if TYPE_CHECKING:
     from serverfull.domain.functions import LogFormat

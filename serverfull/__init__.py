@@ -1,0 +1,76 @@
+"""Run AWS Lambda functions on your own machines, behind the Lambda API.
+
+The public face. Every name is imported when it is first used, so that ``import serverfull`` costs nothing.
+
+    from serverfull import Function, serve
+
+    def hello(event, context):
+        return "Hello!"
+
+    serve({"hello": hello})
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from serverfull.config import Settings
+    from serverfull.domain.functions import Function
+    from serverfull.errors import NotFoundError, ServerfullError
+    from serverfull.fetchers.chain import ChainFetcher
+    from serverfull.fetchers.observing import ObservingFetcher
+    from serverfull.fetchers.static import StaticFetcher
+    from serverfull.host import create_app
+    from serverfull.interfaces import Fetcher
+    from serverfull.observability.handles import logger, metrics
+    from serverfull.runtimes.context import LambdaContext
+    from serverfull.serving import serve
+
+__all__ = [
+    "ChainFetcher",
+    "Fetcher",
+    "Function",
+    "LambdaContext",
+    "NotFoundError",
+    "ObservingFetcher",
+    "ServerfullError",
+    "Settings",
+    "StaticFetcher",
+    "create_app",
+    "logger",
+    "metrics",
+    "serve",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ChainFetcher": "serverfull.fetchers.chain",
+    "Fetcher": "serverfull.interfaces",
+    "Function": "serverfull.domain.functions",
+    "LambdaContext": "serverfull.runtimes.context",
+    "NotFoundError": "serverfull.errors",
+    "ObservingFetcher": "serverfull.fetchers.observing",
+    "ServerfullError": "serverfull.errors",
+    "Settings": "serverfull.config",
+    "StaticFetcher": "serverfull.fetchers.static",
+    "create_app": "serverfull.host",
+    "logger": "serverfull.observability.handles",
+    "metrics": "serverfull.observability.handles",
+    "serve": "serverfull.serving",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'serverfull' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
