@@ -446,6 +446,8 @@ class HardenedProtocol(RequestHandler):
         """Deal with the few requests that are refused whatever their path, or that wait for a ``100 Continue``."""
         refusal = refusal_of(request)
         if refusal is not None:
+            if request._version not in VERSIONS:
+                request._version = HttpVersion11  # what the answer speaks
             self._refuse(refusal)
             raise refusal
         expected = request._headers[EXPECT_HEADER].lower()
