@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = application.main(arguments, prog_name="serverfull", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except SystemExit as end:  # click ends so after it has answered a shell that completes
+        return end.code if isinstance(end.code, int) else 1
     except click.ClickException as wrong:
         wrong.show()
         return wrong.exit_code

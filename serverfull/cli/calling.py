@@ -137,7 +137,7 @@ def status(output: str, **flags: Any) -> int:
     """Say whether a host is up, and what it is. The exit code is 1 where it is not ready."""
     client = _client(flags)
     ready = client.call("GET", "/_serverfull/ready").status == 200
-    info = json.loads(client.call("GET", "/_serverfull/info").body)
+    info = client.document("/_serverfull/info")
     if output == "json":
         click.echo(json.dumps({"endpoint": client.endpoint, "ready": ready, **info}, indent=2))
     else:

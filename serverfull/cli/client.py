@@ -73,11 +73,26 @@ class Client:
         marker = ""
         while True:
             query = f"?Marker={quote(marker, safe='')}" if marker else ""
-            page = json.loads(_checked(self.call("GET", f"{_API}/{query}" if query else _API)).body)
+            page = self.document(f"{_API}{query}")
             found += page.get("Functions", [])
             marker = page.get("NextMarker") or ""
             if not marker:
                 return found
+
+    def document(self, path: str) -> dict[str, Any]:
+        """Get a JSON object.
+
+        :raises ApiError: the host refuses, or the answer is none.
+        :raises NoAnswer: no host answers.
+        """
+        answer = _checked(self.call("GET", path))
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise ApiError(f"{self.endpoint}{path} answers with something else than JSON; is a serverfull host there?")
+        return document
 
     def call(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
         """Send a request and read the whole answer.
