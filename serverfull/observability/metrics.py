@@ -26,7 +26,6 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
 """Upper bounds in seconds of the age at which an event starts; events live for six hours."""
 
 (
-    INVOCATIONS,
     ERRORS,
     CONCURRENT,
     PEAK,
@@ -40,22 +39,25 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
     DURATION_SUM,
     AGE_SUM,
     DURATION,
-) = range(14)
+) = range(13)
 AGE = DURATION + len(DURATION_BUCKETS) + 1
 FUNCTION_COLUMNS = AGE + len(AGE_BUCKETS) + 1
 FUNCTION_GAUGES = (CONCURRENT, PEAK, LOST, RESERVED)
 
-CONNECTION_STATES = ("new", "active", "idle", "hijacked", "closed")
+CONNECTION_STATES = ("new", "active", "idle", "hijacked")
+CONNECTION_EVENTS = (*CONNECTION_STATES, "closed", "refused", "evicted")
 
 HOST_RESPONSES = 0
 HOST_CONNECTIONS = 6
 HOST_CONNECTIONS_TOTAL = HOST_CONNECTIONS + len(CONNECTION_STATES)
-HOST_COLUMNS = HOST_CONNECTIONS_TOTAL + len(CONNECTION_STATES)
+HOST_COLUMNS = HOST_CONNECTIONS_TOTAL + len(CONNECTION_EVENTS)
 HOST_GAUGES = tuple(range(HOST_CONNECTIONS, HOST_CONNECTIONS_TOTAL))
 
 PROCESS_GAUGES = tuple(place for place, name in enumerate(FIGURES) if name not in COUNTERS)
 
-STALL_COLUMNS = FETCH_COLUMNS = 2
+FETCH_COUNTERS = ("fetcher.fetches", "fetcher.failures", "fetcher.not_found")
+
+STALL_COLUMNS = 2
 
 MAX_SAMPLES = 1024
 
@@ -83,7 +85,7 @@ class Samples:
         self.seen += 1
         if len(self.values) < MAX_SAMPLES:
             self.values.append(value)
-        elif (place := int(random.random() * self.seen)) < MAX_SAMPLES:
+        elif (place := int(random.random() * self.seen)) < MAX_SAMPLES:  # noqa: S311
             self.values[place] = value
 
 
@@ -103,16 +105,19 @@ class FunctionMetrics:
 
     def started(self) -> None:
         """An invocation starts to run."""
-        block = self._block
-        block[INVOCATIONS] += 1.0
         self._concurrent = concurrent = self._concurrent + 1
-        block[CONCURRENT] = concurrent
+        self._block[CONCURRENT] = concurrent
         if concurrent > self._peak:
             self._peak = concurrent
-            block[PEAK] = concurrent
+            self._block[PEAK] = concurrent
+
+    def discarded(self) -> None:
+        """An invocation that `started` was refused before its handler ran: it does not count as one."""
+        self._concurrent = concurrent = self._concurrent - 1
+        self._block[CONCURRENT] = concurrent
 
     def finished(self, duration_s: float, error: bool) -> None:
-        """An invocation that `started` has ended.
+        """An invocation that `started` has ended. It is counted now: invocations are the sum of the duration buckets.
 
         :param duration_s: seconds that the handler ran.
         :param error: whether it ended with a function error; timeouts are errors too.
@@ -186,8 +191,8 @@ class FunctionMetrics:
 class ConnectionCounts:
     """The state of the server's connections.
 
-    :param now: connections by state: ``new``, ``active``, ``idle``.
-    :param total: how often a connection entered a state since the start: also ``hijacked`` and ``closed``.
+    :param now: connections by state, of `CONNECTION_STATES`.
+    :param total: what happened to connections since the start, of `CONNECTION_EVENTS`.
     """
 
     now: Mapping[str, int]
@@ -206,6 +211,8 @@ class Metrics:
         self.process = ProcessFigures()
         self.connections: Callable[[], ConnectionCounts] | None = None
         """What tells the state of the connections; set by whoever owns the server. Called on any thread."""
+        self.before_sample: list[Callable[[], object]] = []
+        """Called before figures are read, for parts that count on their own (`ObservingFetcher.report`)."""
         self._functions: dict[str, FunctionMetrics] = {}
         self._stalls: dict[str, Block] = {}
         self._fetches: dict[str, Block] = {}
@@ -256,31 +263,33 @@ class Metrics:
         """Add to the time that a function has kept the loop from running; by the watchdog's thread alone."""
         self._stall(function)[1] += seconds
 
-    def fetched(self, source: str, failed: bool = False) -> None:
-        """A fetcher was asked; called on the event loop.
+    def count(self, name: str, value: int = 1, *, tags: Mapping[str, str]) -> None:
+        """Count what fetchers do; called on the event loop.
 
-        :param source: the fetcher's one word.
-        :param failed: it raised something else than NotFoundError.
+        :param name: one of `FETCH_COUNTERS`.
+        :param tags: ``source``, the fetcher's one word.
         """
+        source = tags["source"]
         block = self._fetches.get(source)
         if block is None:
-            block = self._fetches[source] = self.cells.allocate(f"fetch\0{source}", FETCH_COLUMNS)
-        block[0] += 1.0
-        if failed:
-            block[1] += 1.0
+            block = self._fetches[source] = self.cells.allocate(f"fetch\0{source}", len(FETCH_COUNTERS))
+        block[FETCH_COUNTERS.index(name)] += value
 
     def responded(self, status: int) -> None:
         """An HTTP answer was given; called on the event loop."""
         self._host[HOST_RESPONSES + status // 100] += 1.0
 
     def sample(self) -> None:
-        """Write down connections and process figures. A scrape does it; each of several workers does it now and then."""
+        """Write down connections and process figures. A scrape does it; each of several workers does now and then."""
+        for report in self.before_sample:
+            report()
         self._process_sample()
         if self.connections is None:
             return
         counts = self.connections()
         for place, state in enumerate(CONNECTION_STATES):
             self._host[HOST_CONNECTIONS + place] = counts.now.get(state, 0)
+        for place, state in enumerate(CONNECTION_EVENTS):
             self._host[HOST_CONNECTIONS_TOTAL + place] = self._connections_before[place] + counts.total.get(state, 0)
 
     def _process_sample(self) -> None:

@@ -77,6 +77,6 @@ class ProcessFigures:
 
 def _open_descriptors() -> int:
     try:
-        return len(os.listdir(_DESCRIPTORS)) - 1  # the listing holds one open itself
+        return sum(1 for _ in _DESCRIPTORS.iterdir()) - 1  # the listing holds one open itself
     except OSError:
         return 0

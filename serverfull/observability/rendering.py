@@ -5,13 +5,12 @@ Imported when the first record is written, because structlog takes long to impor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
 
-from serverfull.observability.logger import escape, escape_line
+from serverfull.observability.logger import escape, escape_line, json_text
 
 Record = MutableMapping[str, Any]
 
@@ -31,7 +30,11 @@ class RecordLogger:
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
-                *((_escaped, _console_renderer(color)) if console else (_ordered, _json_renderer())),
+                *(
+                    (_escaped, _console_renderer(color))
+                    if console
+                    else (_ordered, structlog.processors.JSONRenderer(_json))
+                ),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(0),
             context_class=dict,
@@ -78,20 +81,5 @@ def _console_renderer(color: bool) -> Any:
     return structlog.dev.ConsoleRenderer(colors=color, exception_formatter=structlog.dev.plain_traceback)
 
 
-def _json_renderer() -> Any:
-    try:
-        import orjson
-    except ImportError:
-        return structlog.processors.JSONRenderer(_slow_json)
-
-    def dumps(record: Record, **_: Any) -> str:
-        try:
-            return orjson.dumps(record, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:  # an integer over 64 bits, half a surrogate pair
-            return _slow_json(record)
-
-    return structlog.processors.JSONRenderer(dumps)
-
-
-def _slow_json(record: Record, **_: Any) -> str:
-    return json.dumps(record, default=repr, separators=(",", ":"))
+def _json(record: Record, **_: Any) -> str:
+    return json_text(record)
