@@ -14,7 +14,6 @@ import binascii
 import json
 import re
 from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from serverfull.domain.names import shown
@@ -83,7 +82,7 @@ def serialise_output(shape: Shape, result: Mapping[str, Any]) -> tuple[int | Non
         if member.location == "statusCode":
             status = int(value)
         elif member.location == "header":
-            headers[member.wire_name] = _text_of(member.shape, value)
+            headers[member.wire_name] = _text_of(value)
     return status, headers, _body_of(shape, result)
 
 
@@ -108,10 +107,10 @@ def _located_value(
         text = headers.get(member.wire_name.lower())
     else:
         return None
-    return None if text is None else _from_text(member.shape, text, member.path_name, member.location)
+    return None if text is None else _from_text(member.shape, text, member.path_name)
 
 
-def _from_text(shape: Shape | None, text: str, path: str, location: str = "querystring") -> Any:
+def _from_text(shape: Shape | None, text: str, path: str) -> Any:
     kind = shape.type if shape is not None else "string"
     if kind == "string":
         return text
@@ -121,7 +120,7 @@ def _from_text(shape: Shape | None, text: str, path: str, location: str = "query
         if kind == "boolean":
             return {"true": True, "false": False}[text.lower()]
         if kind == "timestamp":
-            return parsedate_to_datetime(text) if location == "header" else _moment(text)
+            return _moment(text)
         return float(text)
     except (ValueError, KeyError, OverflowError):
         _refuse("STRING_VALUE", kind, path)
@@ -317,9 +316,7 @@ def _epoch_seconds(moment: datetime) -> float:
     return int(seconds) if seconds.is_integer() else seconds
 
 
-def _text_of(shape: Shape, value: Any) -> str:
+def _text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if shape.type == "timestamp":
-        return format_datetime(value.astimezone(UTC), usegmt=True)
     return str(value)

@@ -205,6 +205,13 @@ def test_the_model_holds_nothing_that_the_driver_does_not_know():
         locations |= {member.get("location") for member in shape.get("members", {}).values()}
         assert not {"document", "union", "flattened", "timestampFormat", "locationName"} & set(shape)
     scalars = {"string", "integer", "long", "double", "float", "boolean", "blob", "timestamp"}
+    in_headers = {
+        RAW_MODEL["shapes"][member["shape"]]["type"]
+        for shape in RAW_MODEL["shapes"].values()
+        for member in shape.get("members", {}).values()
+        if member.get("location") == "header"
+    }
+    assert in_headers <= {"string", "integer", "boolean"}
     assert kinds <= scalars | {"structure", "list", "map"}
     assert locations <= {None, "uri", "querystring", "header", "statusCode"}
     methods = {operation.method for operation in Protocol(RAW_MODEL, {}).operations.values()}
@@ -330,6 +337,21 @@ def test_a_number_out_of_its_range_is_worded_as_aws_does(protocol):
         listed(protocol, "MaxItems=0")
 
 
+def test_a_text_that_is_too_long_is_not_held_against_its_pattern(protocol):
+    with pytest.raises(errors.ValidationFailed) as caught:
+        create_function(protocol, MINIMAL | {"FunctionName": "a b" * 100})
+    assert [problem.split("Member must ")[1] for problem in caught.value.problems] == [
+        "have length less than or equal to 140"
+    ]
+
+
+@pytest.mark.parametrize("text", ["2026-03-01T12:00:00Z", "2026-03-01T13:00:00+01:00", "2026-03-01T12:00:00"])
+def test_a_moment_in_the_query_is_that_of_utc_unless_it_says_otherwise(text, protocol):
+    query = {"StartedAfter": [text]}
+    matched = protocol.match("GET", "/2025-12-01/functions/f/durable-executions", query)
+    assert protocol.parse(matched, query, {}, b"")["StartedAfter"] == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
 def test_a_value_outside_an_enum_is_worded_as_aws_does(protocol):
     with pytest.raises(errors.ValidationFailed) as caught:
         listed(protocol, "FunctionVersion=SOME")
@@ -436,6 +458,8 @@ def test_unknown_members_and_nulls_are_left_out(protocol):
         b"\xff\xfe{}",
         b"\xef\xbb\xbf{}",
         b'{"FunctionName": NaN}',
+        b'{"Nonsense": NaN}',
+        b'{"Nonsense": -Infinity}',
         b'{"Timeout": ' + b"9" * 10_000 + b"}",
         b"[" * 200_000,
         b'{"a":' * 200_000,
