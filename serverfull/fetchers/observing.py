@@ -1,6 +1,7 @@
 """Counts and logs what another fetcher does. ``host.py`` puts one around the whole chain.
 
-It is on the path of every invocation, so a successful fetch costs one call that adds to a counter, and nothing else.
+A successful fetch is on the path of every invocation, so it only adds one to a plain integer here; `report` carries
+the sums to the metrics, when somebody looks at them or when a fetch did not succeed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from serverfull.interfaces import Fetcher
 
 
 class FetchLogger(Protocol):
-    """What is needed of a logger: the host's own and structlog's fit."""
+    """What is needed of a logger: a structlog one fits."""
 
     def error(self, event: str, **fields: Any) -> Any:
         """Log an event with its fields."""
@@ -23,14 +24,16 @@ class FetchLogger(Protocol):
 class FetchMetrics(Protocol):
     """What is needed of the metrics."""
 
-    def fetched(self, source: str, failed: bool = False) -> None:
-        """Count a fetch, and whether it failed otherwise than by not finding the name."""
+    def count(self, name: str, value: int = 1, *, tags: Mapping[str, str]) -> Any:
+        """Add ``value`` to the counter of that name and tags."""
 
 
 class ObservingFetcher(Fetcher):
-    """Wraps a fetcher: failures are logged, fetches and failures are counted by the source of the function.
+    """Wraps a fetcher: failures are logged, and fetches, failures and unknown names are counted by source.
 
-    An unknown name is the caller's mistake: it counts as a fetch of the wrapped fetcher and is not logged.
+    Counters: ``fetcher.fetches`` (those that succeeded), tagged with the ``source`` of the function;
+    ``fetcher.failures`` and ``fetcher.not_found``, tagged with that of the wrapped fetcher. An unknown name is the
+    caller's mistake, so it is counted and not logged.
 
     :param fetcher: does the work; its answers and exceptions pass through unchanged.
     """
@@ -39,8 +42,9 @@ class ObservingFetcher(Fetcher):
         self._fetcher = fetcher
         self._fetch = fetcher.fetch
         self._source_of = fetcher.source_of
-        self._fetched = metrics.fetched
         self._logger = logger
+        self._metrics = metrics
+        self._fetched: dict[str, int] = {}
         self.source = fetcher.source
         self.read_only = fetcher.read_only
 
@@ -49,26 +53,37 @@ class ObservingFetcher(Fetcher):
         try:
             function = await self._fetch(name, qualifier)
         except NotFoundError:
-            self._fetched(self.source)
+            self._count("fetcher.not_found")
             raise
         except Exception as failure:
-            self._failed("fetch failed", failure, function=name)
+            self._failed("fetch failed", failure, name)
             raise
-        self._fetched(self._source_of(name))
+        source = self._source_of(name)
+        self._fetched[source] = self._fetched.get(source, 0) + 1
         return function
 
     async def list(self) -> Mapping[str, Function]:
-        """Pass on to the wrapped fetcher; only a failure is counted."""
+        """Pass on to the wrapped fetcher."""
         try:
             return await self._fetcher.list()
         except Exception as failure:
-            self._failed("listing functions failed", failure)
+            self._failed("listing functions failed", failure, None)
             raise
 
     def source_of(self, name: str) -> str:
         """Ask the wrapped fetcher."""
         return self._source_of(name)
 
-    def _failed(self, event: str, failure: Exception, **fields: str) -> None:
-        self._fetched(self.source, failed=True)
-        self._logger.error(event, source=self.source, exc_info=failure, **fields)
+    def report(self) -> None:
+        """Bring the counts of successful fetches to the metrics; call it on the event loop before they are read."""
+        fetched, self._fetched = self._fetched, {}
+        for source, count in fetched.items():
+            self._metrics.count("fetcher.fetches", count, tags={"source": source})
+
+    def _failed(self, event: str, failure: Exception, name: str | None) -> None:
+        self._count("fetcher.failures")
+        self._logger.error(event, source=self.source, function=name, exc_info=failure)
+
+    def _count(self, counter: str) -> None:
+        self.report()
+        self._metrics.count(counter, 1, tags={"source": self.source})

@@ -32,12 +32,12 @@ class Lines:
 
 class Counts:
     def __init__(self) -> None:
-        self.fetches: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
+        self.totals: Counter[tuple[str, str]] = Counter()
+        self.calls = 0
 
-    def fetched(self, source: str, failed: bool = False) -> None:
-        self.fetches[source] += 1
-        self.failures[source] += failed
+    def count(self, name: str, value: int = 1, *, tags: Mapping[str, str]) -> None:
+        self.calls += 1
+        self.totals[name, tags["source"]] += value
 
 
 class Broken(Fetcher):
@@ -63,7 +63,7 @@ async def test_a_failure_is_logged_with_its_name_and_counted_by_source() -> None
         await fetcher.fetch("a")
     with pytest.raises(ConnectionError):
         await fetcher.list()
-    assert counts.failures == {"broken": 2}
+    assert counts.totals == {("fetcher.failures", "broken"): 2}
     (fetch, fields), (listing, _) = log.lines
     assert (fetch, fields["function"], fields["source"]) == ("fetch failed", "a", "broken")
     assert isinstance(fields["exc_info"], ConnectionError)
@@ -74,28 +74,34 @@ async def test_an_unknown_name_is_counted_and_not_logged() -> None:
     log, counts = Lines(), Counts()
     with pytest.raises(NotFoundError):
         await ObservingFetcher(StaticFetcher({}), log, counts).fetch("a")
-    assert counts.fetches == {"static": 1}
-    assert counts.failures.total() == 0
+    assert counts.totals == {("fetcher.not_found", "static"): 1}
     assert log.lines == []
 
 
-async def test_a_success_is_counted_for_the_fetcher_that_the_function_comes_from() -> None:
+async def test_successes_reach_the_metrics_as_one_sum_for_each_source_when_they_are_reported() -> None:
     class Other(StaticFetcher):
         source = "other"
 
-    log, counts = Lines(), Counts()
-    fetcher = ObservingFetcher(ChainFetcher(StaticFetcher({"a": hello}), Other({"b": hello})), log, counts)
-    for name in ("a", "b", "b"):
+    counts = Counts()
+    fetcher = ObservingFetcher(ChainFetcher(StaticFetcher({"a": hello}), Other({"b": hello})), Lines(), counts)
+    for name in ("a", "b", "b", "b"):
         await fetcher.fetch(name)
-    assert counts.fetches == {"static": 1, "other": 2}
-    assert counts.failures.total() == 0
-    assert log.lines == []
+    assert counts.calls == 0
+    fetcher.report()
+    fetcher.report()
+    assert counts.totals == {("fetcher.fetches", "static"): 1, ("fetcher.fetches", "other"): 3}
+    assert counts.calls == 2
 
 
 async def test_the_hosts_own_metrics_and_logger_fit() -> None:
     fetcher = ObservingFetcher(Broken(), HostLogger(LoggingSettings(output="NULL")), Metrics())
     with pytest.raises(ConnectionError):
         await fetcher.fetch("a")
+    fetcher = ObservingFetcher(StaticFetcher({"a": hello}), HostLogger(LoggingSettings(output="NULL")), Metrics())
+    with pytest.raises(NotFoundError):
+        await fetcher.fetch("b")
+    await fetcher.fetch("a")
+    fetcher.report()
 
 
 async def test_source_and_writability_are_those_of_the_wrapped_fetcher() -> None:
