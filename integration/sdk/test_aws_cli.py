@@ -1,9 +1,14 @@
-"""The AWS CLI and curl, with command lines as users find them in manuals, word for word."""
+"""The AWS CLI and curl, with command lines as users find them in manuals, word for word.
+
+Of several AWS CLIs on the PATH, version 2 is taken. Version 1 knows no ``--cli-binary-format`` and behaves as if
+``raw-in-base64-out`` had been said, so that option is left out for it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -46,6 +51,9 @@ aws lambda invoke \\
 """
 
 
+ENDPOINT = "--endpoint-url $AWS_ENDPOINT_URL"
+
+
 @pytest.fixture(scope="module")
 def host():
     """Serve on the port that the command lines name, or on another where that one is taken."""
@@ -78,12 +86,13 @@ def run(host, tmp_path):
         "AWS_MAX_ATTEMPTS": "1",
     }
 
-    def shell(command: str) -> subprocess.CompletedProcess[str]:
+    def shell(command: str, *, first_on_path: str = "") -> subprocess.CompletedProcess[str]:
         command = command.replace("localhost:8080", f"localhost:{host.port}")
+        path = os.pathsep.join(filter(None, (first_on_path, os.environ["PATH"])))
         return subprocess.run(
             ["bash", "-c", command],
             cwd=tmp_path,
-            env=plain_environment() | env,
+            env=plain_environment() | env | {"PATH": path},
             capture_output=True,
             text=True,
             timeout=50,
@@ -93,11 +102,32 @@ def run(host, tmp_path):
     return shell
 
 
+@pytest.fixture(scope="session")
+def aws_version():
+    """Find the folder of the newest AWS CLI and its version, such as 2; (None, 0) where there is none."""
+    found = {}
+    for folder in os.get_exec_path():
+        if os.access(Path(folder, "aws"), os.X_OK):
+            done = subprocess.run(
+                [Path(folder, "aws"), "--version"], capture_output=True, text=True, timeout=50, check=False
+            )
+            if version := re.match(r"aws-cli/(\d+)", done.stdout):
+                found.setdefault(int(version[1]), folder)
+    newest = max(found, default=0)
+    return found.get(newest), newest
+
+
 @pytest.fixture
-def aws(run, require):
-    present = shutil.which("aws") and run("aws --version").returncode == 0
-    require("the AWS CLI", present, "make clients")
-    return run
+def aws(run, require, aws_version):
+    folder, version = aws_version
+    require("the AWS CLI", folder, "make clients")
+
+    def command_line(text: str) -> subprocess.CompletedProcess[str]:
+        if version == 1:
+            text = re.sub(r" --cli-binary-format raw-in-base64-out", " ", text)
+        return run(text, first_on_path=folder)
+
+    return command_line
 
 
 def test_curl_invokes_hello(run, require) -> None:
@@ -130,24 +160,25 @@ def test_the_cli_invokes_asynchronously(aws) -> None:
 
 def test_the_cli_decodes_the_tail_of_the_log(aws) -> None:
     done = aws(
-        "aws lambda invoke --function-name talk --log-type Tail --query LogResult --output text /dev/null | base64 -d"
+        f"aws lambda invoke {ENDPOINT} --function-name talk --log-type Tail --query LogResult --output text /dev/null"
+        " | base64 -d"
     )
     assert "line 0 of the log" in done.stdout
 
 
 def test_the_cli_lists_and_reads_functions(aws) -> None:
-    listed = aws("aws lambda list-functions --max-items 20 --query 'Functions[].FunctionName'")
+    listed = aws(f"aws lambda list-functions {ENDPOINT} --max-items 20 --query 'Functions[].FunctionName'")
     assert {"hello", "my-function"} <= set(json.loads(listed.stdout))
     arn = "arn:aws:lambda:us-east-1:000000000000:function:about"
-    read = aws(f"aws lambda get-function --function-name {arn}")
+    read = aws(f"aws lambda get-function {ENDPOINT} --function-name {arn}")
     assert json.loads(read.stdout)["Configuration"]["FunctionArn"] == arn
 
 
 def test_the_cli_waits_for_an_active_function(aws) -> None:
-    assert aws("aws lambda wait function-active-v2 --function-name hello").returncode == 0
+    assert aws(f"aws lambda wait function-active-v2 {ENDPOINT} --function-name hello").returncode == 0
 
 
 def test_the_cli_shows_the_name_of_an_error(aws) -> None:
-    done = aws("aws lambda invoke --function-name no-such-function output.txt")
+    done = aws(f"aws lambda invoke {ENDPOINT} --function-name no-such-function output.txt")
     assert done.returncode != 0
     assert "(ResourceNotFoundException) when calling the Invoke operation: Function not found: arn:aws:" in done.stderr

@@ -10,7 +10,7 @@ const client = new lambda.LambdaClient({
   maxAttempts: 1,
 });
 
-const text = (value) => (value === undefined ? null : Buffer.from(value).toString("utf8"));
+const text = (value) => (value == null ? null : Buffer.from(value).toString("utf8"));
 
 try {
   const output = await client.send(new lambda[command](JSON.parse(input)));
