@@ -275,6 +275,19 @@ class Metrics:
             block = self._fetches[source] = self.cells.allocate(f"fetch\0{source}", len(FETCH_COUNTERS))
         block[FETCH_COUNTERS.index(name)] += value
 
+    def fetched(self, source: str, failed: bool = False) -> None:
+        """A fetcher was asked; called on the event loop.
+
+        :param source: the fetcher's one word.
+        :param failed: it raised something else than NotFoundError.
+        """
+        block = self._fetches.get(source)
+        if block is None:
+            block = self._fetches[source] = self.cells.allocate(f"fetch\0{source}", len(FETCH_COUNTERS))
+        block[0] += 1.0
+        if failed:
+            block[1] += 1.0
+
     def responded(self, status: int) -> None:
         """An HTTP answer was given; called on the event loop."""
         self._host[HOST_RESPONSES + status // 100] += 1.0
