@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from multidict import istr
 
 from serverfull.api.app import Front, LazyProtocol, make_application
 from serverfull.api.gates import Gates
@@ -27,7 +28,7 @@ from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.queue import MemoryQueue
 from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader
-from serverfull.invocation.sinks import NullSink, StreamSink, as_console, as_json
+from serverfull.invocation.sinks import JsonLines, NullSink, StreamSink, as_console
 from serverfull.management.functions import Functions
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
@@ -53,7 +54,7 @@ class Host:
         self.metrics = Metrics()
         self.fetcher = ObservingFetcher(fetcher, self.logger, self.metrics)
         self.request_ids = RequestIds()
-        self.reader = InvocationReader(settings.functions.account, settings.functions.region)
+        self.reader = InvocationReader(settings.functions.account, settings.functions.region, istr)
         self.runtime = InProcessRuntime(
             metrics=self.metrics,
             logger=self.logger,
@@ -164,4 +165,4 @@ def _sink(settings: LoggingSettings) -> LogSink:
     if stream is None:
         return NullSink()
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
-    return StreamSink(stream.fileno(), as_console if console else as_json)
+    return StreamSink(stream.fileno(), as_console if console else JsonLines())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_LENGTH
 
 from serverfull.api.answers import answer_outcome, direct_answer, empty_answer
 from serverfull.domain import limits
@@ -133,22 +134,20 @@ async def read_body(request: web.BaseRequest, limit: int, kind: str) -> bytes:
     :param kind: what the message calls the request: an invocation type, or an operation.
     :raises RequestTooLarge: the body is over the limit.
     """
-    length = request.headers.get("Content-Length")
+    length = request.headers.get(CONTENT_LENGTH)
     if length is not None and len(length) > 6 and int(length) > limit:
         raise RequestTooLarge(int(length), limit, kind)
     content = request.content
-    if content.at_eof():
-        return b""
-    first = await content.readany()
-    if content.at_eof():  # the usual case: the whole body came with the headers
-        _check_size(len(first), limit, kind)
-        return first
-    parts, size = [first], len(first)
+    if content.is_eof():  # the usual case: the whole body came with the headers
+        body = content.read_nowait()
+        _check_size(len(body), limit, kind)
+        return body
+    parts: list[bytes] = []
+    size = 0
     while not content.at_eof():
-        _check_size(size, limit, kind)
         parts.append(await content.readany())
         size += len(parts[-1])
-    _check_size(size, limit, kind)
+        _check_size(size, limit, kind)
     return b"".join(parts)
 
 

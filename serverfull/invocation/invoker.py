@@ -86,39 +86,30 @@ class Invoker:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
         """
         unit = await self._resolve(invocation)
-        failure = unit.environment.failure
+        environment, metrics, limit = unit.environment, unit.metrics, unit.limit
+        failure = environment.failure
         if failure is not None:
             raise FunctionNotReady(invocation.name, "Failed", failure)
         try:
-            self._admission.take(invocation.name, unit.limit)
+            self._admission.take(invocation.name, limit)
         except TooManyRequests as refusal:
-            unit.metrics.throttled(refusal.reason)
+            metrics.throttled(refusal.reason)
             raise
-        try:
-            return await self._run(unit, invocation)
-        finally:
-            self._admission.release(invocation.name, unit.limit)
-            self._capacity_freed()
-
-    async def _run(self, unit: Unit, invocation: Invocation) -> Outcome:
-        metrics = unit.metrics
-        log = InvocationLog(
-            unit.identity, invocation.request_id, self._sink, self._log_budget, tail=invocation.tail
-        )
         metrics.started()
+        log = InvocationLog(unit.identity, invocation.request_id, self._sink, self._log_budget, tail=invocation.tail)
         began = time.perf_counter()
         try:
-            outcome = await unit.environment.run(invocation, log)
+            outcome = await environment.run(invocation, log)
         except BaseException:
             metrics.discarded()  # the handler did not run, or the host is going down
             raise
+        finally:
+            self._admission.release(invocation.name, limit)
+            self._capacity_freed()
         ended = time.perf_counter()
-        duration = ended - began
-        metrics.finished(duration, outcome.function_error is not None)
+        metrics.finished(ended - began, outcome.function_error is not None)
         outcome.executed_version = unit.identity.version
-        outcome.log_tail = log.finish(
-            duration, outcome.status, invocation.trace_id, self._memory.mb(ended)
-        )
+        outcome.log_tail = log.finish(ended - began, outcome.status, invocation.trace_id, self._memory.mb(ended))
         if log.dropped:
             metrics.log_bytes_dropped(log.dropped)
         return outcome
