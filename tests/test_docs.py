@@ -63,6 +63,8 @@ class Reader:
             (self.folder / block.action.removeprefix("file=")).write_text(block.text)
         elif block.action == "serve":
             self.serve(block)
+        elif block.action != "run":
+            return
         elif block.language == "python":
             self.run([sys.executable, "-c", self.address(block.text)])
         else:

@@ -181,4 +181,5 @@ def test_the_cli_waits_for_an_active_function(aws) -> None:
 def test_the_cli_shows_the_name_of_an_error(aws) -> None:
     done = aws(f"aws lambda invoke {ENDPOINT} --function-name no-such-function output.txt")
     assert done.returncode != 0
-    assert "(ResourceNotFoundException) when calling the Invoke operation: Function not found: arn:aws:" in done.stderr
+    assert "(ResourceNotFoundException) when calling the Invoke operation" in done.stderr
+    assert "Function not found: arn:aws:lambda:us-east-1:000000000000:function:no-such-function" in done.stderr
