@@ -17,6 +17,7 @@ _OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _ARRAYS = (list, collections.abc.Sequence, collections.abc.MutableSequence)
 _CONTAINERS = (*_OBJECTS, *_ARRAYS, tuple, set, frozenset, collections.abc.Set, collections.abc.Iterable)
 _ANYTHING = (Any, object)
+_MODULES_OF_VALUES = ("datetime", "uuid", "ipaddress", "pathlib")
 _WRITTEN_AS_THEY_ARE = (*_ANYTHING, str, int, float, bool, bytes, None, type(None), decimal.Decimal, ...)
 
 
@@ -27,7 +28,7 @@ def describes(annotation: Any) -> bool:
     if origin in _UNIONS:
         return any(describes(member) for member in typing.get_args(annotation))
     if origin is None:
-        return is_record(annotation) or _is_value_type(annotation)
+        return is_record(annotation) or _is_value_type(annotation) or annotation is decimal.Decimal
     return origin in (typing.Annotated, typing.Literal) or origin in _CONTAINERS or is_record(origin)
 
 
@@ -38,7 +39,7 @@ def needs_serialising(annotation: Any) -> bool:
     arguments = typing.get_args(annotation)
     if origin in _UNIONS:
         return any(needs_serialising(member) for member in arguments)
-    if origin is typing.Annotated:
+    if origin in (typing.Annotated, set, frozenset, collections.abc.Set):
         return True
     if origin in _CONTAINERS:
         return not all(_writes_itself(argument) for argument in arguments)
@@ -78,8 +79,11 @@ def _is_typed_dict(annotation: Any) -> bool:
 
 
 def _is_value_type(annotation: Any) -> bool:
+    """Say whether it is a class that JSON has no word for, and that pydantic reads from text or numbers."""
     return isinstance(annotation, type) and (
-        issubclass(annotation, enum.Enum) or hasattr(annotation, "__get_pydantic_core_schema__")
+        issubclass(annotation, enum.Enum)
+        or annotation.__module__ in _MODULES_OF_VALUES
+        or hasattr(annotation, "__get_pydantic_core_schema__")
     )
 
 
@@ -118,15 +122,15 @@ def _rebuilt(annotation: Any, done: dict[Any, Any]) -> Any:
 def _typed_dict(original: Any, rebuild: Callable[[Any], Any]) -> Any:
     import typing_extensions
 
-    hints = typing.get_type_hints(original, include_extras=False)
-    fields = {
-        name: (
-            typing_extensions.Required[rebuild(hint)]
-            if name in original.__required_keys__
-            else typing_extensions.NotRequired[rebuild(hint)]
-        )
-        for name, hint in hints.items()
-    }
+    fields = {}
+    for name, hint in typing.get_type_hints(original, include_extras=True).items():
+        # The mark on the field first: where annotations are strings, __required_keys__ has not seen it.
+        mark = typing.get_origin(hint)
+        if mark in (typing.Required, typing.NotRequired):
+            fields[name] = mark[rebuild(typing.get_args(hint)[0])]
+        else:
+            required = name in original.__required_keys__
+            fields[name] = (typing.Required if required else typing.NotRequired)[rebuild(hint)]
     make: Any = typing_extensions.TypedDict
     made = make(original.__name__, fields)
     made.__module__ = original.__module__

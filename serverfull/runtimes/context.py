@@ -43,7 +43,13 @@ class CognitoIdentity(_Record):
 class Client(_Record):
     """The mobile application that called."""
 
-    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
+    __slots__ = (  # noqa: RUF023 - the order of the repr
+        "installation_id",
+        "app_title",
+        "app_version_name",
+        "app_version_code",
+        "app_package_name",
+    )
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.installation_id = fields.get("installation_id")
@@ -56,7 +62,7 @@ class Client(_Record):
 class ClientContext(_Record):
     """What the caller sent as ``X-Amz-Client-Context``. A field that it did not send is None."""
 
-    __slots__ = ("client", "custom", "env")
+    __slots__ = ("custom", "env", "client")  # noqa: RUF023 - the order of the repr
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         client = fields.get("client")

@@ -12,7 +12,8 @@ pydantic, and what the handler returns is serialised by its return annotation:
 annotation of the event                                             what happens
 =================================================================== ====================================================
 pydantic model, dataclass, TypedDict, NamedTuple, Enum, Literal,    validated into it
-``Annotated``, a builtin generic (``list[int]``), a union with one
+``Annotated``, a builtin generic (``list[int]``), a class of
+``datetime`` or ``uuid``, ``Decimal``, a union with one of these
 ``dict[str, Any]``, ``list[Any]``                                   only checked to be an object, or an array
 none, ``Any``, ``object``, ``dict``, ``str``, ``int`` and other     the handler gets the event as JSON gives it, as on
 bare classes, also those of libraries, and unions of them           AWS
@@ -28,6 +29,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -236,7 +238,9 @@ def _adapter(annotation: Any, name: str) -> Any:
 
 
 def _title(annotation: Any) -> str:
-    return annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+    if inspect.isclass(annotation) and not typing.get_args(annotation):
+        return annotation.__name__
+    return re.sub(r"(?:[\w<>]+\.)+", "", str(annotation))  # without the modules of the types
 
 
 def _validator(adapter: Any, title: str) -> Callable[[Any], Any]:
