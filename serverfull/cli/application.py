@@ -56,13 +56,9 @@ def _hint(name: str) -> str:
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
-    from importlib import metadata
+    from serverfull import __version__
 
-    try:
-        version = metadata.version("serverfull")
-    except metadata.PackageNotFoundError:
-        version = "(not installed: run from its source)"
-    click.echo(f"serverfull {version}")
+    click.echo(f"serverfull {__version__}")
     ctx.exit()
 
 

@@ -12,6 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from serverfull import __version__
 from serverfull.cli.application import application
 
 Run = Callable[..., Any]
@@ -58,8 +59,7 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 
 def test_the_version_is_printed(run: Run) -> None:
     done = run("--version")
-    assert done.returncode == 0
-    assert done.stdout.startswith("serverfull ")
+    assert (done.returncode, done.stdout) == (0, f"serverfull {__version__}\n")
 
 
 @pytest.mark.parametrize(
