@@ -63,12 +63,12 @@ def exposition(metrics: Metrics) -> tuple[bytes, str]:
     :return: the body and its content type.
     """
     from prometheus_client import CollectorRegistry
-    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+    from prometheus_client.exposition import generate_latest
 
     metrics.sample()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(metrics))
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+    return generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Collector:
