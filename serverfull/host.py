@@ -140,6 +140,7 @@ def create_app(
         request_ids=host.request_ids,
         gates=Gates(host.settings.server, host.settings.server.host),
         draining=lambda: host.draining,
+        logger=host.logger,
     )
     app = make_application(front)
     app[HOST] = host

@@ -8,16 +8,16 @@ request's 42), as long as no middleware wants to see them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from serverfull.api.connection import REQUEST_ID, absolute_host
+from serverfull.api.connection import REQUEST_ID, absolute_host, error_response
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront, InvokeRoute, read_body
 from serverfull.domain.names import RequestScope
-from serverfull.errors import ShuttingDown
+from serverfull.errors import RequestError, ShuttingDown
 from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader
 
@@ -57,6 +57,7 @@ class Front:
     """Everything that requests of the Lambda API go through, whichever way they came in.
 
     :param draining: says whether new requests are refused because the host goes down.
+    :param logger: the host's own log.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Front:
         request_ids: RequestIds,
         gates: Gates,
         draining: Callable[[], bool],
+        logger: Any,
     ) -> None:
         self.invoke = invoke
         self._management = management
@@ -75,6 +77,7 @@ class Front:
         self._request_ids = request_ids
         self._gates = gates
         self._draining = draining
+        self._logger = logger
 
     def admit(self, request: web.BaseRequest) -> str:
         """Let a request in and give it its id.
@@ -94,13 +97,34 @@ class Front:
 
     async def answer_route(self, request: web.Request) -> web.StreamResponse:
         """Answer Invoke or InvokeAsync as the application's router found it, below whatever path it is mounted."""
+        return await self._or_error(request, self._answer_route)
+
+    async def answer_management(self, request: web.Request) -> web.StreamResponse:
+        """Answer any other operation of the API."""
+        return await self._or_error(request, self._answer_management)
+
+    async def _or_error(
+        self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Answer errors here and not in the server, because a user may run the application on another one."""
+        try:
+            return await answer(request)
+        except RequestError as error:
+            return error_response(error, request.get(REQUEST_ID) or self._request_ids.new())
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception as error:  # a request's boundary
+            request_id = request.get(REQUEST_ID) or self._request_ids.new()
+            self._logger.error("request failed", request_id=request_id, path=request.path, exc_info=error)
+            return error_response(error, request_id)
+
+    async def _answer_route(self, request: web.Request) -> web.StreamResponse:
         is_async = "/2014-11-13/" in request.path
         qualifier = None if is_async else request.query.get("Qualifier")
         route = InvokeRoute(request.match_info["FunctionName"], qualifier, is_async)
         return await self.invoke.answer(request, route, self.admit(request), direct=False)
 
-    async def answer_management(self, request: web.Request) -> web.StreamResponse:
-        """Answer any other operation of the API."""
+    async def _answer_management(self, request: web.Request) -> web.StreamResponse:
         request_id = self.admit(request)
         account, region = self._reader.scope(request.headers)
         scope = RequestScope(account or self._reader.account, region, request_id, account_known=account is not None)
