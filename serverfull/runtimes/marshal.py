@@ -194,10 +194,10 @@ def _room_left(value: Any, room: int, unusual: list[type]) -> int:
     kind = type(value)
     if kind is dict:
         items = value.values()
-        room -= 7 * len(value)  # at least `"": 0, ` for each member, braces included
+        room -= 6 * len(value)  # `"": , ` for each member; the braces make up for the last comma
     elif kind is list or kind is tuple:
         items = value
-        room -= 3 * len(value)  # at least `0, ` for each item, brackets included
+        room -= 2 * len(value)  # `, ` for each item; the brackets make up for the last one
     else:
         items, length = _unusual(value, unusual)
         room -= length
@@ -226,13 +226,13 @@ def _unusual(value: Any, unusual: list[type]) -> tuple[Any, int]:
     if kind is int:
         return (), value.bit_length() >> 2  # a decimal digit takes 3.3 bits
     if kind in _SCALARS:
-        return (), 1
+        return (), 0
     unusual.append(kind)
     if isinstance(value, (str, bytes)):
         return (), len(value)
     if isinstance(value, dict):
-        return value.values(), 7 * len(value)
-    return (value, 3 * len(value)) if isinstance(value, (list, tuple)) else ((), 1)
+        return value.values(), 6 * len(value)
+    return (value, 2 * len(value)) if isinstance(value, (list, tuple)) else ((), 0)
 
 
 def encode_result(value: Any) -> tuple[bytes, str]:

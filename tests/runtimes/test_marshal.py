@@ -21,6 +21,7 @@ from serverfull.errors import InvalidRequestContent
 from serverfull.runtimes.marshal import (
     ErrorReport,
     MarshalFault,
+    _room_left,
     decode_event,
     describe_exception,
     encode_result,
@@ -196,6 +197,19 @@ def shared(levels: int) -> Any:
 
 class Sized(list[Any]):
     """A list whose type is not plain."""
+
+
+@settings(max_examples=300)
+@given(odd_trees | trees)
+def test_the_length_that_is_counted_beforehand_is_never_more_than_the_real_one(tree: Any) -> None:
+    text = result_or_fault([tree])
+    counted = 10_000_000 - _room_left([tree], 10_000_000, [])
+    assert isinstance(text, str) or counted <= len(text.decode())
+
+
+def test_a_result_of_many_small_containers_just_below_the_limit_passes() -> None:
+    count = (RESPONSE_PAYLOAD_BYTES - 2) // len("[[0]], ")
+    assert len(encode_result([[[0]]] * count)[0]) <= RESPONSE_PAYLOAD_BYTES
 
 
 HUGE = {
