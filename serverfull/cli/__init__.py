@@ -6,7 +6,6 @@ function failed, 130 Ctrl-C. Results go to standard output, everything else to s
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -23,10 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         code = application.main(arguments, prog_name="serverfull", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except SystemExit as end:  # click ends so after it has answered a shell that completes
-        return end.code if isinstance(end.code, int) else 1
+    except SystemExit as end:  # so ends click when it has answered a shell that completes, and when a pipe is broken
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except click.ClickException as wrong:
         wrong.show()
         return wrong.exit_code
@@ -34,10 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ServerfullError as error:
         return _report(error)
-    except BrokenPipeError:
-        # Whoever read our output is gone (serverfull list | head): the interpreter must not try to flush it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def _report(error: Exception) -> int:
