@@ -20,6 +20,7 @@ from serverfull.api.app import Front, LazyProtocol, make_application
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront
 from serverfull.config import LoggingSettings, Settings
+from serverfull.errors import TargetInvalid
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.interfaces import Fetcher, LogSink
@@ -81,11 +82,23 @@ class Host:
     async def __aenter__(self) -> Host:
         self._queue = MemoryQueue(self.invoker.run_event, self.settings.limits.event_backlog)
         self.invoker.use_queue(self._queue, self._queue.capacity_freed)
+        await self._check_functions()
         if isinstance(self.sink, StreamSink):
             self._stack.callback(self.sink.close)
         await self._stack.enter_async_context(self.runtime)
         self.state = "serving"
         return self
+
+    async def _check_functions(self) -> None:
+        try:
+            functions = await self.fetcher.list()
+        except Exception:  # said in the log by the observing fetcher; functions may still be fetched one by one
+            return
+        for name, function in functions.items():
+            try:
+                self.runtime.check(function)
+            except TypeError as unfit:
+                raise TargetInvalid(f"function {name!r} cannot be served: {unfit}") from None
 
     async def __aexit__(self, *exc: object) -> None:
         self.state = "stopped"

@@ -107,8 +107,18 @@ class Runtime(ABC):
     """Makes environments for functions."""
 
     @abstractmethod
+    def check(self, function: Function) -> None:
+        """Say at start what would otherwise fail at the first call.
+
+        :raises TypeError: the function cannot be run here; the message says why.
+        """
+
+    @abstractmethod
     def environment(self, identity: FunctionIdentity) -> Environment:
-        """Make the environment of a function; cheap, called when a function is first invoked."""
+        """Make the environment of a function; cheap, called when a function is first invoked.
+
+        :raises TypeError: as for `check`.
+        """
 
 
 class Admission(ABC):

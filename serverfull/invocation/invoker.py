@@ -175,7 +175,11 @@ class Invoker:
 
     def _make_unit(self, name: str, function: Function) -> Unit:
         identity = identify(name, function, self._defaults.timeout, self._defaults.memory_size)
-        return Unit(identity, self._runtime.environment(identity), self._metrics.function(name))
+        try:
+            environment = self._runtime.environment(identity)
+        except TypeError as unfit:
+            raise FunctionNotReady(name, "Failed", str(unfit)) from None
+        return Unit(identity, environment, self._metrics.function(name))
 
 
 def identify(name: str, function: Function, timeout: float, memory_size: int) -> FunctionIdentity:

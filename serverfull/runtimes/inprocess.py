@@ -37,6 +37,7 @@ from serverfull.runtimes.watchdog import TASK_PREFIX, Stall, Watchdog
 if TYPE_CHECKING:
     import threading
 
+    from serverfull.domain.functions import Function
     from serverfull.observability.metrics import Metrics
 
 _arn = lru_cache(maxsize=4096)(function_arn)
@@ -103,6 +104,13 @@ class InProcessRuntime(Runtime):
         self.threads.close()
         EnvironPatch.uninstall()
         CapturePatch.uninstall()
+
+    def check(self, function: Function) -> None:
+        """Look whether a handler can be called with an event and a context.
+
+        :raises TypeError: it cannot; the message says why.
+        """
+        bind(function)
 
     def environment(self, identity: FunctionIdentity) -> InProcessEnvironment:
         """Make the environment of a function.
