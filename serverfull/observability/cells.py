@@ -159,13 +159,20 @@ class SharedCells(Cells):
         :param columns: doubles in a row; the file is sparse, what is not used takes no disk.
         :param directory_bytes: room for the keys, a multiple of 8.
         """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            cls.lay_out(descriptor, rows=rows, columns=columns, directory_bytes=directory_bytes)
+        finally:
+            os.close(descriptor)
+        return cls(path, None)
+
+    @staticmethod
+    def lay_out(descriptor: int, *, rows: int, columns: int, directory_bytes: int = 1 << 20) -> None:
+        """Make an open, empty file into one that processes can attach to; for memory that has no path of its own."""
         if directory_bytes % 8 or rows < 1 or columns < 1:
             raise ValueError("rows and columns must be at least 1, and directory_bytes a multiple of 8")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "r+b") as file:
-            file.write(_HEADER.pack(_MAGIC, rows, columns, directory_bytes, 0))
-            file.truncate(_HEADER.size + directory_bytes + 8 * rows * columns)
-        return cls(path, None)
+        os.pwrite(descriptor, _HEADER.pack(_MAGIC, rows, columns, directory_bytes, 0), 0)
+        os.ftruncate(descriptor, _HEADER.size + directory_bytes + 8 * rows * columns)
 
     def allocate(self, key: str, columns: int, gauges: Sequence[int] = ()) -> Block:
         if self.row < 0:
@@ -189,6 +196,10 @@ class SharedCells(Cells):
         entry = self._entries[key]
         starts = range(entry.base, self.rows * self._capacity, self._capacity)
         return [[float(value) for value in self._doubles[start : start + entry.columns]] for start in starts]
+
+    def column(self, key: str, index: int) -> memoryview[float]:
+        """Give one column of an allocated block in every row, to be read again and again; this process writes its row."""
+        return self._doubles[self._entries[key].base + index :: self._capacity]
 
     def clear_gauges(self, row: int) -> None:
         for key in self.keys():

@@ -222,7 +222,7 @@ class Metrics:
         self._process = self.cells.allocate("process", len(FIGURES), PROCESS_GAUGES)
         # A worker that replaces a dead one counts on from where that one stopped.
         self._connections_before = [
-            self._host[HOST_CONNECTIONS_TOTAL + place] for place in range(len(CONNECTION_STATES))
+            self._host[HOST_CONNECTIONS_TOTAL + place] for place in range(len(CONNECTION_EVENTS))
         ]
         self._process_before = [self._process[place] for place in range(len(FIGURES))]
         for name in sorted(functions):
@@ -240,6 +240,17 @@ class Metrics:
                     figures.durations = Samples() if self._sampling else None
                     self._functions[name] = figures
         return figures
+
+    def lost_elsewhere(self, name: str) -> int:
+        """Say how many threads of a function are stuck in the other processes that share the cells.
+
+        :param name: a function whose figures this process has.
+        """
+        return sum(
+            int(row[LOST])
+            for place, row in enumerate(self.cells.values(f"function\0{name}"))
+            if place != self.cells.row
+        )
 
     def functions(self) -> Iterator[FunctionMetrics]:
         """Give every function's figures that this process has."""

@@ -1,7 +1,7 @@
 """Sends the figures to a Datadog agent, or to whatever else speaks DogStatsD over UDP.
 
-Entered by the host where ``stats.output`` is ``DATADOG``; one task on the server's loop gathers and sends. Nothing waits
-for the agent: a datagram that cannot be sent is dropped and counted. Each worker process sends what it counted itself,
+Entered by the host where ``stats.output`` is ``DATADOG``; one task on the server's loop gathers and sends. Nothing
+waits for the agent: a datagram that cannot be sent is dropped and counted. Each worker process sends what it counted itself,
 so counts add up in the agent; gauges of several workers carry the tag ``worker``.
 
 The protocol: https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/
@@ -79,11 +79,13 @@ class StatsdOutput:
     :param settings: the groups ``stats``, ``connstate`` and ``expvar``.
     :param metrics: the host's figures.
     :param user_metrics: the handlers' own figures.
+    :param logger: hears of what fails on our side; a structlog one fits.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, user_metrics: UserMetrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, user_metrics: UserMetrics, logger: Any) -> None:
         self.dropped = 0
         """Datagrams that could not be sent."""
+        self._logger = logger
         self._stats = settings.stats
         self._metrics = metrics
         self._user_metrics = user_metrics
@@ -120,7 +122,10 @@ class StatsdOutput:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._stats.datadog_flushinterval)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:  # the task's boundary: the next flush may do better
+                self._logger.exception("statsd flush failed")
 
     async def _resolve(self) -> None:
         """Look up the agent again each time, because it may move; while that fails the last known address is used."""
