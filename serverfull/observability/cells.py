@@ -209,7 +209,7 @@ class SharedCells(Cells):
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Hold the file's lock, on a description opened for it: so threads exclude each other as well as processes."""
+        """Hold the file's lock, on a description of our own, so that threads exclude each other as processes do."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,8 +1,8 @@
 """Sends the figures to a Datadog agent, or to whatever else speaks DogStatsD over UDP.
 
 Entered by the host where ``stats.output`` is ``DATADOG``; one task on the server's loop gathers and sends. Nothing
-waits for the agent: a datagram that cannot be sent is dropped and counted. Each worker process sends what it counted itself,
-so counts add up in the agent; gauges of several workers carry the tag ``worker``.
+waits for the agent: a datagram that cannot be sent is dropped and counted. Each worker process sends what it counted
+itself, so counts add up in the agent; gauges of several workers carry the tag ``worker``.
 
 The protocol: https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/
 """

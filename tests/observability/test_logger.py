@@ -186,7 +186,7 @@ class TestInvocationLogger:
             raise ValueError("wrong")
         except ValueError:
             log.exception("failed")
-        log.error("no exception now", exc_info=True)
+        log.error("no exception now", exc_info=True)  # noqa: LOG014 - that it does no harm is the point
         assert "ValueError" in lines[0]
         assert "ValueError" not in lines[1]
         if log_format == "JSON":
