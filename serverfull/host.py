@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -38,6 +37,7 @@ from serverfull.runtimes.inprocess import InProcessRuntime
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.functions import Function, Handler
+
 
 class Host:
     """Everything that runs functions, wired together. Use it as an async context manager on the loop that serves.
@@ -123,7 +123,9 @@ class Host:
         """
         lost = await self._queue.drain(timeout)
         if lost:
-            self.logger.error("events lost at shutdown", count=lost, hint="they were in memory; see the shutdown_timeout")
+            self.logger.error(
+                "events lost at shutdown", count=lost, hint="they were in memory; see the shutdown_timeout"
+            )
 
 
 HOST: web.AppKey[Host] = web.AppKey("serverfull_host", Host)
@@ -159,7 +161,7 @@ def create_app(
     app[HOST] = host
     app[FRONT] = front
 
-    async def run_host(app: web.Application) -> AsyncIterator[None]:
+    async def run_host(_app: web.Application) -> AsyncIterator[None]:
         async with host:
             yield
 

@@ -40,7 +40,9 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells expect it."""
 
 
-def serve(fetcher: Fetcher | Mapping[str, Function | Handler] | web.Application, settings: Settings | None = None) -> int:
+def serve(
+    fetcher: Fetcher | Mapping[str, Function | Handler] | web.Application, settings: Settings | None = None
+) -> int:
     """Serve functions until SIGTERM or SIGINT; blocks.
 
     :param fetcher: a fetcher, a mapping of names to functions, or an application made by `create_app`.
@@ -113,7 +115,8 @@ def bind(settings: ServerSettings) -> socket.socket:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(
-                f"cannot listen on {host}:{port}: another process does. Stop it, or choose another --port (0: any free one)."
+                f"cannot listen on {host}:{port}: another process does. "
+                "Stop it, or choose another --port (0: any free one)."
             ) from None
         raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     except OverflowError:
@@ -134,7 +137,8 @@ async def _serve(app: web.Application) -> int:
         await web.SockSite(runner, sock, backlog=BACKLOG).start()
         signals = Signals(host.settings.signals.os_signals if host.settings.signals.installed else ())
         with signals:
-            print(f"serverfull ready {url_of(sock)}", flush=True)
+            sys.stdout.write(f"serverfull ready {url_of(sock)}\n")
+            sys.stdout.flush()
             await signals.first.wait()
             host.logger.info("draining", reason=signals.name, seconds=settings.shutdown_timeout)
             await _drain(app, runner, signals)
@@ -149,8 +153,8 @@ async def _drain(app: web.Application, runner: HardenedRunner, signals: Signals)
     host.state = "draining"
     runner.drain()
     timeout = host.settings.server.shutdown_timeout
-    finishing = asyncio.ensure_future(asyncio.gather(runner.drained(timeout), host.drain(timeout)))
-    at_once = asyncio.ensure_future(signals.second.wait())
+    finishing: asyncio.Future[Any] = asyncio.ensure_future(asyncio.gather(runner.drained(timeout), host.drain(timeout)))
+    at_once: asyncio.Future[Any] = asyncio.ensure_future(signals.second.wait())
     try:
         await asyncio.wait({finishing, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if at_once.done():
@@ -201,8 +205,8 @@ class Signals:
 def url_of(sock: socket.socket) -> str:
     """Give the URL of a listening socket, with its real port."""
     host, port = sock.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -211,7 +215,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop
     except ImportError:
         return None
-    factory: Any = uvloop.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
 
 

@@ -1,8 +1,8 @@
 """The answer of an invocation, written to the connection in one piece.
 
-`web.Response` builds a multidict, walks hooks and serialises headers again for each answer; that is a quarter of what a
-whole bare request costs. Where nobody can ask to see the answer first (no middleware, HTTP/1.1, the connection stays open)
-its bytes are put together here and written once. Everything else goes through `web.Response`.
+`web.Response` builds a multidict, walks hooks and serialises headers again for each answer; that is a quarter of what
+a whole bare request costs. Where nobody can ask to see the answer first (no middleware, HTTP/1.1, the connection
+stays open) its bytes are put together here and written once. Everything else goes through `web.Response`.
 
 ``make bench`` shows the difference: async hello at 16 connections.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class DirectAnswer(web.StreamResponse):
     """An answer that is ready to be written; only aiohttp's protocol gets to see it.
 
-    It overrides the three things that the protocol uses (``prepare``, ``write_eof``, ``keep_alive``) and leaves the base
-    class without its state, whose making is most of what is saved.
+    It overrides the three things that the protocol uses (``prepare``, ``write_eof``, ``keep_alive``) and leaves the
+    base class without its state, whose making is most of what is saved.
 
     :param head: status line and headers, complete.
     :param body: as it goes out.

@@ -1,8 +1,8 @@
 """Builds the aiohttp application, and the dispatcher that stands in front of it on the host's own server.
 
-The application is complete by itself: users extend it with middlewares and routes, mount it below a path, or run it on any
-aiohttp runner. On the host's own server the `Dispatcher` answers invocations before the router is asked (6–7 µs of a bare
-request's 42), as long as no middleware wants to see them.
+The application is complete by itself: users extend it with middlewares and routes, mount it below a path, or run it
+on any aiohttp runner. On the host's own server the `Dispatcher` answers invocations before the router is asked (6 to 7
+µs of a bare request's 42), as long as no middleware wants to see them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The hot path: Invoke and InvokeAsync, written by hand where everything else is driven by the AWS model.
 
-`InvokeFront` is called for every request before the application's router. It recognises the two paths by the raw request
-line (a dictionary look-up for a path seen before), reads headers and body, hands an `Invocation` to the invoker, and turns
-the outcome into an answer. What an invocation means is not decided here: `invocation.requests` reads it, `invocation.invoker`
-runs it, `api.errors` words what went wrong.
+`InvokeFront` is called for every request before the application's router. It recognises the two paths by the raw
+request line (a dictionary look-up for a path seen before), reads headers and body, hands an `Invocation` to the
+invoker, and turns the outcome into an answer. What an invocation means is not decided here: `invocation.requests`
+reads it, `invocation.invoker` runs it, `api.errors` words what went wrong.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html and API_InvokeAsync.html
 """
@@ -117,7 +117,9 @@ class InvokeFront:
         if kind == "RequestResponse":
             invocation.payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES, kind)
             outcome = await self._invoker.invoke(invocation)
-            return (direct_answer(request, outcome, request_id) if direct else None) or answer_outcome(outcome, request_id)
+            return (direct_answer(request, outcome, request_id) if direct else None) or answer_outcome(
+                outcome, request_id
+            )
         if kind == "Event":
             invocation.payload = await read_body(request, limits.ASYNC_PAYLOAD_BYTES, kind)
             await self._invoker.accept_event(invocation)

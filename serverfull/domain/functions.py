@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, overload
@@ -61,8 +61,7 @@ class Function:
     tags: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.handler is not None and not callable(self.handler):
-            raise TypeError(f"handler must be callable, not {type(self.handler).__name__}")
+        _check_handler(self.handler)
         for error in self.errors:
             if not (isinstance(error, BaseException) or (isinstance(error, type) and issubclass(error, BaseException))):
                 raise TypeError(f"errors takes exception classes or instances, not {error!r}")
@@ -101,7 +100,12 @@ class Function:
         return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
-def _check_number(name: str, value: float | None, *, above: float, most: float) -> None:
+def _check_handler(handler: object) -> None:
+    if handler is not None and not callable(handler):
+        raise TypeError(f"handler must be callable, not {type(handler).__name__}")
+
+
+def _check_number(name: str, value: object, *, above: float, most: float) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -110,17 +114,20 @@ def _check_number(name: str, value: float | None, *, above: float, most: float) 
         raise ValueError(f"{name} must be above {above:g} and at most {most:g}, not {value!r}")
 
 
-def _check_integer(name: str, value: int | None, least: int, most: int | None) -> None:
+def _check_integer(name: str, value: object, least: int, most: int | None) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number, not {value!r}")
+        raise ValueError(f"{name} must be a whole number, not {value!r}")  # noqa: TRY004 - see above
     if value < least or (most is not None and value > most):
-        raise ValueError(f"{name} must be {f'{least} to {most}' if most is not None else f'at least {least}'}, not {value}")
+        raise ValueError(
+            f"{name} must be {f'{least} to {most}' if most is not None else f'at least {least}'}, not {value}"
+        )
 
 
 def _strings(name: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
-    for key, value in mapping.items():
+    items: Iterable[tuple[object, object]] = mapping.items()
+    for key, value in items:
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"{name} takes strings, not {key!r}: {value!r}")
     return MappingProxyType(dict(mapping))

@@ -1,7 +1,7 @@
 """The one way to run a function: resolve its name, admit the call, run it, log it, count it.
 
-Called by the API and by the event queue, on the loop. What it knows of a function (a `Unit`: identity, environment, metrics)
-is kept for as long as the fetcher gives the same object for the name; a new object is a new unit.
+Called by the API and by the event queue, on the loop. What it knows of a function (a `Unit`: identity, environment,
+metrics) is kept for as long as the fetcher gives the same object for the name; a new object is a new unit.
 """
 
 from __future__ import annotations

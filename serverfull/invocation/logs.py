@@ -1,8 +1,8 @@
 """The log of one invocation: what its handler wrote, between AWS's START, END and REPORT lines.
 
-An `InvocationLog` takes text from any thread, gives whole lines to the host's `LogSink` as they come, and keeps the last
-4 KB where the caller asked for them. START is written with the first line, or with REPORT where the handler wrote none, so
-that a silent invocation costs one record.
+An `InvocationLog` takes text from any thread, gives whole lines to the host's `LogSink` as they come, and keeps the
+last 4 KB where the caller asked for them. START is written with the first line, or with REPORT where the handler
+wrote none, so that a silent invocation costs one record.
 
 Formats: https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html (text) and
 https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html (JSON).
@@ -40,7 +40,18 @@ class InvocationLog:
     :param tail: whether to keep the last 4 KB.
     """
 
-    __slots__ = ("_budget", "_dropped", "_identity", "_partial", "_parts", "_request_id", "_sink", "_started", "_tail", "_turn")
+    __slots__ = (
+        "_budget",
+        "_dropped",
+        "_identity",
+        "_partial",
+        "_parts",
+        "_request_id",
+        "_sink",
+        "_started",
+        "_tail",
+        "_turn",
+    )
 
     def __init__(self, identity: FunctionIdentity, request_id: str, sink: LogSink, budget: int, *, tail: bool) -> None:
         self._identity = identity

@@ -24,5 +24,5 @@ class RequestIds:
             left = _POOL_IDS
         self._left = left = left - 1
         at = left * 32
-        h = self._hex
-        return f"{h[at : at + 8]}-{h[at + 8 : at + 12]}-4{h[at + 13 : at + 16]}-a{h[at + 17 : at + 20]}-{h[at + 20 : at + 32]}"
+        h = self._hex[at : at + 32]
+        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"

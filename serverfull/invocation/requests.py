@@ -1,7 +1,7 @@
 """From a name, a query and headers to an `Invocation`: what Invoke's HTTP binding says, without an HTTP library.
 
-The front door gives strings and a mapping of headers; any front (aiohttp's today) comes through here, so that all of them
-understand a request alike.
+The front door gives strings and a mapping of headers; any front (aiohttp's today) comes through here, so that all of
+them understand a request alike.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_RequestSyntax
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -28,14 +29,16 @@ from serverfull.domain.names import (
 from serverfull.errors import InvalidParameterValue, InvalidRequestContent, ValidationFailed
 
 _INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
+_TENANT_PATTERN = r"[a-zA-Z0-9\._:\/=+\-@ ]+"
+_TENANT = re.compile(_TENANT_PATTERN, re.ASCII)
 _scope_of = lru_cache(maxsize=1024)(parse_credential)
 
 
 class Headers(Protocol):
     """A view of headers by their names in any case."""
 
-    def get(self, name: str, default: Any = None, /) -> Any:
-        """Give the first value of a header."""
+    def get(self, name: str, /) -> str | None:
+        """Give the first value of a header, None where it is absent."""
 
 
 class InvocationReader:
@@ -97,7 +100,8 @@ class InvocationReader:
             invocation.tenant_id = _tenant(tenant)
         if get(self._durable_name) is not None:
             raise InvalidParameterValue(
-                "X-Amz-Durable-Execution-Name names a durable execution, which this host does not run. Remove the header."
+                "X-Amz-Durable-Execution-Name names a durable execution, which this host does not run. "
+                "Remove the header."
             )
         invocation.trace_id = get(self._trace_id)
         return invocation
@@ -105,34 +109,28 @@ class InvocationReader:
 
 def _invocation_type(kind: str) -> Any:
     if kind not in _INVOCATION_TYPES:
-        raise ValidationFailed(
-            f"Value '{shown(kind)}' at 'invocationType' failed to satisfy constraint: Member must satisfy enum value set: "
-            f"[{', '.join(_INVOCATION_TYPES)}]"
-        )
+        raise _broken("invocationType", kind, f"satisfy enum value set: [{', '.join(_INVOCATION_TYPES)}]")
     return kind
 
 
 def _is_tail(log_type: str) -> bool:
     if log_type not in ("None", "Tail"):
-        raise ValidationFailed(
-            f"Value '{shown(log_type)}' at 'logType' failed to satisfy constraint: Member must satisfy enum value set: "
-            "[None, Tail]"
-        )
+        raise _broken("logType", log_type, "satisfy enum value set: [None, Tail]")
     return log_type == "Tail"
 
 
 def _tenant(tenant: str) -> str:
-    if not 1 <= len(tenant) <= 256:
-        raise ValidationFailed(
-            f"Value '{shown(tenant)}' at 'tenantId' failed to satisfy constraint: Member must have length "
-            f"{'greater than or equal to 1' if not tenant else 'less than or equal to 256'}"
-        )
-    if not all(c.isascii() and (c.isalnum() or c in "._:/=+-@ ") for c in tenant):
-        raise ValidationFailed(
-            f"Value '{shown(tenant)}' at 'tenantId' failed to satisfy constraint: Member must satisfy regular expression "
-            r"pattern: [a-zA-Z0-9\._:\/=+\-@ ]+"
-        )
+    if not tenant:
+        raise _broken("tenantId", tenant, "have length greater than or equal to 1")
+    if len(tenant) > 256:
+        raise _broken("tenantId", tenant, "have length less than or equal to 256")
+    if _TENANT.fullmatch(tenant) is None:
+        raise _broken("tenantId", tenant, f"satisfy regular expression pattern: {_TENANT_PATTERN}")
     return tenant
+
+
+def _broken(member: str, value: str, rule: str) -> ValidationFailed:
+    return ValidationFailed(f"Value '{shown(value)}' at '{member}' failed to satisfy constraint: Member must {rule}")
 
 
 def decode_client_context(header: str) -> dict[str, Any]:
@@ -146,7 +144,7 @@ def decode_client_context(header: str) -> dict[str, Any]:
         raise InvalidRequestContent("Client context must be a valid Base64-encoded JSON object.") from None
     if len(decoded) > limits.CLIENT_CONTEXT_BYTES:
         raise InvalidRequestContent(
-            f"Client context must be no more than {limits.CLIENT_CONTEXT_BYTES} bytes when unencoded: it has {len(decoded)}."
+            f"Client context must be no more than {limits.CLIENT_CONTEXT_BYTES} bytes when decoded: it has {len(decoded)}."
         )
     return _decode_object("Client context", decoded)
 
@@ -155,8 +153,11 @@ def _decode_object(what: str, text: str | bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidRequestContent(f"{what} must be a valid Base64-encoded JSON object." if what == "Client context"
-                                    else f"{what} must be a JSON object.") from None
+        raise InvalidRequestContent(
+            f"{what} must be a valid Base64-encoded JSON object."
+            if what == "Client context"
+            else f"{what} must be a JSON object."
+        ) from None
     if not isinstance(value, dict):
         raise InvalidRequestContent(f"{what} must be a JSON object, not {type(value).__name__}.")
     return value

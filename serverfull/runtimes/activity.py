@@ -1,8 +1,8 @@
 """The invocation that the running code belongs to, as one object in one context variable.
 
-`observability.handles.CURRENT` holds an `Activity` while a handler runs. Everything in process that must know "whose call
-is this" reads it: the standard streams, ``os.environ``, the logging handler, ``serverfull.logger()``. Tasks inherit it
-with their context; threads do through `serverfull.runtimes.capture`.
+`observability.handles.CURRENT` holds an `Activity` while a handler runs. Everything in process that must know "whose
+call is this" reads it: the standard streams, ``os.environ``, the logging handler, ``serverfull.logger()``. Tasks
+inherit it with their context; threads do through `serverfull.runtimes.capture`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Routes what running code prints and logs to the invocation it belongs to.
 
-While at least one host runs in the process, four things of the standard library are replaced, and put back after the last:
+While at least one host runs in the process, four things of the standard library are replaced, and put back after the
+last:
 
 - ``sys.stdout`` and ``sys.stderr``: a write goes to the current invocation's log, else to the real stream;
-- ``threading.Thread.start`` and ``_thread.start_new_thread``: a thread started by a handler inherits its invocation, which
-  Python's context variables alone do not do (before 3.14's opt-in flag);
+- ``threading.Thread.start`` and ``_thread.start_new_thread``: a thread started by a handler inherits its invocation,
+  which Python's context variables alone do not do (before 3.14's opt-in flag);
 - ``ThreadPoolExecutor.submit``: work handed to a pool belongs to the invocation that handed it in, not to the one that
   happened to create the pool's thread;
 - the root logger gets one handler, as on AWS, that writes in AWS's format.
@@ -105,8 +106,8 @@ class RoutedBuffer(io.RawIOBase):
 class InvocationLogHandler(logging.Handler):
     """Writes log records of handlers as AWS's Python runtime does; records of no invocation go to standard error."""
 
-    def createLock(self) -> None:
-        """Do without a lock: the log needs none, and a thread that is stopped while it holds one would block all logging."""
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """Do without a lock: the log needs none, and a thread stopped while it holds one would block all logging."""
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -190,13 +191,13 @@ class CapturePatch:
 def _route_streams() -> Callable[[], None]:
     real_out, real_err = sys.stdout, sys.stderr
     routed_out, routed_err = RoutedStream(real_out), RoutedStream(real_err)
-    sys.stdout, sys.stderr = routed_out, routed_err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = routed_out, routed_err
     rerouted = _replace_handler_streams({id(real_out): routed_out, id(real_err): routed_err})
 
     def undo() -> None:
-        if sys.stdout is routed_out:  # type: ignore[comparison-overlap]
+        if sys.stdout is routed_out:
             sys.stdout = real_out
-        if sys.stderr is routed_err:  # type: ignore[comparison-overlap]
+        if sys.stderr is routed_err:
             sys.stderr = real_err
         for handler, stream in rerouted:
             handler.stream = stream
@@ -212,7 +213,7 @@ def _replace_handler_streams(routed: dict[int, RoutedStream]) -> list[tuple[Any,
         stream = getattr(handler, "stream", None)
         if id(stream) in routed:
             found.append((handler, stream))
-            handler.stream = routed[id(stream)]  # type: ignore[attr-defined]
+            handler.stream = routed[id(stream)]
     return found
 
 

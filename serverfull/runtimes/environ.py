@@ -1,8 +1,8 @@
 """``os.environ`` as each function sees it: its own variables over the host's.
 
-The object ``os.environ`` keeps its identity, so that ``from os import environ`` made anywhere sees the same; only its class
-changes while a host runs. Outside of an invocation it behaves as ever. Inside, reads look at the function's variables
-first, and writes go there, so that no function changes another's environment or the host's.
+The object ``os.environ`` keeps its identity, so that ``from os import environ`` made anywhere sees the same; only its
+class changes while a host runs. Outside of an invocation it behaves as ever. Inside, reads look at the function's
+variables first, and writes go there, so that no function changes another's environment or the host's.
 
 Not covered: what reads the C environment directly, such as child processes started with ``env=None``.
 """

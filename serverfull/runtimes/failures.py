@@ -27,8 +27,8 @@ UNHANDLED = "Unhandled"
 def describe(error: BaseException, request_id: str, log: InvocationLog, log_format: LogFormat) -> Outcome:
     """Give the outcome of a handler that raised, and write its error line to the log.
 
-    An exception that is no `Exception` (``SystemExit``, ``KeyboardInterrupt``) would have ended the runtime's process on AWS
-    and is reported as such; here it ends the invocation alone.
+    An exception that is no `Exception` (``SystemExit``, ``KeyboardInterrupt``) would have ended the runtime's process
+    on AWS and is reported as such; here it ends the invocation alone.
     """
     report = _report(error, request_id)
     if isinstance(error, SystemExit) and isinstance(error.code, str):

@@ -3,9 +3,9 @@
 - ``async def`` handlers are tasks on the host's loop, or on a loop of their own (``Function(loop="own")``).
 - ``def`` handlers run on threads of `HandlerThreads`, one invocation a thread at a time.
 
-The deadline is a timer on the host's loop in every case, so the caller is answered on time whatever the handler does. What
-cannot be stopped is left behind and counted: a thread (or an own loop) that does not come back is *lost*, replaced, and after
-a set number of them the function, not the host, is marked Failed until they end.
+The deadline is a timer on the host's loop in every case, so the caller is answered on time whatever the handler does.
+What cannot be stopped is left behind and counted: a thread (or an own loop) that does not come back is *lost*,
+replaced, and after a set number of them the function, not the host, is marked Failed until they end.
 
 Called by the invoker on the host's loop. Handlers see the process through `activity`, `environ` and `capture`.
 """
@@ -232,7 +232,7 @@ class ThreadEnvironment(InProcessEnvironment):
             timer.cancel()
         if outcome.__class__ is not Outcome:
             raise outcome  # type: ignore[misc]
-        return outcome  # type: ignore[return-value]
+        return outcome
 
     def _execute(self, invocation: Invocation, log: InvocationLog, deadline: float) -> Outcome | InvalidRequestContent:
         bound = self._bound
@@ -248,7 +248,7 @@ class ThreadEnvironment(InProcessEnvironment):
             if bound.encode is not None:
                 value = bound.encode(value)
             payload, content_type = encode_result(value)
-        except BaseException as exc:  # noqa: BLE001 - whatever a handler raises is its result
+        except BaseException as exc:  # whatever a handler raises is its result
             return self._failed(exc, invocation, log)
         return Outcome(payload, None, content_type)
 
@@ -409,7 +409,7 @@ async def run_coroutine(
         if bound.encode is not None:
             value = bound.encode(value)
         payload, content_type = encode_result(value)
-    except BaseException as exc:  # noqa: BLE001 - whatever a handler raises is its result
+    except BaseException as exc:  # whatever a handler raises is its result
         return environment._failed(exc, invocation, log)
     return Outcome(payload, None, content_type)
 
@@ -430,5 +430,3 @@ def _reserved(identity: FunctionIdentity, region: str) -> dict[str, str]:
         "AWS_DEFAULT_REGION": region,
         "_HANDLER": identity.function.handler_name,
     }
-
-

@@ -1,12 +1,13 @@
 """Threads of our own for plain ``def`` handlers, and the hand-over between them and the event loop.
 
-The loop puts a `Job` on a queue; one of the threads takes it, executes it, appends it to the finished jobs and wakes the
-loop. One wake-up serves all jobs that finished before the loop looks: the thread appends first and tests the flag after,
-the loop clears the flag first and looks after, so no wake-up is lost. Against ``run_in_executor`` this saves about 12 µs a
-call and a third of the throughput (``make bench``: sync handler).
+The loop puts a `Job` on a queue; one of the threads takes it, executes it, appends it to the finished jobs and wakes
+the loop. One wake-up serves all jobs that finished before the loop looks: the thread appends first and tests the flag
+after, the loop clears the flag first and looks after, so no wake-up is lost. Against ``run_in_executor`` this saves
+about 12 µs a call and a third of the throughput (``make bench``: sync handler).
 
-A job whose time is up is *abandoned*: its caller has been answered, its thread is counted as lost until it ends, and another
-one takes its place. A lost thread is asked to stop by an asynchronous exception; where it is stuck in C it stays.
+A job whose time is up is *abandoned*: its caller has been answered, its thread is counted as lost until it ends, and
+another one takes its place. A lost thread is asked to stop by an asynchronous exception; where it is stuck in C it
+stays.
 
 Everything here but `HandlerThreads._work` runs on the loop's thread.
 """
@@ -162,6 +163,6 @@ class HandlerThreads:
 
 
 def interrupt(thread: threading.Thread) -> None:
-    """Ask a lost thread to stop by raising `Abandoned` in it; one that is stuck in C sees it when the C call returns."""
+    """Ask a lost thread to stop by raising `Abandoned` in it; one stuck in C sees it when the C call returns."""
     if thread.ident is not None and thread.is_alive():
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Abandoned))

@@ -1,8 +1,8 @@
 """Notices an event loop that a handler blocks, from a thread that the loop cannot block.
 
-One thread for the process's host looks at the hearts of its loops. A loop silent for longer than the threshold is reported
-once: the function whose task runs, the stack, into the log at once (the loop itself could not say it), and a `Stall` that
-health checks on other listeners show while it lasts. When the loop beats again the length is counted.
+One thread for the process's host looks at the hearts of its loops. A loop silent for longer than the threshold is
+reported once: the function whose task runs, the stack, into the log at once (the loop itself could not say it), and a
+`Stall` that health checks on other listeners show while it lasts. When the loop beats again the length is counted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from serverfull.observability.handles import CURRENT
 from serverfull.runtimes.loops import HEARTBEAT, Heart
 
 TASK_PREFIX = "serverfull-invocation:"
@@ -119,8 +120,6 @@ def _running_function(loop: asyncio.AbstractEventLoop) -> str:
         return name.removeprefix(TASK_PREFIX)
     get_context = getattr(task, "get_context", None)  # CPython 3.12 and newer: tasks that the handler started
     if get_context is not None:
-        from serverfull.observability.handles import CURRENT
-
         identity = getattr(get_context().get(CURRENT), "identity", None)
         if identity is not None:
             return str(identity.name)
