@@ -63,8 +63,7 @@ class Function:
     def __post_init__(self) -> None:
         _check_handler(self.handler)
         for error in self.errors:
-            if not (isinstance(error, BaseException) or (isinstance(error, type) and issubclass(error, BaseException))):
-                raise TypeError(f"errors takes exception classes or instances, not {error!r}")
+            _check_error(error)
         _check_number("timeout", self.timeout, above=0, most=limits.MAX_TIMEOUT)
         _check_integer("memory_size", self.memory_size, limits.MIN_MEMORY_MB, limits.MAX_MEMORY_MB)
         _check_integer("max_concurrency", self.max_concurrency, 0, None)
@@ -103,6 +102,12 @@ class Function:
 def _check_handler(handler: object) -> None:
     if handler is not None and not callable(handler):
         raise TypeError(f"handler must be callable, not {type(handler).__name__}")
+
+
+def _check_error(error: object) -> None:
+    if isinstance(error, BaseException) or (isinstance(error, type) and issubclass(error, BaseException)):
+        return
+    raise TypeError(f"errors takes exception classes or instances, not {error!r}")
 
 
 def _check_number(name: str, value: object, *, above: float, most: float) -> None:

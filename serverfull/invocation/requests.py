@@ -144,7 +144,7 @@ def decode_client_context(header: str) -> dict[str, Any]:
         raise InvalidRequestContent("Client context must be a valid Base64-encoded JSON object.") from None
     if len(decoded) > limits.CLIENT_CONTEXT_BYTES:
         raise InvalidRequestContent(
-            f"Client context must be no more than {limits.CLIENT_CONTEXT_BYTES} bytes when decoded: it has {len(decoded)}."
+            f"Client context must be no more than {limits.CLIENT_CONTEXT_BYTES} bytes decoded, not {len(decoded)}."
         )
     return _decode_object("Client context", decoded)
 
