@@ -1,0 +1,119 @@
+"""A conformance suite that never fails is worth nothing: each rule must catch a fetcher that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from serverfull.domain.functions import Function
+from serverfull.errors import NotFoundError
+from serverfull.interfaces import Fetcher
+from serverfull.testing.fetcher_suite import FetcherSuite
+
+
+def hello(event: object) -> str:
+    return "hello"
+
+
+class Good(Fetcher):
+    """Keeps all rules; the classes below break one each."""
+
+    source = "good"
+
+    def __init__(self) -> None:
+        self.functions = {"hello": Function(hello)}
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        if name not in self.functions or qualifier not in (None, "$LATEST"):
+            raise NotFoundError(name)
+        return self.functions[name]
+
+    async def list(self) -> Mapping[str, Function]:
+        return dict(self.functions)
+
+
+class NewObjects(Good):
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        await super().fetch(name, qualifier)
+        return Function(hello)
+
+
+class AnyQualifier(Good):
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        return await super().fetch(name)
+
+
+class NoLatest(Good):
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        if qualifier:
+            raise NotFoundError(name)
+        return await super().fetch(name)
+
+
+class OtherError(Good):
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        return self.functions[name]
+
+
+class ListsMore(Good):
+    async def list(self) -> Mapping[str, Function]:
+        return {**self.functions, "ghost": Function(hello)}
+
+
+class OpenListing(Good):
+    async def list(self) -> Mapping[str, Function]:
+        return self.functions
+
+
+class BadName(Good):
+    def __init__(self) -> None:
+        self.functions = {"no spaces": Function(hello)}
+
+
+class Remembers(Good):
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        try:
+            return await super().fetch(name, qualifier)
+        except NotFoundError:
+            self.functions[name] = Function(hello)
+            raise
+
+
+class LongSource(Good):
+    source = "two words"
+
+
+class Empty(Good):
+    def __init__(self) -> None:
+        self.functions = {}
+
+
+RULES = [name for name in vars(FetcherSuite) if name.startswith("test_")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [
+        (Good, set()),
+        (NewObjects, {"same_object", "latest_is", "concurrent_fetches"}),
+        (AnyQualifier, {"unknown_qualifier"}),
+        (NoLatest, {"latest_is"}),
+        (OtherError, {"unknown_name_is_not_found", "unknown_qualifier", "still_not_listed"}),
+        (ListsMore, {"every_listed", "same_object", "latest_is", "concurrent_fetches"}),
+        (OpenListing, {"changes_to_a_listing"}),
+        (BadName, {"names_that_aws_takes"}),
+        (Remembers, {"still_not_listed"}),
+        (LongSource, {"source_of_one_word"}),
+        (Empty, {"names_that_aws_takes"}),
+    ],
+)
+async def test_each_rule_catches_a_fetcher_that_breaks_it(kind: type[Fetcher], broken: set[str]) -> None:
+    failed = []
+    for rule in RULES:
+        try:
+            await getattr(FetcherSuite(), rule)(kind())
+        except BaseException:  # pytest.raises fails with an exception that is no Exception
+            failed.append(rule)
+    assert len(failed) == len(broken)
+    assert all(any(part in rule for rule in failed) for part in broken)
