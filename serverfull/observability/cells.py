@@ -198,7 +198,7 @@ class SharedCells(Cells):
         return [[float(value) for value in self._doubles[start : start + entry.columns]] for start in starts]
 
     def column(self, key: str, index: int) -> memoryview[float]:
-        """Give one column of an allocated block in every row, to be read again and again; this process writes its row."""
+        """Give one column of an allocated block in every row, to be read often; a process writes its own row only."""
         return self._doubles[self._entries[key].base + index :: self._capacity]
 
     def clear_gauges(self, row: int) -> None:
