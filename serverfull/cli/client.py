@@ -79,15 +79,18 @@ class Client:
             if not marker:
                 return found
 
-    def document(self, path: str) -> dict[str, Any]:
+    def document(self, path: str, unless: int | None = None) -> dict[str, Any]:
         """Get a JSON object.
 
+        :param unless: a status that gives an empty object.
         :raises ApiError: the host refuses, or the answer is none.
         :raises NoAnswer: no host answers.
         """
-        answer = _checked(self.call("GET", path))
+        answer = self.call("GET", path)
+        if answer.status == unless:
+            return {}
         try:
-            document = json.loads(answer.body)
+            document = json.loads(_checked(answer).body)
         except ValueError:
             document = None
         if not isinstance(document, dict):

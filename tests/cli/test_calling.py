@@ -204,7 +204,7 @@ def test_list_follows_pages_and_sorts(run: Run, host: Standin) -> None:
 def test_status_says_whether_the_host_is_ready(run: Run, host: Standin, status: int, word: str, code: int) -> None:
     for _ in range(2):
         host.answer(status, {})
-        host.answer(200, {"version": "1.2.3", "functions": ["a"]})
+        host.answer(200, {"version": "1.2.3", "functions": ["a"], "settings": {"server.port": 1}})
     done = run("status", "--endpoint", host.endpoint)
     assert done.returncode == code
     assert re.split(r"\s{2,}|\n", done.stdout.strip()) == [
@@ -213,7 +213,14 @@ def test_status_says_whether_the_host_is_ready(run: Run, host: Standin, status: 
         *("functions", '["a"]'),
     ]
     shown = json.loads(run("status", "--endpoint", host.endpoint, "--output", "json").stdout)
-    assert shown == {"endpoint": host.endpoint, "ready": code == 0, "version": "1.2.3", "functions": ["a"]}
+    assert (shown["endpoint"], shown["ready"], shown["settings"]) == (host.endpoint, code == 0, {"server.port": 1})
+
+
+def test_status_of_a_host_on_another_machine_is_whether_it_is_ready(run: Run, host: Standin) -> None:
+    host.answer(200, {})
+    host.answer(403, {"Message": "for this machine alone"})
+    done = run("status", "--endpoint", host.endpoint)
+    assert (done.returncode, done.stdout.split()) == (0, [host.endpoint, "ready"])
 
 
 def test_wait_returns_as_soon_as_the_host_is_ready(run: Run, host: Standin) -> None:
