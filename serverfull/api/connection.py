@@ -18,6 +18,9 @@ sockets, so a release of aiohttp that changes those methods fails them.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -163,6 +166,14 @@ def _ours(error: web.HTTPException, request: web.BaseRequest) -> RequestError:
     return MalformedRequest(error.reason, error.status) if error.status < 500 else InternalFailure()
 
 
+def reset(tcp: asyncio.Transport) -> None:
+    """Drop a connection by a TCP reset: an ordinary end would look as if all had been sent."""
+    if (sock := tcp.get_extra_info("socket")) is not None:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    tcp.abort()
+
+
 class HardenedProtocol(RequestHandler):
     """aiohttp's protocol with deadlines and AWS-shaped errors; see the module's docstring."""
 
@@ -215,7 +226,7 @@ class HardenedProtocol(RequestHandler):
         tcp = cast(asyncio.Transport, transport)
         if not self._server.admit(self, tcp):
             self._manager = None  # so that aiohttp ignores the end of a connection that it never saw begin
-            tcp.abort()
+            reset(tcp)
             return
         self._tcp = tcp
         super().connection_made(transport)
@@ -367,12 +378,12 @@ class HardenedProtocol(RequestHandler):
     def abort(self) -> None:
         """Cut the connection off without sending what is left."""
         if self._tcp is not None:
-            self._tcp.abort()
+            reset(self._tcp)
 
     def _abort_unread(self) -> None:
         if self._tcp is not None:
             self._server.log.warning("connection aborted", reason="the client does not read", peer=self.client)
-            self._tcp.abort()
+            self.abort()
 
     def _end_of_patience(self) -> None:
         self._head_by = NEVER
@@ -421,6 +432,7 @@ class HardenedProtocol(RequestHandler):
             except Exception as exc:
                 # Headers with line breaks end here, before a byte of them is written.
                 result = await self.finish_response(request, self._failure(request, exc), start_time)
+            self._server.on_answer(result[0].status)
             if not result[0].keep_alive and not result[1]:
                 self._abort_in(self._server.settings.write_timeout)
                 if self._refused:
@@ -481,8 +493,7 @@ class HardenedProtocol(RequestHandler):
         elif not isinstance(error, RequestError):
             self._server.log.error("request failed", exc_info=error, request_id=request_id, peer=self.client)
         if request._payload_writer.output_size > 0:
-            if self._tcp is not None:
-                self._tcp.abort()  # a reset, so that the client does not take half an answer for a whole one
+            self.abort()  # so that the client does not take half an answer for a whole one
             raise ConnectionResetError("the answer had begun") from None
         request._payload_writer = StreamWriter(self, self._loop)
         return error_response(error, request_id)

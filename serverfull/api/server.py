@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+CLOSING_TIME = 1.0
+"""Seconds that the last bytes of answers have to leave when everything else has ended."""
+
 __all__ = ["REQUEST_ID", "HardenedProtocol", "HardenedRunner", "HardenedServer", "ServerLog", "absolute_host"]
 
 
@@ -68,6 +71,10 @@ def connection_limit(wanted: int) -> int:
     return max(1, min(wanted, descriptors - min(64, descriptors // 4)))
 
 
+def _nobody(_status: int) -> None:
+    """Hear of an answer while nobody counts them."""
+
+
 class HardenedServer(web.Server):
     """Makes the protocol of each connection, counts connections and bounds how many there are.
 
@@ -87,6 +94,8 @@ class HardenedServer(web.Server):
         self.closed_total = 0
         self.refused_total = 0
         self.evicted_total = 0
+        self.on_answer: Callable[[int], object] = _nobody
+        """Called with the status of each answer."""
         self._client_max_size = client_max_size
         self._open: set[HardenedProtocol] = set()
         self._new = 0
@@ -94,6 +103,7 @@ class HardenedServer(web.Server):
         self._clients: dict[str, int] = {}
         self._awaited: set[HardenedProtocol] = set()
         self._drained = asyncio.Event()
+        self._all_closed: asyncio.Event | None = None
         self._next_refusal_log = 0.0
         self._unlogged = 0
         if self.limit < settings.max_connections:
@@ -210,6 +220,8 @@ class HardenedServer(web.Server):
         if connection.fresh:
             self._new -= 1
         self.closed_total += 1
+        if self._all_closed is not None and not self._open:
+            self._all_closed.set()
         left = self._clients[connection.client] - 1
         if left:
             self._clients[connection.client] = left
@@ -239,14 +251,38 @@ class HardenedServer(web.Server):
         await self._drained.wait()
 
     def abort(self) -> None:
-        """Cut every connection and cancel what runs for it."""
+        """Cut every connection off and cancel what runs for it."""
+        for connection in list(self._open):
+            connection.abort()
+        self._cancel_all()
+        self._drained.set()
+
+    def _cancel_all(self) -> list[asyncio.Task[None]]:
+        tasks = []
         for connection in list(self._connections):
             if connection._task_handler is not None:
                 connection._task_handler.cancel()
+                tasks.append(connection._task_handler)
             connection.force_close()
-            if isinstance(connection, HardenedProtocol):
-                connection.abort()
-        self._drained.set()
+        return tasks
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Cancel what still runs, close every connection and wait a moment for both.
+
+        In place of aiohttp's, which would wait for the handlers a second time.
+
+        :param timeout: not used: whoever wants to wait for handlers has done so by `wait_drained`.
+        """
+        tasks = self._cancel_all()
+        try:
+            async with asyncio.timeout(CLOSING_TIME):
+                await asyncio.gather(*tasks, return_exceptions=True)
+                if self._open:
+                    self._all_closed = asyncio.Event()
+                    await self._all_closed.wait()
+        except TimeoutError:
+            self.abort()
+        self._connections.clear()
 
 
 class HardenedRunner(web.AppRunner):
@@ -262,7 +298,7 @@ class HardenedRunner(web.AppRunner):
     def __init__(
         self, app: web.Application, *, settings: ServerSettings, logger: ServerLog, fast: Handler | None = None
     ) -> None:
-        super().__init__(app, handle_signals=False, shutdown_timeout=0.0)
+        super().__init__(app, handle_signals=False)
         self._settings = settings
         self._log = logger
         self._fast = fast
