@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import simplejson
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serverfull.domain.limits import ERROR_MESSAGE_BYTES, RESPONSE_PAYLOAD_BYTES
@@ -200,6 +200,8 @@ class Sized(list[Any]):
 
 
 @settings(max_examples=300)
+@example({"": 0, "a": {}})
+@example([[""], [0], []])
 @given(odd_trees | trees)
 def test_the_length_that_is_counted_beforehand_is_never_more_than_the_real_one(tree: Any) -> None:
     text = result_or_fault([tree])
