@@ -146,6 +146,12 @@ def status(output: str, **flags: Any) -> int:
     return 0 if ready else 1
 
 
+def _rows(info: dict[str, Any]) -> list[tuple[str, str]]:
+    """Give what fits into a line each; nested tables, such as the settings, are for ``--output json``."""
+    plain = {key: value for key, value in info.items() if not isinstance(value, dict)}
+    return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in plain.items()]
+
+
 @click.command()
 @_endpoint_option
 @click.option(
