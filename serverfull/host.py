@@ -6,23 +6,28 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from multidict import istr
 
+from serverfull import __version__
 from serverfull.api.app import Front, LazyProtocol, make_application
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront
+from serverfull.api.probes import add_probes
 from serverfull.config import LoggingSettings, Settings
 from serverfull.errors import TargetInvalid
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.interfaces import Fetcher, LogSink
+from serverfull.interfaces import Admission, Fetcher, LogSink
 from serverfull.invocation.admission import LocalAdmission
 from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.queue import MemoryQueue
@@ -32,11 +37,30 @@ from serverfull.invocation.sinks import JsonLines, NullSink, StreamSink, as_cons
 from serverfull.management.functions import Functions
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
+from serverfull.observability.user_metrics import UserMetrics
 from serverfull.runtimes.inprocess import InProcessRuntime
 
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.functions import Function, Handler
+    from serverfull.runtimes.watchdog import Stall
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What a host shares with the other processes that serve the same functions.
+
+    :param metrics: figures that all of them add to.
+    :param admission: limits of concurrency that hold for all of them together.
+    :param lost_elsewhere: says how many threads of a function are stuck in the others.
+    :param event_retry: seconds after which an event that was refused is tried again, as another process may have freed
+        what it needs.
+    """
+
+    metrics: Metrics
+    admission: Admission
+    lost_elsewhere: Callable[[str], int]
+    event_retry: float = 0.1
 
 
 class Host:
@@ -45,26 +69,37 @@ class Host:
     :param fetcher: resolves names to functions.
     :param settings: None means all defaults.
     :param logger: the host's own log; None makes one from the settings.
+    :param sharing: what it shares with other processes; None: it is alone.
     """
 
-    def __init__(self, fetcher: Fetcher, settings: Settings | None = None, logger: Any = None) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        settings: Settings | None = None,
+        logger: Any = None,
+        sharing: Sharing | None = None,
+    ) -> None:
         self.settings = settings = settings or Settings()
         self.logger = logger or HostLogger(settings.logging)
         self.state = "starting"
         self.started_at = time.time()
-        self.metrics = Metrics()
+        self.sharing = sharing
+        self.metrics = sharing.metrics if sharing else Metrics()
+        self.user_metrics = UserMetrics(self.metrics.cells, self.logger.warning)
         self.fetcher = ObservingFetcher(fetcher, self.logger, self.metrics)
+        self.metrics.before_sample.append(self.fetcher.report)
         self.request_ids = RequestIds()
         self.reader = InvocationReader(settings.functions.account, settings.functions.region, istr)
         self.runtime = InProcessRuntime(
             metrics=self.metrics,
             logger=self.logger,
-            user_metrics=self.metrics,
+            user_metrics=self.user_metrics,
             max_lost_threads=settings.limits.max_lost_threads,
             loop_stall=settings.limits.loop_stall,
             region=settings.functions.region,
+            lost_elsewhere=sharing.lost_elsewhere if sharing else None,
         )
-        self.admission = LocalAdmission(settings.limits.max_concurrency)
+        self.admission = sharing.admission if sharing else LocalAdmission(settings.limits.max_concurrency)
         self.sink = _sink(settings.logging)
         self.invoker = Invoker(
             fetcher=self.fetcher,
@@ -80,12 +115,20 @@ class Host:
         self._queue: MemoryQueue
 
     async def __aenter__(self) -> Host:
-        self._queue = MemoryQueue(self.invoker.run_event, self.settings.limits.event_backlog)
+        retry = self.sharing.event_retry if self.sharing else None
+        self._queue = MemoryQueue(self.invoker.run_event, self.settings.limits.event_backlog, retry)
         self.invoker.use_queue(self._queue, self._queue.capacity_freed)
         await self._check_functions()
         if isinstance(self.sink, StreamSink):
             self._stack.callback(self.sink.close)
+        if self.settings.stats.output == "DATADOG":
+            from serverfull.observability.statsd import StatsdOutput
+
+            await self._stack.enter_async_context(
+                StatsdOutput(self.settings, self.metrics, self.user_metrics, self.logger)
+            )
         await self._stack.enter_async_context(self.runtime)
+        self.metrics.process.loop = self.runtime.loop
         self.state = "serving"
         return self
 
@@ -106,10 +149,51 @@ class Host:
 
     def attach_server(self, server: HardenedServer) -> None:
         """Take the server that the host is reached by: its connections are shown among the metrics."""
+        server.on_answer = self.metrics.responded
         self.metrics.connections = lambda: ConnectionCounts(
-            now={"new": server.connections_new, "active": server.connections_active, "idle": server.connections_idle},
-            total={"new": server.accepted_total, "closed": server.closed_total},
+            now={
+                "new": server.connections_new,
+                "active": server.connections_active,
+                "idle": server.connections_idle,
+                "hijacked": server.connections_hijacked,
+            },
+            total={
+                "new": server.accepted_total,
+                "closed": server.closed_total,
+                "refused": server.refused_total,
+                "evicted": server.evicted_total,
+            },
         )
+
+    @property
+    def stall(self) -> Stall | None:
+        """The stall of an event loop that is going on now, if any; readable from any thread."""
+        return self.runtime.stall
+
+    def failed_functions(self) -> Mapping[str, str]:
+        """Give the functions that cannot be invoked any more, with why."""
+        return self.invoker.failed_functions()
+
+    def info(self) -> Mapping[str, Any]:
+        """Say what runs here: nothing of the environment, and no settings that could be secret."""
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.time() - self.started_at, 3),
+            "state": self.state,
+            "workers": self.settings.server.workers,
+            "region": self.settings.functions.region,
+            "account": self.settings.functions.account,
+            "max_concurrency": self.settings.limits.max_concurrency,
+            "event_loop": type(self.runtime.loop).__module__,
+        }
+
+    def metrics_text(self) -> tuple[bytes, str]:
+        """Give the figures as Prometheus reads them, and their content type."""
+        from serverfull.observability.exposition import exposition
+
+        return exposition(self.metrics)
 
     @property
     def draining(self) -> bool:
@@ -136,7 +220,11 @@ FRONT: web.AppKey[Front] = web.AppKey("serverfull_front", Front)
 
 
 def create_app(
-    fetcher: Fetcher | Mapping[str, Function | Handler], settings: Settings | None = None, *, logger: Any = None
+    fetcher: Fetcher | Mapping[str, Function | Handler],
+    settings: Settings | None = None,
+    *,
+    logger: Any = None,
+    sharing: Sharing | None = None,
 ) -> web.Application:
     """Build an aiohttp application that serves functions behind the Lambda API.
 
@@ -146,18 +234,27 @@ def create_app(
     :param fetcher: resolves names to functions; a mapping is served by a `StaticFetcher`.
     :param settings: None means all defaults.
     :param logger: takes the host's own log instead of what the settings say; structlog's loggers fit.
+    :param sharing: what the host shares with other processes; made by `serve` where there are several workers.
     """
-    host = Host(as_fetcher(fetcher), settings, logger)
+    host = Host(as_fetcher(fetcher), settings, logger, sharing)
+    gates = Gates(host.settings.server, host.settings.server.host)
     front = Front(
         invoke=InvokeFront(host.invoker, host.reader),
         management=LazyProtocol(host.functions.operations()),
         reader=host.reader,
         request_ids=host.request_ids,
-        gates=Gates(host.settings.server, host.settings.server.host),
+        gates=gates,
         draining=lambda: host.draining,
         logger=host.logger,
     )
     app = make_application(front)
+    add_probes(
+        app,
+        host,
+        gate=gates.check,
+        health_check=host.settings.server.health_check,
+        new_request_id=host.request_ids.new,
+    )
     app[HOST] = host
     app[FRONT] = front
 

@@ -18,20 +18,28 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from serverfull.api.app import Dispatcher
+from serverfull.api.gates import Gates
+from serverfull.api.probes import AdminListener, parse_address
 from serverfull.api.server import HardenedRunner
-from serverfull.errors import AddressInUse, StartupError, UnsafeBind
-from serverfull.host import FRONT, HOST, create_app
+from serverfull.config import Settings
+from serverfull.errors import AddressInUse, ConfigurationError, StartupError, UnsafeBind
+from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app
+from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
 
 if TYPE_CHECKING:
-    from serverfull.config import LoadedSettings, ServerSettings, Settings
+    from serverfull.config import LoadedSettings, ServerSettings
     from serverfull.domain.functions import Function, Handler
     from serverfull.interfaces import Fetcher
+    from serverfull.workers.seat import Seat
 
 BACKLOG = 2048
 """Connections that the system holds until they are accepted."""
@@ -50,9 +58,15 @@ def serve(
     :return: the exit status: 0 after SIGTERM, 130 after SIGINT.
     :raises AddressInUse: another process listens on the address.
     :raises UnsafeBind: the address is reachable from other machines and nothing authenticates callers.
+    :raises ConfigurationError: ``server.workers`` is more than 1 for what cannot be served by several processes.
     """
+    if isinstance(fetcher, web.Application):
+        settings = fetcher[HOST].settings
+    settings = settings or Settings()
+    check_bind(settings.server)
+    if settings.server.workers > 1:
+        return _serve_with_workers(lambda: _functions_of(fetcher), settings)
     app = fetcher if isinstance(fetcher, web.Application) else create_app(fetcher, settings)
-    check_bind(app[HOST].settings.server)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(app))
 
@@ -66,6 +80,8 @@ def run_serve(target: str, loaded: LoadedSettings) -> int:
     from serverfull.fetchers.targets import load_target
 
     check_bind(loaded.settings.server)
+    if loaded.settings.server.workers > 1:  # each of them imports the target, the supervisor does not
+        return _serve_with_workers(lambda: load_target(target), loaded.settings)
     CapturePatch.install()  # before the target is imported, so that what it takes hold of is routed
     try:
         status = serve(load_target(target), loaded.settings)
@@ -98,17 +114,92 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def bind(settings: ServerSettings) -> socket.socket:
+def _serve_with_workers(functions: Callable[[], Fetcher], settings: Settings) -> int:
+    """Serve with several processes: this one becomes their supervisor.
+
+    :param functions: gives the functions; called in each worker.
+    """
+    from serverfull.workers.limits import check_limits
+    from serverfull.workers.supervisor import Supervisor
+
+    check_limits(settings)
+    with _hold_port(settings.server) as port:
+        settings = replace(settings, server=replace(settings.server, port=port.getsockname()[1]))
+        supervisor = Supervisor(
+            partial(_work, functions, settings),
+            settings=settings,
+            port=port,
+            url=url_of(port),
+            logger=HostLogger(settings.logging),
+        )
+        return INTERRUPTED if supervisor.run() == signal.SIGINT else 0
+
+
+def _work(functions: Callable[[], Fetcher], settings: Settings, seat: Seat) -> int:
+    """Serve as one of several workers."""
+    from serverfull.workers.limits import check_functions, part_of
+    from serverfull.workers.shared_admission import LostElsewhere
+
+    CapturePatch.install()
+    fetcher = functions()
+    check_functions(fetcher)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        known = runner.run(_list(fetcher))
+        metrics = seat.metrics(known)
+        admission = seat.admission(settings.limits.max_concurrency, known)
+        sharing = Sharing(metrics, admission, LostElsewhere(seat.memory.figure_cells(None), seat.number))
+        app = create_app(fetcher, part_of(settings, seat.number), sharing=sharing)
+        status = runner.run(_serve(app, seat))
+    _leave_stuck_threads_behind(status)
+    return status
+
+
+async def _list(fetcher: Fetcher) -> Mapping[str, Function]:
+    return await fetcher.list()
+
+
+def _functions_of(functions: Fetcher | Mapping[str, Function | Handler] | web.Application) -> Fetcher:
+    if isinstance(functions, web.Application):
+        raise ConfigurationError(
+            "server.workers is more than 1, but an application is made for one process: give serve() the functions, or "
+            "set server.workers to 1"
+        )
+    return as_fetcher(functions)
+
+
+def _hold_port(settings: ServerSettings) -> socket.socket:
+    """Keep a port for sockets that share it, without listening.
+
+    While it is held no server can take the port, not even one that shares ports: all of them set SO_REUSEADDR, and the
+    holder does not. (It must where connections of a server that did not share the port linger there.)
+
+    :raises AddressInUse: another process listens there, whether it shares the port or not.
+    :raises StartupError: the address cannot be bound for another reason.
+    """
+    bind(settings).close()
+    holder = socket.socket(_family(settings))
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        holder.bind((settings.host.strip("[]"), settings.port))
+    except OSError:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((settings.host.strip("[]"), settings.port))
+    return holder
+
+
+def bind(settings: ServerSettings, *, shared: bool = False) -> socket.socket:
     """Open the listening socket.
 
+    :param shared: other processes of this user listen on the same port.
     :raises AddressInUse: another process listens there.
     :raises StartupError: the address cannot be bound for another reason.
     """
     host, port = settings.host.strip("[]"), settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(_family(settings))
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except OSError as error:
@@ -126,26 +217,48 @@ def bind(settings: ServerSettings) -> socket.socket:
     return sock
 
 
-async def _serve(app: web.Application) -> int:
+def _family(settings: ServerSettings) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+
+
+async def _serve(app: web.Application, seat: Seat | None = None) -> int:
+    """Serve until a signal, or the supervisor of ``seat``, says to stop."""
     host = app[HOST]
     settings = host.settings.server
-    sock = bind(settings)
+    sock = bind(settings, shared=seat is not None)
     runner = HardenedRunner(app, settings=settings, logger=host.logger, fast=Dispatcher(app[FRONT], app))
+    stack = contextlib.AsyncExitStack()
     try:
         await runner.setup()
         host.attach_server(runner.hardened)
         await web.SockSite(runner, sock, backlog=BACKLOG).start()
-        signals = Signals(host.settings.signals.os_signals if host.settings.signals.installed else ())
-        with signals:
-            sys.stdout.write(f"serverfull ready {url_of(sock)}\n")
-            sys.stdout.flush()
+        if settings.admin_address:
+            await stack.enter_async_context(_admin_listener(host))
+        numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
+        signals = Signals(numbers, count=seat is None)
+        orders = (
+            nullcontext() if seat is None else seat.attended(signals.drain, signals.second.set, host.metrics.sample)
+        )
+        with signals, orders:
+            if seat is None:
+                sys.stdout.write(f"serverfull ready {url_of(sock)}\n")
+                sys.stdout.flush()
+            else:
+                seat.report_ready()
             await signals.first.wait()
             host.logger.info("draining", reason=signals.name, seconds=settings.shutdown_timeout)
             await _drain(app, runner, signals)
         return INTERRUPTED if signals.number == signal.SIGINT else 0
     finally:
         sock.close()
+        await stack.aclose()
         await runner.cleanup()
+
+
+def _admin_listener(host: Host) -> AdminListener:
+    settings = host.settings.server
+    gates = Gates(settings, parse_address(settings.admin_address)[0])
+    return AdminListener(host, gate=gates.check, settings=settings, logger=host.logger)
 
 
 async def _drain(app: web.Application, runner: HardenedRunner, signals: Signals) -> None:
@@ -168,10 +281,15 @@ async def _drain(app: web.Application, runner: HardenedRunner, signals: Signals)
 
 
 class Signals:
-    """Turns operating system signals into two events: the first one, and any further one."""
+    """Turns operating system signals into two events: the first one, and any further one.
 
-    def __init__(self, numbers: tuple[int, ...]) -> None:
+    :param numbers: the signals.
+    :param count: False where further ones mean nothing, because a worker's supervisor hears them too and says so.
+    """
+
+    def __init__(self, numbers: tuple[int, ...], *, count: bool = True) -> None:
         self._numbers = numbers
+        self._count = count
         self.number = 0
         self.first = asyncio.Event()
         self.second = asyncio.Event()
@@ -194,12 +312,16 @@ class Signals:
             for number in self._numbers:
                 loop.remove_signal_handler(number)
 
-    def _received(self, number: int) -> None:
-        if self.first.is_set():
-            self.second.set()
-        else:
+    def drain(self, number: int) -> None:
+        """Set the first event, as a signal does; once it is set, nothing."""
+        if not self.first.is_set():
             self.number = number
             self.first.set()
+
+    def _received(self, number: int) -> None:
+        if self.first.is_set() and self._count:
+            self.second.set()
+        self.drain(number)
 
 
 def url_of(sock: socket.socket) -> str:

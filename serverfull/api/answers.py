@@ -36,6 +36,11 @@ class DirectAnswer(web.StreamResponse):
         self._to: Any = None
 
     @property
+    def status(self) -> int:
+        """Always 200: refusals and errors are no ordinary outcomes."""
+        return 200
+
+    @property
     def keep_alive(self) -> bool:
         """The connection stays open, or this class would not have been chosen."""
         return True

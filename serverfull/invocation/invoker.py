@@ -157,8 +157,8 @@ class Invoker:
         return None if unit is None else unit.environment.failure
 
     def failed_functions(self) -> dict[str, str]:
-        """Give every function that is Failed, with why."""
-        found = {name: unit.environment.failure for name, unit in self._units.items()}
+        """Give every function that is Failed, with why; readable from any thread."""
+        found = {name: unit.environment.failure for name, unit in dict(self._units).items()}
         return {name: failure for name, failure in found.items() if failure is not None}
 
     async def _resolve(self, invocation: Invocation) -> Unit:

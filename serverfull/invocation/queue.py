@@ -20,11 +20,14 @@ class MemoryQueue(EventQueue):
 
     :param run: runs one event to its end; raises `TooManyRequests` while no limit allows it. Must not raise otherwise.
     :param backlog: events waiting at most, of all functions together.
+    :param retry: seconds after which a refused event is tried again although `capacity_freed` was not called, for
+        limits that are shared with other processes; None where all that frees capacity is heard of.
     """
 
-    def __init__(self, run: Callable[[Invocation], Awaitable[None]], backlog: int) -> None:
+    def __init__(self, run: Callable[[Invocation], Awaitable[None]], backlog: int, retry: float | None = None) -> None:
         self._run = run
         self._backlog = backlog
+        self._retry = retry
         self._lines: dict[str, deque[Invocation]] = {}
         self._turns: deque[str] = deque()
         self._waiting = 0
@@ -90,6 +93,8 @@ class MemoryQueue(EventQueue):
         except TooManyRequests:
             self._blocked.add(invocation.name)
             self._append(invocation, first=True)
+            if self._retry is not None:
+                asyncio.get_running_loop().call_later(self._retry, self.capacity_freed)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -241,17 +241,6 @@ class Metrics:
                     self._functions[name] = figures
         return figures
 
-    def lost_elsewhere(self, name: str) -> int:
-        """Say how many threads of a function are stuck in the other processes that share the cells.
-
-        :param name: a function whose figures this process has.
-        """
-        return sum(
-            int(row[LOST])
-            for place, row in enumerate(self.cells.values(f"function\0{name}"))
-            if place != self.cells.row
-        )
-
     def functions(self) -> Iterator[FunctionMetrics]:
         """Give every function's figures that this process has."""
         with self._lock:
@@ -285,19 +274,6 @@ class Metrics:
         if block is None:
             block = self._fetches[source] = self.cells.allocate(f"fetch\0{source}", len(FETCH_COUNTERS))
         block[FETCH_COUNTERS.index(name)] += value
-
-    def fetched(self, source: str, failed: bool = False) -> None:
-        """A fetcher was asked; called on the event loop.
-
-        :param source: the fetcher's one word.
-        :param failed: it raised something else than NotFoundError.
-        """
-        block = self._fetches.get(source)
-        if block is None:
-            block = self._fetches[source] = self.cells.allocate(f"fetch\0{source}", len(FETCH_COUNTERS))
-        block[0] += 1.0
-        if failed:
-            block[1] += 1.0
 
     def responded(self, status: int) -> None:
         """An HTTP answer was given; called on the event loop."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+import weakref
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,7 @@ class InProcessRuntime(Runtime):
     :param max_lost_threads: how many threads a function may have stuck before it is Failed.
     :param loop_stall: seconds of silence of a loop that count as a stall.
     :param region: what ``AWS_REGION`` shows to handlers.
+    :param lost_elsewhere: says how many threads of a function are stuck in other processes that share the limit.
     """
 
     def __init__(
@@ -68,17 +71,20 @@ class InProcessRuntime(Runtime):
         max_lost_threads: int,
         loop_stall: float,
         region: str,
+        lost_elsewhere: Callable[[str], int] | None = None,
     ) -> None:
         self.metrics = metrics
         self.logger = logger
         self.user_metrics = user_metrics
         self.max_lost_threads = max_lost_threads
         self.region = region
+        self.lost_elsewhere = lost_elsewhere
         self.watchdog = Watchdog(loop_stall, self._on_stall, self._on_recovery)
         self.loop: asyncio.AbstractEventLoop
         self.threads: HandlerThreads
         self._heart: Heart
-        self._environments: list[InProcessEnvironment] = []
+        # Weak: a fetcher that gives a new object for a name leaves the old environment to the calls that still run in it.
+        self._environments: weakref.WeakSet[InProcessEnvironment] = weakref.WeakSet()
         self._open = False
 
     async def __aenter__(self) -> InProcessRuntime:
@@ -99,7 +105,7 @@ class InProcessRuntime(Runtime):
         self._open = False
         self.watchdog.stop()
         self._heart.stop()
-        for environment in self._environments:
+        for environment in list(self._environments):
             await environment.aclose()
         self.threads.close()
         EnvironPatch.uninstall()
@@ -122,16 +128,16 @@ class InProcessRuntime(Runtime):
         if handler_is_async:
             kind = OwnLoopEnvironment if own_loop else HostLoopEnvironment
         made = kind(identity, self)
-        self._environments.append(made)
+        self._environments.add(made)
         return made
 
     @property
     def stall(self) -> Stall | None:
-        """The loop stall that is going on now, if any; readable from any thread."""
-        return self.watchdog.stall
+        """The stall of the host's loop that is going on now, if any; readable from any thread."""
+        return self.watchdog.stall_of(self._heart)
 
     def _on_beat(self, late: float) -> None:
-        for environment in self._environments:
+        for environment in list(self._environments):
             if environment.lost:
                 environment.count_returned()
 
@@ -164,10 +170,13 @@ class InProcessEnvironment(Environment):
     @property
     def failure(self) -> str | None:
         """Why the function is Failed: too many of its threads are stuck."""
-        if len(self.lost) < self.runtime.max_lost_threads:
+        stuck, elsewhere = len(self.lost), self.runtime.lost_elsewhere
+        if elsewhere is not None:
+            stuck += elsewhere(self.identity.name)
+        if stuck < self.runtime.max_lost_threads or not stuck:
             return None
         return (
-            f"{len(self.lost)} of its calls are stuck beyond their timeout and cannot be stopped. "
+            f"{stuck} of its calls are stuck beyond their timeout and cannot be stopped. "
             "It recovers when they end; fix the handler or restart the host."
         )
 
@@ -353,14 +362,14 @@ class OwnLoopEnvironment(InProcessEnvironment):
             self._retire(self._own)
 
     def _loop(self) -> OwnLoop:
-        if self._own is None:
+        if self._own is None or self._own.ended:
             self._own = OwnLoop(f"serverfull-loop-{self.identity.name}")
             self.runtime.watchdog.watch(self._own.heart)
+            weakref.finalize(self, _end_loop, self._own, self.runtime.watchdog).atexit = False
         return self._own
 
     def _retire(self, own: OwnLoop) -> None:
-        self.runtime.watchdog.forget(own.heart)
-        own.close()
+        _end_loop(own, self.runtime.watchdog)
         if self._own is own:
             self._own = None
 
@@ -412,6 +421,11 @@ async def run_coroutine(
     except BaseException as exc:  # whatever a handler raises is its result
         return environment._failed(exc, invocation, log)
     return Outcome(payload, None, content_type)
+
+
+def _end_loop(own: OwnLoop, watchdog: Watchdog) -> None:
+    watchdog.forget(own.heart)
+    own.close()
 
 
 def _nothing() -> Any:

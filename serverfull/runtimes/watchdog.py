@@ -56,13 +56,9 @@ class Watchdog:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    @property
-    def stall(self) -> Stall | None:
-        """The stall that is going on now, if any."""
-        for stall in list(self._hearts.values()):
-            if stall is not None:
-                return stall
-        return None
+    def stall_of(self, heart: Heart) -> Stall | None:
+        """Give the stall of a loop that is going on now, if any; readable from any thread."""
+        return self._hearts.get(heart)
 
     def watch(self, heart: Heart) -> None:
         """Look after one more loop."""
