@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.functions import Function, Handler
     from serverfull.runtimes.watchdog import Stall
+
+
+_SETTLED = 1.0
+"""Seconds after which a start is over and its first requests are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +135,15 @@ class Host:
             )
         await self._stack.enter_async_context(self.runtime)
         self.metrics.process.loop = self.runtime.loop
+        self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"
         return self
+
+    def _prepare(self) -> None:
+        """Do what the start should not wait for, and the first incident should not either."""
+        prepare = getattr(self.logger, "prepare", None)
+        if prepare is not None:
+            contextvars.Context().run(threading.Thread(target=prepare, name="serverfull-prepare", daemon=True).start)
 
     async def _check_functions(self) -> None:
         try:

@@ -66,6 +66,10 @@ class HostLogger:
         bound._context = {**self._context, **fields}
         return bound
 
+    def prepare(self) -> None:
+        """Import what the first record needs (0.1 s), from a thread, so that no record has to wait for it."""
+        self._records.prepare()
+
     def debug(self, event: str, **fields: Any) -> None:
         """Write a record for whoever looks for a fault in the host."""
         self._write("debug", event, fields)
@@ -150,12 +154,16 @@ class _LazyRecords:
         self._logger: Any = None
         self._lock = threading.Lock()
 
+    def prepare(self) -> None:
+        """Build what writes records, if that has not been done."""
+        if self._logger is None:
+            with self._lock:
+                self._build()
+
     def write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         """Write one record. What a field's own ``__repr__`` does wrong costs that record only."""
         try:
-            if self._logger is None:
-                with self._lock:
-                    self._build()
+            self.prepare()
             self._logger.write(level, event, fields)
         except Exception as error:  # a boundary: no log record may hurt whoever wrote it
             self._output.dropped += 1
