@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -236,10 +236,7 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
             await stack.enter_async_context(_admin_listener(host))
         numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
         signals = Signals(numbers, count=seat is None)
-        orders = (
-            nullcontext() if seat is None else seat.attended(signals.drain, signals.second.set, host.metrics.sample)
-        )
-        with signals, orders:
+        with signals, nullcontext() if seat is None else _attended(seat, signals, host):
             if seat is None:
                 sys.stdout.write(f"serverfull ready {url_of(sock)}\n")
                 sys.stdout.flush()
@@ -259,6 +256,11 @@ def _admin_listener(host: Host) -> AdminListener:
     settings = host.settings.server
     gates = Gates(settings, parse_address(settings.admin_address)[0])
     return AdminListener(host, gate=gates.check, settings=settings, logger=host.logger)
+
+
+def _attended(seat: Seat, signals: Signals, host: Host) -> AbstractContextManager[None]:
+    """Let a worker's supervisor be heard, and its figures be kept fresh for the other workers' scrapes."""
+    return seat.attended(signals.drain, signals.second.set, host.metrics.sample)
 
 
 async def _drain(app: web.Application, runner: HardenedRunner, signals: Signals) -> None:
