@@ -82,7 +82,7 @@ lint: $(STAMPS)/dev ## Check style, format, types and the layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: format
 format: $(STAMPS)/dev ## Format and fix what can be fixed
