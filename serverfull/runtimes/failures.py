@@ -9,6 +9,7 @@ from serverfull.domain.invocations import Outcome
 from serverfull.runtimes.error_reports import (
     ErrorReport,
     describe_exception,
+    error_document,
     error_log_text,
     exit_report,
     platform_error_document,
@@ -30,9 +31,18 @@ def describe(error: BaseException, request_id: str, log: InvocationLog, log_form
     An exception that is no `Exception` (``SystemExit``, ``KeyboardInterrupt``) would have ended the runtime's process
     on AWS and is reported as such; here it ends the invocation alone.
     """
+    try:
+        return _describe(error, request_id, log, log_format)
+    except BaseException:  # the exception's own code runs in there; whatever that does, the caller gets an answer
+        name: str = type.__dict__["__name__"].__get__(type(error))
+        text = "What was raised cannot be described."
+        return Outcome(error_document(name, text, request_id, None), UNHANDLED, status="error")
+
+
+def _describe(error: BaseException, request_id: str, log: InvocationLog, log_format: LogFormat) -> Outcome:
     report = _report(error, request_id)
     if isinstance(error, SystemExit) and isinstance(error.code, str):
-        log.write(error.code + "\n")
+        log.write(str.__str__(error.code) + "\n")
     if not report.platform:
         log.write(error_log_text(report, log_format))
     return Outcome(report.document(), UNHANDLED, status="error")
@@ -53,7 +63,8 @@ def timed_out(request_id: str, timeout: float, log: InvocationLog) -> Outcome:
 
     :param timeout: seconds that it had.
     """
-    text = f"Task timed out after {timeout:.2f} seconds"
-    log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())}.000Z {request_id} {text}\n\n")
+    text, now = f"Task timed out after {timeout:.2f} seconds", time.time()
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
+    log.write(f"{stamp} {request_id} {text}\n\n")
     document = platform_error_document("Sandbox.Timedout", f"RequestId: {request_id} Error: {text}")
     return Outcome(document, UNHANDLED, status="timeout")

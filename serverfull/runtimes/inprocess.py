@@ -83,7 +83,7 @@ class InProcessRuntime(Runtime):
         self.loop: asyncio.AbstractEventLoop
         self.threads: HandlerThreads
         self._heart: Heart
-        # Weak: a fetcher that gives a new object for a name leaves the old environment to the calls that still run in it.
+        # Weak: where a fetcher gives a new object for a name, the old environment lives as long as its calls.
         self._environments: weakref.WeakSet[InProcessEnvironment] = weakref.WeakSet()
         self._open = False
 

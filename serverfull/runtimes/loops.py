@@ -6,8 +6,12 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from serverfull.runtimes.threads import Abandoned
+
+Result = TypeVar("Result")
 
 HEARTBEAT = 0.05
 """Seconds between the beats by which a watchdog sees that a loop is alive."""
@@ -58,6 +62,7 @@ class OwnLoop:
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
+        self.ended = False
         self.heart = Heart(self.loop)
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         contextvars.Context().run(self.thread.start)
@@ -82,11 +87,29 @@ class OwnLoop:
         asyncio.set_event_loop(self.loop)
         self.loop.call_soon(self.heart.start)
         try:
-            self.loop.run_forever()
+            run_in_spite_of_exits(self.loop.run_forever)
+        except Abandoned:
+            return  # the host has given this loop up
         finally:
+            self.ended = True
             self.heart.stop()
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
             self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+
+
+def run_in_spite_of_exits(run: Callable[[], Result]) -> Result:
+    """Run an event loop on although tasks end with ``SystemExit`` or ``KeyboardInterrupt``.
+
+    asyncio raises these two out of the loop, besides giving them to whoever awaits the task, so that ``sys.exit()`` in
+    a task that a handler started would end the host. The loop loses nothing when it is just run again.
+
+    :param run: runs the loop; called again after each exit.
+    """
+    while True:
+        try:
+            return run()
+        except (SystemExit, KeyboardInterrupt):
+            continue

@@ -1,0 +1,182 @@
+"""Real hosts in the test's own process: real sockets, the hardened server, the dispatcher, everything but signals."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from serverfull.api.app import Dispatcher
+from serverfull.api.server import HardenedRunner
+from serverfull.config import Settings
+from serverfull.host import FRONT, HOST, Host, create_app
+from serverfull.interfaces import LogRecord, LogSink
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+DEADLINE = 20.0
+"""Seconds until a test gives up waiting. Nothing takes that long."""
+
+
+class HostLog:
+    """Keeps what the host logs about itself."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def _add(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        self.lines.append((level, event, fields))
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._add("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._add("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._add("warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._add("error", event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        self._add("error", event, fields)
+
+    def events(self) -> list[str]:
+        return [event for _, event, _ in self.lines]
+
+
+class FunctionLog(LogSink):
+    """Keeps what functions print and log."""
+
+    def __init__(self) -> None:
+        self.records: list[LogRecord] = []
+
+    def write(self, record: LogRecord) -> None:
+        self.records.append(record)
+
+    def text_of(self, request_id: str, kind: str | None = None) -> str:
+        records = [r for r in self.records if r.request_id == request_id and kind in (None, r.kind)]
+        return "".join(record.text for record in records)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, read to its end; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def request_id(self) -> str:
+        return self.headers["x-amzn-requestid"]
+
+    @property
+    def error_type(self) -> str | None:
+        return self.headers.get("x-amzn-errortype")
+
+    @property
+    def function_error(self) -> str | None:
+        return self.headers.get("x-amz-function-error")
+
+    def tail_bytes(self) -> bytes:
+        return base64.b64decode(self.headers["x-amz-log-result"], validate=True)
+
+    def tail(self) -> str:
+        return self.tail_bytes().decode("utf-8")
+
+
+@dataclass
+class Running:
+    """A host that serves on a port of its own."""
+
+    app: web.Application
+    runner: HardenedRunner
+    port: int
+    log: HostLog
+    output: FunctionLog
+    session: aiohttp.ClientSession
+
+    @property
+    def host(self) -> Host:
+        return self.app[HOST]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def request(
+        self, method: str, path: str, body: Any = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        from yarl import URL
+
+        url = URL(self.url + path, encoded=True)
+        async with (
+            asyncio.timeout(DEADLINE),
+            self.session.request(method, url, data=body, headers=dict(headers or {})) as answer,
+        ):
+            named = {name.lower(): value for name, value in answer.headers.items()}
+            return Answer(answer.status, named, await answer.read())
+
+    async def invoke(self, name: str, payload: Any = b"", query: str = "", **headers: str) -> Answer:
+        """Invoke; ``Log_Type="Tail"`` stands for the header ``X-Amz-Log-Type: Tail``; other values go as JSON."""
+        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        named = {f"X-Amz-{key.replace('_', '-')}": value for key, value in headers.items()}
+        return await self.request("POST", f"/2015-03-31/functions/{name}/invocations{query}", body, named)
+
+    async def tail(self, name: str, payload: Any = b"") -> Answer:
+        return await self.invoke(name, payload, Log_Type="Tail")
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait for something that has no event of its own to wait for, such as a counter."""
+        async with asyncio.timeout(DEADLINE):
+            while not condition():  # noqa: ASYNC110 - there is no event, that is the point
+                await asyncio.sleep(0.005)
+
+
+def settings_with(**groups: Mapping[str, Any]) -> Settings:
+    """Make settings: ``limits={"max_concurrency": 3}``. The functions' log goes nowhere unless told so."""
+    groups = {**groups, "logging": {"functions": "NULL", **groups.get("logging", {})}}
+    made = Settings()
+    return dataclasses.replace(made, **{n: dataclasses.replace(getattr(made, n), **v) for n, v in groups.items()})
+
+
+@pytest.fixture
+async def start_host() -> AsyncIterator[Callable[..., Any]]:
+    """Start hosts: ``await start_host({"name": handler}, limits={...})``; ``extend`` gets the application first."""
+    running: list[Running] = []
+
+    async def start(
+        functions: Any, *, extend: Callable[[web.Application], None] | None = None, **groups: Mapping[str, Any]
+    ) -> Running:
+        log, output = HostLog(), FunctionLog()
+        settings = settings_with(**groups)
+        app = create_app(functions, settings, logger=log)
+        app[HOST].invoker._sink = output
+        if extend is not None:
+            extend(app)
+        runner = HardenedRunner(app, settings=settings.server, logger=log, fast=Dispatcher(app[FRONT], app))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        running.append(Running(app, runner, site.port, log, output, session))
+        return running[-1]
+
+    yield start
+    for one in reversed(running):
+        await one.session.close()
+        one.runner.abort()
+        await one.runner.cleanup()
