@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+ACCEPT_FAILED = "socket.accept() out of system resource"
+"""What asyncio says when a process has no file descriptors left."""
 CLOSING_TIME = 1.0
 """Seconds that the last bytes of answers have to leave when everything else has ended."""
 
@@ -228,6 +230,36 @@ class HardenedServer(web.Server):
         else:
             del self._clients[connection.client]
 
+    def watch_accept(self) -> Callable[[], None]:
+        """Have one log line a second, instead of hundreds with tracebacks, while `accept` finds no free descriptor.
+
+        asyncio then pauses accepting for a second, but reports to the loop's exception handler as many times as the
+        backlog is long. uvloop closes the connections that wait and says nothing.
+
+        :return: undoes it.
+        """
+        loop, before = self._loop, self._loop.get_exception_handler()
+        next_log = float("-inf")
+
+        def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            nonlocal next_log
+            message = str(context.get("message"))
+            if self.draining and "_start_serving" in message:
+                return  # asyncio wants to go on accepting on a socket that is closed by now
+            if message != ACCEPT_FAILED:
+                (before or type(loop).default_exception_handler)(loop, context)
+            elif loop.time() >= next_log:
+                next_log = loop.time() + 1.0
+                self.log.warning("accept paused", reason=str(context.get("exception")))
+
+        def undo() -> None:
+            # Within a second of a failure asyncio still has retries under way, which would fail on closed sockets.
+            if loop.get_exception_handler() is handle and loop.time() > next_log + 1.0:
+                loop.set_exception_handler(before)
+
+        loop.set_exception_handler(handle)
+        return undo
+
     # The end
 
     def start_drain(self) -> None:
@@ -293,7 +325,7 @@ class HardenedRunner(web.AppRunner):
         leaves to the router.
     """
 
-    __slots__ = ("_fast", "_log", "_settings")
+    __slots__ = ("_fast", "_log", "_settings", "_unwatch")
 
     def __init__(
         self, app: web.Application, *, settings: ServerSettings, logger: ServerLog, fast: Handler | None = None
@@ -302,6 +334,7 @@ class HardenedRunner(web.AppRunner):
         self._settings = settings
         self._log = logger
         self._fast = fast
+        self._unwatch: Callable[[], None] | None = None
 
     @property
     def hardened(self) -> HardenedServer:
@@ -316,12 +349,14 @@ class HardenedRunner(web.AppRunner):
         app.on_startup.freeze()
         await app.startup()
         app.freeze()
-        return HardenedServer(
+        server = HardenedServer(
             self._fast or app._handle,
             settings=self._settings,
             log=self._log,
             client_max_size=app._client_max_size,
         )
+        self._unwatch = server.watch_accept()
+        return server
 
     def drain(self) -> None:
         """Begin the end: idle connections close, calls in flight go on, and the server's ``draining`` flag is up.
@@ -356,3 +391,6 @@ class HardenedRunner(web.AppRunner):
             self.drain()
             await self.drained(self._settings.shutdown_timeout)
         await super().cleanup()
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None

@@ -70,7 +70,6 @@ class RawServer:
     runner: HardenedRunner
     port: int
     log: RecordingLog
-    loop_errors: list[dict[str, Any]] = field(default_factory=list)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -119,9 +118,10 @@ async def raw_server() -> AsyncIterator[Callable[..., Any]]:
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
         await site.start()
         servers.append(RawServer(runner, site.port, log))
-        asyncio.get_running_loop().set_exception_handler(lambda _, seen: servers[0].loop_errors.append(seen))
         return servers[-1]
 
+    loop_errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
     yield start
     for server in servers:
         for writer in server.writers:
@@ -129,4 +129,4 @@ async def raw_server() -> AsyncIterator[Callable[..., Any]]:
         if server.runner.server is not None:
             server.runner.abort()
         await server.runner.cleanup()
-        assert not server.loop_errors
+    assert not loop_errors

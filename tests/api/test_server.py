@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -306,6 +307,32 @@ async def test_descriptors_are_left_for_the_functions(few_descriptors: int, serv
     server = await serve()
     assert server.runner.hardened.limit == 96
     assert server.log.events() == ["info: max_connections lowered"]
+
+
+async def test_without_descriptors_accepting_pauses_with_one_line_and_goes_on_afterwards(
+    few_descriptors: int, serve: Callable[..., Any]
+) -> None:
+    server = await serve()
+    reader, writer = await server.connect()
+    client = socket.socket()
+    client.setblocking(False)
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while len(taken) < few_descriptors:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        assert len(taken) < few_descriptors
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", server.port))
+        if type(asyncio.get_running_loop()).__module__.startswith("asyncio"):
+            await server.log.wait_for("accept paused")
+            assert server.log.events().count("warning: accept paused") == 1
+        writer.write(GET)
+        assert body_of(await server.answer(reader)) == b"hello"
+    finally:
+        client.close()
+        for descriptor in taken:
+            os.close(descriptor)
+    assert body_of(await server.send(LAST)) == b"hello"
 
 
 async def test_counters_tell_new_active_idle_and_closed_connections(site: Site, serve: Callable[..., Any]) -> None:
