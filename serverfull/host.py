@@ -86,7 +86,7 @@ class Host:
         sharing: Sharing | None = None,
     ) -> None:
         self.settings = settings = settings or Settings()
-        self.logger = logger or HostLogger(settings.logging)
+        self.logger = logger or HostLogger(settings.logging, color=settings.logging.color)
         self.state = "starting"
         self.started_at = time.time()
         self.sharing = sharing

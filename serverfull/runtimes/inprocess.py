@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 _arn = lru_cache(maxsize=4096)(function_arn)
 
+INTERRUPT_AGAIN = 0.05
+"""Seconds after which a lost thread that could not be interrupted is looked at again."""
+
 LOOP_GRACE = 0.25
 """Seconds after a timeout within which an own loop must turn once, or it counts as lost."""
 
@@ -232,7 +235,7 @@ class ThreadEnvironment(InProcessEnvironment):
         loop, timeout = self.runtime.loop, self.identity.timeout
         deadline = time.monotonic() + timeout
         waiter: asyncio.Future[Outcome | InvalidRequestContent] = loop.create_future()
-        job = Job(lambda: self._execute(invocation, log, deadline), waiter)
+        job = Job(lambda: self._execute_handler(invocation, log, deadline), waiter)
         self.runtime.threads.submit(job)
         timer = loop.call_later(timeout, self._expire, job, invocation, log)
         try:
@@ -243,7 +246,9 @@ class ThreadEnvironment(InProcessEnvironment):
             raise outcome  # type: ignore[misc]
         return outcome
 
-    def _execute(self, invocation: Invocation, log: InvocationLog, deadline: float) -> Outcome | InvalidRequestContent:
+    def _execute_handler(
+        self, invocation: Invocation, log: InvocationLog, deadline: float
+    ) -> Outcome | InvalidRequestContent:
         bound = self._bound
         try:
             event = decode_event(invocation.payload)
@@ -267,8 +272,12 @@ class ThreadEnvironment(InProcessEnvironment):
         thread = self.runtime.threads.abandon(job)
         if thread is not None:
             self._lose(thread)
-            interrupt(thread)
+            self._interrupt(thread)
         job.waiter.set_result(self._timed_out(invocation, log))
+
+    def _interrupt(self, thread: threading.Thread, tries: int = 40) -> None:
+        if thread.is_alive() and not interrupt(thread) and tries:
+            self.runtime.loop.call_later(INTERRUPT_AGAIN, self._interrupt, thread, tries - 1)
 
 
 class HostLoopEnvironment(InProcessEnvironment):

@@ -15,15 +15,25 @@ Everything here but `HandlerThreads._work` runs on the loop's thread.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import contextvars
 import ctypes
+import logging
+import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
+
+
+HANDLER_CALLER = "_execute_handler"
+"""The name of the function of ours that calls handlers; what is called from there on is the user's code."""
 
 
 class Abandoned(BaseException):
@@ -162,7 +172,38 @@ class HandlerThreads:
             return
 
 
-def interrupt(thread: threading.Thread) -> None:
-    """Ask a lost thread to stop by raising `Abandoned` in it; one stuck in C sees it when the C call returns."""
-    if thread.ident is not None and thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Abandoned))
+def interrupt(thread: threading.Thread) -> bool:
+    """Ask a lost thread to stop by raising `Abandoned` in it; one stuck in C sees it when the C call returns.
+
+    A thread that is just inside the host's own code, an import, or the standard library's locks and logging is left
+    alone, because stopping it there could leave a lock taken that others wait for.
+
+    :return: False where it was left alone and may be asked again later.
+    """
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return True
+    if _is_guarded(frame):
+        return False
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Abandoned))
+    return True
+
+
+_OURS = str(Path(__file__).parent.parent) + "/"
+_CALLS_HANDLERS = str(Path(__file__).parent / "handlers.py")
+_LOCKING = (threading, logging, queue, concurrent.futures.thread)
+_GUARDED = (_OURS, "<frozen importlib", *(str(module.__file__) for module in _LOCKING))
+_DEEPEST = 500
+
+
+def _is_guarded(frame: FrameType) -> bool:
+    """Say whether a thread runs code that must not be stopped, from its innermost call out to the handler's."""
+    inner: FrameType | None = frame
+    for _ in range(_DEEPEST):
+        if inner is None or inner.f_code.co_name == HANDLER_CALLER:
+            return False
+        file = inner.f_code.co_filename
+        if file.startswith(_GUARDED) and file != _CALLS_HANDLERS:
+            return True
+        inner = inner.f_back
+    return False
