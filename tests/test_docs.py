@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,3 +164,16 @@ def test_every_command_in_the_list_of_examples_works(tmp_path: Path) -> None:
                 assert reader.run(["bash", "-c", command])
     finally:
         reader.close()
+
+
+async def test_the_program_of_the_quick_start_serves_functions_and_its_own_route() -> None:
+    from aiohttp.test_utils import TestClient, TestServer
+
+    (program,) = (block for block in blocks(ROOT / "docs/quick-start.md") if block.action == "file=program.py")
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(program.text, names)
+    async with TestClient(TestServer(names["build"]())) as client:
+        answer = await client.post("/2015-03-31/functions/hello/invocations", data=b'{"name": "Ada"}')
+        assert await answer.json(content_type=None) == "Hello Ada!"
+        answer = await client.get("/version")
+        assert await answer.json() == {"version": 7}

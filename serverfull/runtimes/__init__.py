@@ -1,1 +1,1 @@
-""""""
+"""Ways to run a function: each makes environments that turn an event into a result."""
