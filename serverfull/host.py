@@ -134,6 +134,8 @@ class Host:
                 StatsdOutput(self.settings, self.metrics, self.user_metrics, self.logger)
             )
         await self._stack.enter_async_context(self.runtime)
+        if self.sharing:
+            self.invoker.prepare(await self.fetcher.list())
         self.metrics.process.loop = self.runtime.loop
         self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"

@@ -18,6 +18,8 @@ from serverfull.invocation.logs import InvocationLog, MemoryFigure
 from serverfull.runtimes.marshal import decode_event
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from serverfull.config import Settings
     from serverfull.domain.functions import Function
     from serverfull.interfaces import Admission, Environment, EventQueue, Fetcher, LogSink, Runtime
@@ -160,6 +162,14 @@ class Invoker:
         """Give every function that is Failed, with why; readable from any thread."""
         found = {name: unit.environment.failure for name, unit in dict(self._units).items()}
         return {name: failure for name, failure in found.items() if failure is not None}
+
+    def prepare(self, functions: Mapping[str, Function]) -> None:
+        """Make at once what else is made at a function's first call, so that its failures elsewhere are shown here too.
+
+        Called by a host that shares its limits with other processes, when its runtime has started.
+        """
+        for name, function in functions.items():
+            self._units[name] = self._make_unit(name, function)
 
     async def _resolve(self, invocation: Invocation) -> Unit:
         try:
