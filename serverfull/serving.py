@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -34,6 +35,7 @@ from serverfull.errors import AddressInUse, ConfigurationError, StartupError, Un
 from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
+from serverfull.runtimes.loops import LoopRunner
 
 if TYPE_CHECKING:
     from serverfull.config import LoadedSettings, ServerSettings
@@ -65,9 +67,10 @@ def serve(
     settings = settings or Settings()
     check_bind(settings.server)
     if settings.server.workers > 1:
-        return _serve_with_workers(lambda: _functions_of(fetcher), settings)
+        functions = _functions_of(fetcher)
+        return _serve_with_workers(lambda: functions, settings)
     app = fetcher if isinstance(fetcher, web.Application) else create_app(fetcher, settings)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with LoopRunner(_loop_factory()) as runner:
         return runner.run(_serve(app))
 
 
@@ -143,7 +146,7 @@ def _work(functions: Callable[[], Fetcher], settings: Settings, seat: Seat) -> i
     CapturePatch.install()
     fetcher = functions()
     check_functions(fetcher)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with LoopRunner(_loop_factory()) as runner:
         known = runner.run(_list(fetcher))
         metrics = seat.metrics(known)
         admission = seat.admission(settings.limits.max_concurrency, known)
@@ -346,8 +349,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _leave_stuck_threads_behind(status: int) -> None:
     """End the process where a handler's own thread would keep it from ending."""
     stuck = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    deadline = time.monotonic() + 1.0  # for all of them together
     for thread in stuck:
-        thread.join(timeout=1.0)
+        thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in stuck):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,8 @@
-"""An event loop in a thread of its own, for async handlers that may block it (``Function(..., loop="own")``)."""
+"""The event loops that async handlers run on, and what handlers do to them.
+
+- `LoopRunner` runs the host's loop in the main thread.
+- `OwnLoop` is a loop in a thread of its own, for handlers that may block it (``Function(..., loop="own")``).
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,20 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from serverfull.runtimes.threads import Abandoned
+
+if TYPE_CHECKING:
+    from typing import Self
 
 Result = TypeVar("Result")
 
 HEARTBEAT = 0.05
 """Seconds between the beats by which a watchdog sees that a loop is alive."""
+
+PATIENCE = 1.0
+"""Seconds that the end of a loop waits for tasks that were told to end."""
 
 
 class Heart:
@@ -98,6 +108,58 @@ class OwnLoop:
             self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+
+
+class LoopRunner:
+    """Runs coroutines on one loop as `asyncio.Runner` does, in spite of what handlers leave on it.
+
+    A task that ends with ``SystemExit`` does not end the loop, and the end waits neither for tasks that refuse to be
+    cancelled nor for threads of ``asyncio.to_thread``.
+
+    :param factory: makes the loop; None: asyncio does.
+    """
+
+    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        self._runner = asyncio.Runner(loop_factory=factory)
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine to its end.
+
+        :raises KeyboardInterrupt: Ctrl-C, where nobody else listens for that signal.
+        """
+        task = self._runner.get_loop().create_task(coroutine)
+        while True:
+            try:
+                return self._runner.run(_result_of(task))
+            except (SystemExit, KeyboardInterrupt):
+                if task.done() or task.cancelling():  # else it was another task's
+                    raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # Not the runner's own close(): it waits for every task and for every thread of the loop's executor.
+        loop = self._runner.get_loop()
+        try:
+            run_in_spite_of_exits(lambda: loop.run_until_complete(_end_tasks()))
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+async def _result_of(task: asyncio.Task[Result]) -> Result:
+    return await task
+
+
+async def _end_tasks() -> None:
+    loop = asyncio.get_running_loop()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=PATIENCE)
+    await asyncio.wait({loop.create_task(loop.shutdown_asyncgens())}, timeout=PATIENCE)
 
 
 def run_in_spite_of_exits(run: Callable[[], Result]) -> Result:
