@@ -13,6 +13,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import sys
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 """Connections that the system holds until they are accepted."""
+
+DESCRIPTORS = 65_536
+"""File descriptors that a host asks for; more than its connections and its functions need."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells expect it."""
@@ -224,10 +228,19 @@ def _family(settings: ServerSettings) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
 
 
+def raise_descriptor_limit() -> None:
+    """Use as many file descriptors as the system allows the process: each connection takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def _serve(app: web.Application, seat: Seat | None = None) -> int:
     """Serve until a signal, or the supervisor of ``seat``, says to stop."""
     host = app[HOST]
     settings = host.settings.server
+    raise_descriptor_limit()
     sock = bind(settings, shared=seat is not None)
     runner = HardenedRunner(app, settings=settings, logger=host.logger, fast=Dispatcher(app[FRONT], app))
     stack = contextlib.AsyncExitStack()

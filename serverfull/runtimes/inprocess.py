@@ -275,7 +275,7 @@ class ThreadEnvironment(InProcessEnvironment):
             self._interrupt(thread)
         job.waiter.set_result(self._timed_out(invocation, log))
 
-    def _interrupt(self, thread: threading.Thread, tries: int = 40) -> None:
+    def _interrupt(self, thread: threading.Thread, tries: int = 1200) -> None:
         if thread.is_alive() and not interrupt(thread) and tries:
             self.runtime.loop.call_later(INTERRUPT_AGAIN, self._interrupt, thread, tries - 1)
 
