@@ -131,7 +131,7 @@ def decode_event(payload: bytes) -> Any:
 # -------------------------------------------------------------------------------------------------------------- results
 
 
-class _Encoder(simplejson.JSONEncoder):  # simplejson has no types
+class _Encoder(simplejson.JSONEncoder):
     """Encodes what the official client encodes on Python 3.12 and later."""
 
     def __init__(self) -> None:
