@@ -30,7 +30,8 @@ $(STAMPS)/venv:
 
 # uvloop and orjson make the host faster and are not needed: a machine that cannot have them does without.
 $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
-	$(BIN)/python $(PIP_INSTALL) --editable '.[fast]' \
+	@echo "installing serverfull into $(VENV)"
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[fast]' \
 		|| { echo "uvloop or orjson cannot be installed here: going on without them"; \
 		     $(BIN)/python $(PIP_INSTALL) --editable . ; }
 	@touch $@
