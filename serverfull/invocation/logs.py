@@ -45,12 +45,11 @@ class InvocationLog:
         "_dropped",
         "_identity",
         "_partial",
-        "_parts",
         "_request_id",
+        "_shared",
         "_sink",
         "_started",
         "_tail",
-        "_turn",
     )
 
     def __init__(self, identity: FunctionIdentity, request_id: str, sink: LogSink, budget: int, *, tail: bool) -> None:
@@ -60,8 +59,7 @@ class InvocationLog:
         self._budget = budget
         self._dropped = 0
         self._partial = ""
-        self._parts: deque[str] | None = None
-        self._turn: threading.Lock
+        self._shared: list[tuple[threading.Lock, deque[str]]] = []  # made by the first write, most calls have none
         self._tail: str | None = "" if tail else None
         self._started = time.time()
 
@@ -72,16 +70,16 @@ class InvocationLog:
             self._dropped += len(text) - room
             text = text[:room]
         self._budget = room - len(text)
-        parts = self._parts
-        if parts is None:
-            self._turn = threading.Lock()
-            parts = self._parts = deque()
+        shared = self._shared
+        if not shared:
+            shared.append((threading.Lock(), deque()))  # two threads may both do so; the first entry is everybody's
+        turn, parts = shared[0]
         parts.append(text)
-        while parts and self._turn.acquire(blocking=False):
+        while parts and turn.acquire(blocking=False):
             try:
                 self._pass_on_lines(parts)
             finally:
-                self._turn.release()
+                turn.release()
 
     def _pass_on_lines(self, parts: deque[str]) -> None:
         text = self._partial
@@ -113,16 +111,16 @@ class InvocationLog:
         :param memory_mb: what REPORT gives as the most memory used.
         :return: the last 4 KB of the log, or None where nobody asked.
         """
-        if self._parts is not None:
-            self._finish_lines(self._parts)
+        if self._shared:
+            self._finish_lines(*self._shared[0])
         started, self._started = self._started, 0.0
         text = self._end_lines(duration, status, trace_id, memory_mb)
         self._pass_on("platform", self._start_line(started) + text if started else text)
         tail, self._tail = self._tail, None
-        return None if tail is None else tail.encode("utf-8", "replace")[-LOG_TAIL_BYTES:]
+        return None if tail is None else _last_bytes(tail)
 
-    def _finish_lines(self, parts: deque[str]) -> None:
-        mine = self._turn.acquire(timeout=_TURN_WAIT)  # not for ever: its holder may have been stopped
+    def _finish_lines(self, turn: threading.Lock, parts: deque[str]) -> None:
+        mine = turn.acquire(timeout=_TURN_WAIT)  # not for ever: its holder may have been stopped
         try:
             self._pass_on_lines(parts)
             if self._partial:
@@ -132,7 +130,7 @@ class InvocationLog:
                 self._emit("platform", f"[{self._dropped} more characters of this invocation's log were dropped]\n")
         finally:
             if mine:
-                self._turn.release()
+                turn.release()
 
     @property
     def dropped(self) -> int:
@@ -162,6 +160,14 @@ class InvocationLog:
             f"{'Status: timeout' + chr(9) if status == 'timeout' else ''}\n"
             f"{_xray_line(trace_id) if trace_id else ''}"
         )
+
+
+def _last_bytes(text: str) -> bytes:
+    """Give the last 4 KB as UTF-8, from the first whole character on."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= LOG_TAIL_BYTES:
+        return encoded
+    return encoded[-LOG_TAIL_BYTES:].decode("utf-8", "ignore").encode()
 
 
 def _xray_line(trace_id: str) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextvars
-import json
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from json.encoder import encode_basestring
 from queue import SimpleQueue
 
 from serverfull.interfaces import LogRecord, LogSink
 
-_GATHER = 0.005
+_GATHER = 0.02
 """Seconds that the writer lets records gather, so that many share one system call."""
+
+
+_BATCH = 1_000_000
+"""Characters after which gathered records are written, although more wait."""
 
 
 class NullSink(LogSink):
@@ -33,12 +37,22 @@ class StreamSink(LogSink):
     :param descriptor: an open file descriptor, such as 1; it is not closed.
     :param render: a record's bytes.
     :param backlog: records waiting at most.
+    :param most_waiting: characters in records waiting at most.
     """
 
-    def __init__(self, descriptor: int, render: Callable[[LogRecord], str], backlog: int = 100_000) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        render: Callable[[LogRecord], str],
+        backlog: int = 100_000,
+        most_waiting: int = 64 * 1024 * 1024,
+    ) -> None:
         self._descriptor = descriptor
         self._render = render
         self._backlog = backlog
+        self._most_waiting = most_waiting
+        self._taken = 0  # characters so far, as the next: two counters, because they are changed by different threads
+        self._written = 0
         self._records: deque[LogRecord] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()  # not a semaphore: a writing thread may be stopped inside one
         self._waking = False
@@ -49,9 +63,11 @@ class StreamSink(LogSink):
 
     def write(self, record: LogRecord) -> None:
         """Take a record; it is written within some milliseconds."""
-        if len(self._records) >= self._backlog:
+        length = len(record.text)
+        if len(self._records) >= self._backlog or self._taken + length - self._written > self._most_waiting:
             self.dropped += 1
             return
+        self._taken += length
         self._records.append(record)
         if not self._waking:
             self._waking = True
@@ -70,16 +86,23 @@ class StreamSink(LogSink):
                 time.sleep(_GATHER)
             self._waking = False  # before the last look, so that a record added after it wakes the thread again
             self._flush()
+        self._flush()  # what came between the last look and the end
 
     def _flush(self) -> None:
         records, parts = self._records, []
+        length = 0
         while records:
-            parts.append(self._render(records.popleft()))
-            if len(parts) >= 1000:
+            record = records.popleft()
+            length += len(record.text)
+            parts.append(self._render(record))
+            if len(parts) >= 1000 or length >= _BATCH:
                 self._put("".join(parts))
+                self._written += length
+                length = 0
                 parts.clear()
         if parts:
             self._put("".join(parts))
+            self._written += length
 
     def _put(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
@@ -94,8 +117,11 @@ _CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160
 
 
 def as_console(record: LogRecord) -> str:
-    """Show a record for people: each line behind the function's name, control characters escaped."""
-    prefix = f"{record.function} | "
+    """Show a record for people: each line behind the function's name, control characters escaped.
+
+    What the function wrote stands behind a bar, what the host says about it behind a colon.
+    """
+    prefix = f"{record.function} {'|' if record.kind == 'function' else ':'} "
     lines = record.text.translate(_CONTROL).removesuffix("\n").split("\n")
     return "".join(f"{prefix}{line}\n" for line in lines)
 
@@ -117,16 +143,8 @@ class JsonLines:
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        message = encode_basestring(record.text.removesuffix("\n"))
         return (
             f'{{"time":"{self._stamp}.{int((at - second) * 1000):03d}Z","type":"{record.kind}",'
-            f'"function":"{record.function}","requestId":"{record.request_id}","message":{_quoted(record.text)}}}\n'
+            f'"function":"{record.function}","requestId":"{record.request_id}","message":{message}}}\n'
         )
-
-
-def _quoted(text: str) -> str:
-    text = text.removesuffix("\n")
-    if '"' not in text and "\\" not in text:
-        escaped = text.replace("\n", "\\n").replace("\t", "\\t")
-        if escaped.isprintable():  # START, END and REPORT: a fifth of what json takes
-            return f'"{escaped}"'
-    return json.dumps(text, ensure_ascii=False)

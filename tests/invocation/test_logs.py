@@ -1,0 +1,234 @@
+"""The log of one invocation: START, END and REPORT, budgets, tails and many threads at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from serverfull import Function
+from serverfull.interfaces import LogRecord, LogSink
+from serverfull.invocation.invoker import identify
+from serverfull.invocation.logs import InvocationLog, MemoryFigure, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REQUEST = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
+TRACE = "Root=1-5e34a614-10bdxmplf1fb44f07bc535a1;Parent=07f7e4d1xmpl7fca;Sampled=1"
+
+
+class Sink(LogSink):
+    def __init__(self) -> None:
+        self.records: list[LogRecord] = []
+
+    def write(self, record: LogRecord) -> None:
+        self.records.append(record)
+
+    def text(self, kind: str | None = None) -> str:
+        return "".join(record.text for record in self.records if kind in (None, record.kind))
+
+
+def make(sink: Sink, *, budget: int = 1_000_000, tail: bool = True, **options: Any) -> InvocationLog:
+    identity = identify("hello", Function(print, **options), 3, 128)
+    return InvocationLog(identity, REQUEST, sink, budget, tail=tail)
+
+
+def finish(log: InvocationLog, status: str = "success", trace: str | None = None) -> str:
+    tail = log.finish(0.01234, status, trace, 47)
+    assert tail is not None
+    assert len(tail) <= 4096
+    return tail.decode("utf-8")
+
+
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Let threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_the_lines_of_a_text_log_are_those_of_aws() -> None:
+    sink = Sink()
+    log = make(sink)
+    log.write("one\ntw")
+    log.write("o\n")
+    expected = (
+        f"START RequestId: {REQUEST} Version: $LATEST\n"
+        "one\ntwo\n"
+        f"END RequestId: {REQUEST}\n"
+        f"REPORT RequestId: {REQUEST}\tDuration: 12.34 ms\tBilled Duration: 13 ms\tMemory Size: 128 MB\t"
+        "Max Memory Used: 47 MB\t\n"
+        "XRAY TraceId: 1-5e34a614-10bdxmplf1fb44f07bc535a1\tSampled: true\n"
+    )
+    assert finish(log, trace=TRACE) == expected
+    assert sink.text() == expected
+    assert sink.text("function") == "one\ntwo\n"
+
+
+def test_a_timeout_is_told_in_the_report() -> None:
+    assert "\tStatus: timeout\t\n" in finish(make(Sink()), "timeout")
+
+
+def test_a_silent_invocation_costs_one_record() -> None:
+    sink = Sink()
+    finish(make(sink))
+    assert len(sink.records) == 1
+    assert [line.split()[0] for line in sink.text().splitlines()] == ["START", "END", "REPORT"]
+
+
+def test_the_lines_of_a_json_log_are_those_of_aws() -> None:
+    sink = Sink()
+    log = make(sink, log_format="JSON")
+    log.write('{"message":"hi"}\n')
+    finish(log)
+    start, own, report = [json.loads(line) for line in sink.text().splitlines()]
+    assert start["type"] == "platform.start"
+    assert start["record"] == {"requestId": REQUEST, "version": "$LATEST"}
+    assert own == {"message": "hi"}
+    assert report["type"] == "platform.report"
+    assert report["record"]["status"] == "success"
+    assert report["record"]["metrics"] == {
+        "durationMs": 12.34,
+        "billedDurationMs": 13,
+        "memorySizeMB": 128,
+        "maxMemoryUsedMB": 47,
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", report["time"])
+
+
+def test_a_last_line_without_a_newline_gets_one_before_end() -> None:
+    sink = Sink()
+    log = make(sink)
+    log.write("no newline")
+    assert "no newline\nEND RequestId" in finish(log)
+
+
+def test_what_is_over_the_budget_is_dropped_and_said() -> None:
+    sink = Sink()
+    log = make(sink, budget=100)
+    for _ in range(50):
+        log.write("0123456789")
+    log.write("\nmore\n")
+    tail = finish(log)
+    assert log.dropped == 406
+    assert sink.text("function") == "0123456789" * 10 + "\n"
+    assert "[406 more characters of this invocation's log were dropped]\nEND" in tail
+
+
+def test_a_line_without_an_end_is_passed_on_in_pieces_and_not_held_back() -> None:
+    sink = Sink()
+    log = make(sink, budget=10_000_000)
+    for _ in range(100):
+        log.write("x" * 10_000)
+    assert len(sink.text("function")) > 900_000
+    assert len(finish(log)) == 4096
+    assert sink.text("function").count("x") == 1_000_000
+
+
+@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize("character", ["é", "€", "😀", "\udc80"])
+def test_a_tail_is_whole_characters_and_ends_with_the_report(character: str, shift: int) -> None:
+    sink = Sink()
+    log = make(sink)
+    log.write("-" * shift + character * 5000 + "\n")
+    tail = finish(log)
+    assert tail.splitlines()[-1].startswith(f"REPORT RequestId: {REQUEST}")
+    assert tail.isprintable() or set(tail) <= {"?", "-", character, *map(chr, range(127))}
+
+
+def test_without_the_wish_there_is_no_tail() -> None:
+    log = make(Sink(), tail=False)
+    log.write("x\n")
+    assert log.finish(0, "success", None, 1) is None
+
+
+def test_text_of_a_thread_after_the_end_is_kept_and_starts_nothing_again() -> None:
+    sink = Sink()
+    log = make(sink)
+    log.write("before\n")
+    finish(log)
+    log.write("after\n")
+    assert sink.text().endswith("after\n")
+    assert sink.text().count("START") == 1
+    assert sink.records[-1].request_id == REQUEST
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_the_first_words_of_many_threads_are_all_kept() -> None:
+    for _ in range(150):
+        sink = Sink()
+        log = make(sink)
+        together = threading.Barrier(4)
+
+        def work(number: int, log: InvocationLog = log, together: threading.Barrier = together) -> None:
+            together.wait()
+            log.write(f"{number}\n")
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        finish(log)
+        assert sorted(sink.text("function").split()) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_lines_of_many_threads_are_all_kept_and_whole() -> None:
+    sink = Sink()
+    log = make(sink, budget=10_000_000)
+
+    def work(number: int) -> None:
+        for count in range(300):
+            log.write(f"{number}:{count}\n")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    finish(log)
+    lines = sink.text("function").splitlines()
+    assert sorted(lines) == sorted(f"{number}:{count}" for number in range(6) for count in range(300))
+
+
+def test_the_end_does_not_wait_for_a_thread_that_was_stopped_while_it_passed_text_on() -> None:
+    sink = Sink()
+    log = make(sink)
+    log.write("before\n")
+    log._shared[0][0].acquire()  # what such a thread leaves
+    log.write("stuck\n")
+    tail = finish(log)
+    assert "before\nstuck\nEND" in tail
+
+
+@pytest.mark.parametrize(
+    ("trace", "line"),
+    [
+        ("Root=1-abc-def;Sampled=0", "XRAY TraceId: 1-abc-def\tSampled: false\n"),
+        ("Root=1-abc\nREPORT;Sampled=0", ""),
+        ("nonsense", ""),
+        ("", ""),
+    ],
+)
+def test_a_trace_header_adds_an_xray_line_where_it_is_one(trace: str, line: str) -> None:
+    log = make(Sink())
+    assert finish(log, trace=trace).endswith("\t\n" + line)
+
+
+def test_the_memory_figure_is_looked_up_once_a_second() -> None:
+    figure = MemoryFigure()
+    first = figure.mb(10.0)
+    assert first > 5
+    assert figure.mb(10.5) == first
+
+
+def test_a_timestamp_is_in_utc_with_milliseconds() -> None:
+    assert timestamp(1_700_000_000.987) in ("2023-11-14T22:13:20.986Z", "2023-11-14T22:13:20.987Z")
