@@ -251,7 +251,7 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
         if settings.admin_address:
             await stack.enter_async_context(_admin_listener(host))
         numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
-        signals = Signals(numbers, count=seat is None)
+        signals = Signals(numbers)
         with signals, nullcontext() if seat is None else _attended(seat, signals, host):
             if seat is None:
                 sys.stdout.write(f"serverfull ready {url_of(sock)}\n")
@@ -299,15 +299,10 @@ async def _drain(app: web.Application, runner: HardenedRunner, signals: Signals)
 
 
 class Signals:
-    """Turns operating system signals into two events: the first one, and any further one.
+    """Turns operating system signals into two events: the first one, and any further one."""
 
-    :param numbers: the signals.
-    :param count: False where further ones mean nothing, because a worker's supervisor hears them too and says so.
-    """
-
-    def __init__(self, numbers: tuple[int, ...], *, count: bool = True) -> None:
+    def __init__(self, numbers: tuple[int, ...]) -> None:
         self._numbers = numbers
-        self._count = count
         self.number = 0
         self.first = asyncio.Event()
         self.second = asyncio.Event()
@@ -331,13 +326,16 @@ class Signals:
                 loop.remove_signal_handler(number)
 
     def drain(self, number: int) -> None:
-        """Set the first event, as a signal does; once it is set, nothing."""
+        """Set the first event, as a signal does; where it is set already, nothing.
+
+        A supervisor tells its workers so, who may have had the signal themselves: it must not count twice.
+        """
         if not self.first.is_set():
             self.number = number
             self.first.set()
 
     def _received(self, number: int) -> None:
-        if self.first.is_set() and self._count:
+        if self.first.is_set():
             self.second.set()
         self.drain(number)
 
