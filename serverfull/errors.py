@@ -136,12 +136,15 @@ class SerializationFailed(RequestError):
 class RequestTooLarge(RequestError):
     """The payload is over the limit.
 
-    :param size_bytes: how large it is as far as it was read.
+    :param size_bytes: how large it is, as far as that was seen.
     :param limit_bytes: what the invocation type allows.
     """
 
-    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"{size_bytes} byte payload is too large for the allowed {limit_bytes} bytes")
+    def __init__(self, size_bytes: int, limit_bytes: int, invocation_type: str = "RequestResponse") -> None:
+        super().__init__(
+            f"{size_bytes} byte payload is too large for the {invocation_type} invocation type "
+            f"(limit {limit_bytes} bytes)"
+        )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 
