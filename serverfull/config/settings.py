@@ -59,7 +59,10 @@ class ServerSettings:
     """``host:port`` of a second listener for health, metrics and info, in a thread of its own, so that it answers
     even while a handler blocks the server's loop. Empty: those paths are on the main port alone."""
     workers: Count = 1
-    """Processes that share the port. More than one needs functions known at start."""
+    """Processes that share the port. More than one needs functions known at start, and ``serverfull serve`` imports
+    them in each. Limits of concurrency and of lost threads hold for all processes together. ``max_connections``,
+    ``max_connections_per_client`` and ``event_backlog`` are divided among them, ``admin_address`` is the first one's.
+    One that dies is replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

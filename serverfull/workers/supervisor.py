@@ -31,7 +31,7 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 """Seconds between a worker's death and its replacement."""
 
-GRACE = 5.0
+GRACE = 3.0
 """Seconds over ``shutdown_timeout`` (or after a second signal) after which a worker that still runs is killed."""
 
 

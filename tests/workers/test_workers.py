@@ -290,6 +290,28 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced(workers, pool, tmp_
     assert until(lambda: pids(host) - before)
 
 
+def test_a_worker_whose_loop_is_blocked_is_killed_when_the_time_is_over(workers, pool, tmp_path) -> None:
+    host = workers("--shutdown-timeout", "0s")
+    call = pool.submit(invoke, host, "blocks_the_loop")
+    until(lambda: log(tmp_path))
+    host.send_signal(signal.SIGTERM)
+    assert host.wait(DEADLINE) == 0
+    assert call.result(DEADLINE) == {"status": 0}
+    assert host.wait_for_stderr("workers killed")
+
+
+def test_a_replacement_that_cannot_start_is_tried_again(workers, tmp_path) -> None:
+    host = workers()
+    before = pids(host)
+    (tmp_path / "app.py").write_text("raise RuntimeError('half deployed')\n")
+    os.kill(min(before), signal.SIGKILL)
+    assert "half deployed" in host.wait_for_stderr('"worker failed"')
+    assert {invoke(host, "pid") for _ in range(5)} == {max(before)}
+    (tmp_path / "app.py").write_text(APP)
+    assert until(lambda: pids(host) - before)
+    assert [line for line in host.stderr_lines() if "Traceback" in line] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 @pytest.mark.parametrize("function", ["held", "blocks_the_loop"])
 def test_workers_do_not_outlive_their_parent(workers, pool, tmp_path, number, function) -> None:
