@@ -44,8 +44,8 @@ class RoutedStream:
         activity = CURRENT.get()
         if activity.__class__ is not Activity:
             return int(self._real.write(text))
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if text.__class__ is not str:
+            text = _plain(text)
         activity.log.write(text)
         return len(text)
 
@@ -76,6 +76,13 @@ class RoutedStream:
     def isatty(self) -> bool:
         """Say no inside an invocation: its log is no terminal."""
         return CURRENT.get().__class__ is not Activity and bool(self._real.isatty())
+
+
+def _plain(text: Any) -> str:
+    """Turn an instance of a subclass, which may have a ``__len__`` of its own, into the text that it holds."""
+    if not isinstance(text, str):
+        raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+    return "".join(str.__iter__(text))
 
 
 class RoutedBuffer(io.RawIOBase):
@@ -229,8 +236,10 @@ def _route_threads() -> Callable[[], None]:
 
     def start(self: threading.Thread) -> None:
         if CURRENT.get() is not None:
-            context, run = contextvars.copy_context(), self.run
-            self.run = lambda: context.run(run)  # type: ignore[method-assign]
+            # Not `run`, because what reports an exception of the thread is called after it.
+            thread: Any = self
+            context, bootstrap = contextvars.copy_context(), thread._bootstrap
+            thread._bootstrap = lambda: context.run(bootstrap)
         real_start(self)
 
     def start_new_thread(function: Any, args: Any, kwargs: Any = {}) -> int:  # noqa: B006 - the real signature

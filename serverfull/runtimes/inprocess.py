@@ -226,6 +226,10 @@ class InProcessEnvironment(Environment):
     def _failed(self, exc: BaseException, invocation: Invocation, log: InvocationLog) -> Outcome:
         return failures.describe(exc, invocation.request_id, log, self.identity.log_format)
 
+    def _interrupt(self, thread: threading.Thread, tries: int = 1200) -> None:
+        if thread.is_alive() and not interrupt(thread) and tries:
+            self.runtime.loop.call_later(INTERRUPT_AGAIN, self._interrupt, thread, tries - 1)
+
 
 class ThreadEnvironment(InProcessEnvironment):
     """Runs a ``def`` handler on a thread."""
@@ -274,10 +278,6 @@ class ThreadEnvironment(InProcessEnvironment):
             self._lose(thread)
             self._interrupt(thread)
         job.waiter.set_result(self._timed_out(invocation, log))
-
-    def _interrupt(self, thread: threading.Thread, tries: int = 1200) -> None:
-        if thread.is_alive() and not interrupt(thread) and tries:
-            self.runtime.loop.call_later(INTERRUPT_AGAIN, self._interrupt, thread, tries - 1)
 
 
 class HostLoopEnvironment(InProcessEnvironment):
@@ -412,7 +412,7 @@ class OwnLoopEnvironment(InProcessEnvironment):
             return
         self._retire(own)
         self._lose(own.thread)
-        interrupt(own.thread)
+        self._interrupt(own.thread)
 
 
 async def run_coroutine(

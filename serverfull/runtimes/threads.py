@@ -32,8 +32,8 @@ from typing import Any, Generic, TypeVar
 Result = TypeVar("Result")
 
 
-HANDLER_CALLER = "_execute_handler"
-"""The name of the function of ours that calls handlers; what is called from there on is the user's code."""
+HANDLER_CALLERS = ("_execute_handler", "run_coroutine")
+"""The names of the functions of ours that call handlers; what is called from there on is the user's code."""
 
 
 class Abandoned(BaseException):
@@ -200,7 +200,7 @@ def _is_guarded(frame: FrameType) -> bool:
     """Say whether a thread runs code that must not be stopped, from its innermost call out to the handler's."""
     inner: FrameType | None = frame
     for _ in range(_DEEPEST):
-        if inner is None or inner.f_code.co_name == HANDLER_CALLER:
+        if inner is None or inner.f_code.co_name in HANDLER_CALLERS:
             return False
         file = inner.f_code.co_filename
         if file.startswith(_GUARDED) and file != _CALLS_HANDLERS:
