@@ -122,7 +122,7 @@ def command_of_make(command: str) -> list[str]:
         check=True,
     )
     *_, last = done.stdout.splitlines()
-    return last.removeprefix("exec ").replace(".venv/bin/", "").split()
+    return re.sub(r"\S*/bin/", "", last.removeprefix("exec ")).split()
 
 
 @pytest.mark.parametrize("page", pages_that_do_something(), ids=lambda page: page.name)
