@@ -102,7 +102,6 @@ class Host:
             user_metrics=self.user_metrics,
             max_lost_threads=settings.limits.max_lost_threads,
             loop_stall=settings.limits.loop_stall,
-            region=settings.functions.region,
             lost_elsewhere=sharing.lost_elsewhere if sharing else None,
         )
         self.admission = sharing.admission if sharing else LocalAdmission(settings.limits.max_concurrency)

@@ -166,7 +166,7 @@ async def start_host() -> AsyncIterator[Callable[..., Any]]:
     running: list[Running] = []
 
     async def start(
-        functions: Any, *, extend: Callable[[web.Application], None] | None = None, **groups: Mapping[str, Any]
+        functions: Any, /, *, extend: Callable[[web.Application], None] | None = None, **groups: Mapping[str, Any]
     ) -> Running:
         log, output = HostLog(), FunctionLog()
         settings = settings_with(**groups)

@@ -103,7 +103,7 @@ class InvocationReader:
                 "X-Amz-Durable-Execution-Name names a durable execution, which this host does not run. "
                 "Remove the header."
             )
-        invocation.trace_id = get(self._trace_id)
+        invocation.trace_id = get(self._trace_id) or None
         return invocation
 
 

@@ -28,9 +28,10 @@ class Activity:
         environment. None as a value hides a variable of the host.
     :param trace_id: the tracing header that the caller sent, if any; see `trace`.
     :param metrics: what ``serverfull.metrics()`` gives.
+    :param region: the region that the caller addressed: what ``AWS_REGION`` shows and the context's ARN has.
     """
 
-    __slots__ = ("_logger", "identity", "log", "metrics", "request_id", "tenant_id", "trace_id", "variables")
+    __slots__ = ("_logger", "identity", "log", "metrics", "region", "request_id", "tenant_id", "trace_id", "variables")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Activity:
         trace_id: str | None,
         tenant_id: str | None,
         metrics: Any,
+        region: str,
     ) -> None:
         self.identity = identity
         self.request_id = request_id
@@ -49,6 +51,7 @@ class Activity:
         self.trace_id = trace_id
         self.tenant_id = tenant_id
         self.metrics = metrics
+        self.region = region
         self._logger: Any = None
 
     def trace(self) -> str:

@@ -17,6 +17,7 @@ from serverfull.observability.handles import CURRENT
 from serverfull.runtimes.activity import Activity
 
 TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
+REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ABSENT: Any = object()
 _Plain: Any = type(os.environ)
 
@@ -28,10 +29,10 @@ class FunctionEnviron(_Plain):  # type: ignore[misc]
         activity = CURRENT.get()
         if activity.__class__ is not Activity:
             return str(_Plain.__getitem__(self, key))
-        value = activity.trace() if key == TRACE_VARIABLE else activity.variables.get(key, _ABSENT)
+        value = _of_function(activity, key)
         if value is _ABSENT:
             return str(_Plain.__getitem__(self, key))
-        if value is None or (key == TRACE_VARIABLE and not value):
+        if value is None:
             raise KeyError(key)
         return str(value)
 
@@ -70,12 +71,24 @@ class FunctionEnviron(_Plain):  # type: ignore[misc]
             return int(_Plain.__len__(self))
         return len(self._visible(list(_Plain.__iter__(self)), activity))
 
+    def __repr__(self) -> str:
+        return f"environ({dict(self)!r})"
+
     @staticmethod
     def _visible(hosts: list[str], activity: Activity) -> list[str]:
-        variables = dict(activity.variables)
-        variables[TRACE_VARIABLE] = activity.trace()
+        variables: dict[str, str | None] = dict.fromkeys(REGION_VARIABLES, activity.region)
+        variables.update(activity.variables)
+        variables[TRACE_VARIABLE] = activity.trace() or None
         kept = [key for key in hosts if key not in variables]
         return kept + [key for key, value in variables.items() if value is not None]
+
+
+def _of_function(activity: Activity, key: str) -> Any:
+    """Give the function's own value of a variable, None where it deleted it, `_ABSENT` where the host's counts."""
+    if key == TRACE_VARIABLE:
+        return activity.trace() or None
+    value = activity.variables.get(key, _ABSENT)
+    return activity.region if value is _ABSENT and key in REGION_VARIABLES else value
 
 
 class EnvironPatch:
@@ -103,6 +116,8 @@ def function_variables(
 ) -> dict[str, str | None]:
     """Make the variables of a function: its own, under AWS's reserved ones.
 
+    The region and the trace are each invocation's own and not among them.
+
     AWS: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
     """
-    return {**environment, **reserved}
+    return {name: value for name, value in {**environment, **reserved}.items() if name not in REGION_VARIABLES}

@@ -61,7 +61,6 @@ class InProcessRuntime(Runtime):
     :param user_metrics: what handlers get from ``serverfull.metrics()``.
     :param max_lost_threads: how many threads a function may have stuck before it is Failed.
     :param loop_stall: seconds of silence of a loop that count as a stall.
-    :param region: what ``AWS_REGION`` shows to handlers.
     :param lost_elsewhere: says how many threads of a function are stuck in other processes that share the limit.
     """
 
@@ -73,14 +72,12 @@ class InProcessRuntime(Runtime):
         user_metrics: Any,
         max_lost_threads: int,
         loop_stall: float,
-        region: str,
         lost_elsewhere: Callable[[str], int] | None = None,
     ) -> None:
         self.metrics = metrics
         self.logger = logger
         self.user_metrics = user_metrics
         self.max_lost_threads = max_lost_threads
-        self.region = region
         self.lost_elsewhere = lost_elsewhere
         self.watchdog = Watchdog(loop_stall, self._on_stall, self._on_recovery)
         self.loop: asyncio.AbstractEventLoop
@@ -168,7 +165,7 @@ class InProcessEnvironment(Environment):
         self.metrics = runtime.metrics.function(identity.name)
         self.lost: list[threading.Thread] = []
         self._bound = bind(identity.function)
-        self._variables = function_variables(dict(identity.function.environment), _reserved(identity, runtime.region))
+        self._variables = function_variables(dict(identity.function.environment), _reserved(identity))
 
     @property
     def failure(self) -> str | None:
@@ -213,6 +210,7 @@ class InProcessEnvironment(Environment):
             invocation.trace_id,
             invocation.tenant_id,
             self.runtime.user_metrics,
+            invocation.region,
         )
 
     def _context(self, invocation: Invocation, deadline: float) -> LambdaContext:
@@ -441,7 +439,7 @@ def _nothing() -> Any:
     """Stand where a job has no work for a thread."""
 
 
-def _reserved(identity: FunctionIdentity, region: str) -> dict[str, str]:
+def _reserved(identity: FunctionIdentity) -> dict[str, str]:
     return {
         "AWS_LAMBDA_FUNCTION_NAME": identity.name,
         "AWS_LAMBDA_FUNCTION_VERSION": identity.version,
@@ -449,7 +447,5 @@ def _reserved(identity: FunctionIdentity, region: str) -> dict[str, str]:
         "AWS_LAMBDA_LOG_GROUP_NAME": identity.log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": identity.log_stream,
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_REGION": region,
-        "AWS_DEFAULT_REGION": region,
         "_HANDLER": identity.function.handler_name,
     }
