@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from serverfull.contracts.validation import EventInvalid
 from serverfull.domain.invocations import Outcome
 from serverfull.runtimes.error_reports import (
     ErrorReport,
@@ -14,7 +15,6 @@ from serverfull.runtimes.error_reports import (
     exit_report,
     platform_error_document,
 )
-from serverfull.runtimes.handlers import EventInvalid
 from serverfull.runtimes.marshal import MarshalFault
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _report(error: BaseException, request_id: str) -> ErrorReport:
     if isinstance(error, MarshalFault):
         return error.report(request_id)
     if isinstance(error, EventInvalid):
-        return ErrorReport("ValidationError", str(error), request_id)
+        return ErrorReport(error.error_type, error.message, request_id)
     if isinstance(error, Exception):
         return describe_exception(error, request_id)
     return exit_report(error, request_id)

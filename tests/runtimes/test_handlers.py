@@ -19,8 +19,9 @@ import pydantic
 import pytest
 import typing_extensions
 
+from serverfull.contracts.validation import EventInvalid
 from serverfull.domain.functions import Function
-from serverfull.runtimes.handlers import BoundHandler, EventInvalid, bind
+from serverfull.runtimes.handlers import BoundHandler, bind
 from serverfull.runtimes.marshal import MarshalFault, encode_result
 
 if TYPE_CHECKING:
@@ -320,9 +321,8 @@ def test_an_event_that_does_not_fit_names_the_fields_and_what_is_wrong(
     assert decode is not None
     with pytest.raises(EventInvalid) as caught:
         decode(event)
-    report = caught.value.report("id")
-    assert report.message.startswith(message)
-    assert (report.error_type, report.stack_trace, report.request_id) == ("ValidationError", (), "id")
+    assert caught.value.message.startswith(message)
+    assert caught.value.error_type == "ValidationError"
 
 
 def test_what_was_sent_is_not_shown_in_the_message() -> None:
@@ -471,6 +471,7 @@ def test_pydantic_is_imported_for_typed_handlers_only() -> None:
     code = """
 import sys
 from typing import Any
+from serverfull.contracts.validation import EventInvalid
 from serverfull.domain.functions import Function
 from serverfull.runtimes.handlers import bind
 def handler(event: dict[str, Any], context: "Context") -> dict[str, Any]: ...

@@ -1,4 +1,4 @@
-"""What an annotation of a handler asks for. `handlers` uses it while it binds; pydantic is not imported here."""
+"""What an annotation of a handler asks for. Runtimes and contracts use it at start; pydantic is not imported here."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What a function takes, gives back and raises, read from its annotations and its declared errors."""
