@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from itertools import accumulate
 
 import pytest
 
@@ -83,26 +85,28 @@ def test_a_replacement_starts_without_permits(memory) -> None:
     assert refused(second, "a", 1) is None
 
 
-HAMMER = """
-import sys
+RACER = """
+import os, sys
 from serverfull.errors import TooManyRequests
 from serverfull.workers.shared import SharedMemory
 from serverfull.workers.shared_admission import SharedAdmission
-row, *descriptors = map(int, sys.argv[1:])
+row, limit, log, *descriptors = map(int, sys.argv[1:])
 memory = SharedMemory(*descriptors)
-admission = SharedAdmission(2, memory.permit_cells(row), memory.lock)
-most = taken = 0
+admission = SharedAdmission(1000, memory.permit_cells(row), memory.lock)
 print("ready", flush=True)
 sys.stdin.readline()
-for _ in range(20_000):
+for _ in range(8_000):
+    held = 0
     try:
-        admission.take("a", None)
+        for held in range(3):
+            admission.take("a", limit)
+            os.write(log, b"+")
+        held = 3
     except TooManyRequests:
-        continue
-    taken += 1
-    most = max(most, admission.running)
-    admission.release("a", None)
-print(most, taken)
+        pass
+    for _ in range(held):
+        os.write(log, b"-")
+        admission.release("a", limit)
 """
 
 DIE_WITH_THE_LOCK = """
@@ -114,31 +118,37 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def python(source: str, memory: SharedMemory, *arguments: int) -> subprocess.Popen[str]:
+def python(source: str, *arguments: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", source, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        pass_fds=(memory.figures, memory.permits, memory.lock),
+        pass_fds=arguments[-4:],
     )
 
 
-def test_processes_that_race_never_hold_more_permits_than_the_limit(memory) -> None:
-    racers = [python(HAMMER, memory, row, memory.figures, memory.permits, memory.lock) for row in range(3)]
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 7])
+def test_processes_that_race_never_hold_more_permits_than_the_limit(memory, tmp_path, limit) -> None:
+    log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    shared = (log, memory.figures, memory.permits, memory.lock)
+    racers = [python(RACER, row, limit, *shared) for row in range(3)]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"
     for racer in racers:  # all at once
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    results = [tuple(map(int, racer.communicate(timeout=30)[0].split())) for racer in racers]
-    assert max(most for most, _ in results) <= 2
-    assert all(taken for _, taken in results)
+    for racer in racers:
+        racer.communicate(timeout=40)
+    os.close(log)
+    held = list(accumulate(1 if sign == "+" else -1 for sign in (tmp_path / "log").read_text()))
+    assert held[-1] == 0
+    assert max(held) <= limit
 
 
 def test_a_lock_ends_with_the_process_that_holds_it(memory) -> None:
     admission = admissions(memory)[0]
-    with python(DIE_WITH_THE_LOCK, memory, memory.lock) as holder:
+    with python(DIE_WITH_THE_LOCK, memory.lock) as holder:
         assert holder.stdout.readline() == "locked\n"
         holder.stdin.write("die\n")
         holder.stdin.flush()
