@@ -185,16 +185,22 @@ async def fire_and_forget(event):
     await asyncio.sleep(0.01)
     return "still here"
 
-functions = {"f": handler, "later": fire_and_forget}
+async def stop_the_loop(event):
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.01)
+    return "still here"
+
+functions = {"f": handler, "later": fire_and_forget, "stop": stop_the_loop}
 """
 
 
-def test_a_task_of_a_handler_that_exits_does_not_end_the_host(serve: Serve) -> None:
+def test_a_handler_that_exits_in_a_task_or_stops_the_loop_does_not_end_the_host(serve: Serve) -> None:
     host = serve(EXITS)
     for _ in range(2):
         assert "exit status 3" in host.invoke("f", b'"exit"').json()["errorMessage"]
         assert "signal: interrupt" in host.invoke("f", b'"interrupt"').json()["errorMessage"]
         assert host.invoke("later").json() == "still here"
+        assert host.invoke("stop").json() == "still here"
         assert host.invoke("f", b'"fine"').json() == "fine"
     assert host.stop() == 0
 

@@ -113,8 +113,8 @@ class OwnLoop:
 class LoopRunner:
     """Runs coroutines on one loop as `asyncio.Runner` does, in spite of what handlers leave on it.
 
-    A task that ends with ``SystemExit`` does not end the loop, and the end waits neither for tasks that refuse to be
-    cancelled nor for threads of ``asyncio.to_thread``.
+    Neither a task that ends with ``SystemExit`` nor one that calls the loop's ``stop()`` ends the loop, and the end waits
+    neither for tasks that refuse to be cancelled nor for threads of ``asyncio.to_thread``.
 
     :param factory: makes the loop; None: asyncio does.
     """
@@ -133,6 +133,9 @@ class LoopRunner:
                 return self._runner.run(_result_of(task))
             except (SystemExit, KeyboardInterrupt):
                 if task.done() or task.cancelling():  # else it was another task's
+                    raise
+            except RuntimeError:  # what asyncio says when somebody called the loop's stop()
+                if task.done() or self._runner.get_loop().is_closed():
                     raise
 
     def __enter__(self) -> Self:
