@@ -113,7 +113,7 @@ class OwnLoop:
 class LoopRunner:
     """Runs coroutines on one loop as `asyncio.Runner` does, in spite of what handlers leave on it.
 
-    Neither a task that ends with ``SystemExit`` nor one that calls the loop's ``stop()`` ends the loop, and the end waits
+    Neither a task that ends with ``SystemExit`` nor one that calls the loop's ``stop()`` ends the loop. The end waits
     neither for tasks that refuse to be cancelled nor for threads of ``asyncio.to_thread``.
 
     :param factory: makes the loop; None: asyncio does.
