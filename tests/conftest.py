@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,8 @@ class Running:
         from yarl import URL
 
         url = URL(self.url + path, encoded=True)
+        if isinstance(body, bytes) and len(body) > 100_000:
+            body = io.BytesIO(body)
         async with (
             asyncio.timeout(DEADLINE),
             self.session.request(method, url, data=body, headers=dict(headers or {})) as answer,

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from serverfull.api.connection import REQUEST_ID, absolute_host, error_response
 from serverfull.api.gates import Gates
-from serverfull.api.invocations import InvokeFront, InvokeRoute, read_body
+from serverfull.api.invocations import InvokeFront, InvokeRoute, qualifier_of, read_body
 from serverfull.domain.names import RequestScope
 from serverfull.errors import RequestError, ShuttingDown
 from serverfull.invocation.request_ids import RequestIds
@@ -120,7 +120,7 @@ class Front:
 
     async def _answer_route(self, request: web.Request) -> web.StreamResponse:
         is_async = "/2014-11-13/" in request.path
-        qualifier = None if is_async else request.query.get("Qualifier")
+        qualifier = None if is_async else qualifier_of(request.rel_url.raw_query_string)
         route = InvokeRoute(request.match_info["FunctionName"], qualifier, is_async)
         return await self.invoke.answer(request, route, self.admit(request), direct=False)
 

@@ -19,7 +19,7 @@ from aiohttp.hdrs import CONTENT_LENGTH
 from serverfull.api.answers import answer_outcome, direct_answer, empty_answer
 from serverfull.domain import limits
 from serverfull.domain.names import LATEST, FunctionReference
-from serverfull.errors import RequestTooLarge, ValidationFailed
+from serverfull.errors import InvalidParameterValue, RequestTooLarge, ValidationFailed
 from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.requests import InvocationReader, reference
 
@@ -78,13 +78,21 @@ def _parse(raw_path: str) -> InvokeRoute | None:
         return None
     if not label or "/" in label:
         return None
-    return InvokeRoute(unquote(label), None if is_async else _qualifier(query), is_async)
+    return InvokeRoute(unquote(label), None if is_async else qualifier_of(query), is_async)
 
 
-def _qualifier(query: str) -> str | None:
+def qualifier_of(query: str) -> str | None:
+    """Find the Qualifier in a query string.
+
+    :raises ValidationFailed: it is there, and empty.
+    :raises InvalidParameterValue: the query has more parameters than anybody needs.
+    """
     if not query:
         return None
-    values = parse_qs(query, keep_blank_values=True, max_num_fields=100).get("Qualifier")
+    try:
+        values = parse_qs(query, keep_blank_values=True, max_num_fields=100).get("Qualifier")
+    except ValueError:
+        raise InvalidParameterValue("The query has more than 100 parameters.") from None
     if values is None:
         return None
     if not values[0]:

@@ -143,15 +143,18 @@ class Invoker:
         try:
             await self.invoke(invocation)
         except TooManyRequests:
-            raise
+            if self._units[invocation.name].limit != 0:
+                raise
+            self._drop(invocation, "the function's max_concurrency is 0, so it can never run")
         except RequestError as refusal:
-            self._metrics.function(invocation.name).async_dropped()
-            self._logger.error(
-                "event dropped", function=invocation.name, request_id=invocation.request_id, reason=refusal.message
-            )
+            self._drop(invocation, refusal.message)
         except Exception:  # a queue task's boundary: the event cannot be answered any more
             self._metrics.function(invocation.name).async_dropped()
             self._logger.exception("event failed", function=invocation.name, request_id=invocation.request_id)
+
+    def _drop(self, invocation: Invocation, reason: str) -> None:
+        self._metrics.function(invocation.name).async_dropped()
+        self._logger.error("event dropped", function=invocation.name, request_id=invocation.request_id, reason=reason)
 
     def failure_of(self, name: str) -> str | None:
         """Say why a function is Failed; None where it is not, or has not been invoked."""

@@ -7,6 +7,7 @@ function does not delay another's events. All on the loop's thread; each running
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -29,7 +30,8 @@ class MemoryQueue(EventQueue):
         self._backlog = backlog
         self._retry = retry
         self._lines: dict[str, deque[Invocation]] = {}
-        self._turns: deque[str] = deque()
+        self._turns: dict[str, int] = {}  # of each function with waiting events; the lowest is served first
+        self._turn_numbers = itertools.count()
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._blocked: set[str] = set()
@@ -55,12 +57,12 @@ class MemoryQueue(EventQueue):
         self._append(invocation)
         self._start_next()
 
-    def _append(self, invocation: Invocation, *, first: bool = False) -> None:
+    def _append(self, invocation: Invocation) -> None:
         line = self._lines.get(invocation.name)
         if line is None:
             line = self._lines[invocation.name] = deque()
-            self._turns.append(invocation.name)
-        (line.appendleft if first else line.append)(invocation)
+            self._turns[invocation.name] = next(self._turn_numbers)
+        line.append(invocation)
         self._waiting += 1
         self._empty.clear()
 
@@ -71,28 +73,28 @@ class MemoryQueue(EventQueue):
             self._start_next()
 
     def _start_next(self) -> None:
-        for _ in range(len(self._turns)):
-            name = self._turns.popleft()
-            line = self._lines[name]
+        for name in sorted(self._turns, key=self._turns.__getitem__):
             if name in self._blocked:
-                self._turns.append(name)
                 continue
+            line, turn = self._lines[name], self._turns.pop(name)
             invocation = line.popleft()
             self._waiting -= 1
             if line:
-                self._turns.append(name)
+                self._turns[name] = next(self._turn_numbers)
             else:
                 del self._lines[name]
-            task = asyncio.get_running_loop().create_task(self._attempt(invocation))
+            task = asyncio.get_running_loop().create_task(self._attempt(invocation, turn))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    async def _attempt(self, invocation: Invocation) -> None:
+    async def _attempt(self, invocation: Invocation, turn: int) -> None:
         try:
             await self._run(invocation)
         except TooManyRequests:
             self._blocked.add(invocation.name)
-            self._append(invocation, first=True)
+            self._lines.setdefault(invocation.name, deque()).appendleft(invocation)
+            self._turns[invocation.name] = turn  # its turn has not been used
+            self._waiting += 1
             if self._retry is not None:
                 asyncio.get_running_loop().call_later(self._retry, self.capacity_freed)
 
@@ -109,7 +111,12 @@ class MemoryQueue(EventQueue):
         try:
             async with asyncio.timeout(timeout):
                 await self._empty.wait()
+            return 0
         except TimeoutError:
+            lost = self._waiting + len(self._tasks)
+            self._lines.clear()  # or the ends of those that run would start them
+            self._turns.clear()
+            self._waiting = 0
             for task in list(self._tasks):
                 task.cancel()
-        return self._waiting + len(self._tasks)
+            return lost
