@@ -125,6 +125,7 @@ class Host:
         self.invoker.use_queue(self._queue, self._queue.capacity_freed)
         await self._check_functions()
         if isinstance(self.sink, StreamSink):
+            self.sink.start()
             self._stack.callback(self.sink.close)
         if self.settings.stats.output == "DATADOG":
             from serverfull.observability.statsd import StatsdOutput

@@ -77,6 +77,7 @@ class Front:
         self._request_ids = request_ids
         self._gates = gates
         self._draining = draining
+        self._answering: set[asyncio.Future[web.StreamResponse]] = set()  # the loop itself holds tasks weakly
         self._logger = logger
 
     def admit(self, request: web.BaseRequest) -> str:
@@ -122,7 +123,12 @@ class Front:
         is_async = "/2014-11-13/" in request.path
         qualifier = None if is_async else qualifier_of(request.rel_url.raw_query_string)
         route = InvokeRoute(request.match_info["FunctionName"], qualifier, is_async)
-        return await self.invoke.answer(request, route, self.admit(request), direct=False)
+        # In a task of its own: as on AWS an invocation outlives its caller, also where a middleware or another runner
+        # cancels the request. On the host's own server nobody does, and the direct way in needs no task.
+        answering = asyncio.ensure_future(self.invoke.answer(request, route, self.admit(request), direct=False))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+        return await asyncio.shield(answering)
 
     async def _answer_management(self, request: web.Request) -> web.StreamResponse:
         request_id = self.admit(request)

@@ -59,6 +59,9 @@ class StreamSink(LogSink):
         self._closed = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._write_all, name="serverfull-log", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread that writes."""
         contextvars.Context().run(self._thread.start)
 
     def write(self, record: LogRecord) -> None:
@@ -77,7 +80,8 @@ class StreamSink(LogSink):
         """Write what is there and end the thread. Closing twice is fine."""
         self._closed = True
         self._wake.put(None)
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     def _write_all(self) -> None:
         while not self._closed:

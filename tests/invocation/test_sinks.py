@@ -35,6 +35,7 @@ def test_everything_written_before_close_comes_out_in_order() -> None:
     for _ in range(30):
         reader, writer = os.pipe()
         sink = StreamSink(writer, lambda record: record.text)
+        sink.start()
         for number in range(50):
             sink.write(record(f"{number}\n"))
         sink.close()
@@ -46,6 +47,7 @@ def test_everything_written_before_close_comes_out_in_order() -> None:
 def test_a_reader_that_does_not_read_makes_nobody_wait_and_memory_is_bounded() -> None:
     reader, writer = os.pipe()
     sink = StreamSink(writer, lambda record: record.text, backlog=100)
+    sink.start()
     for _ in range(2000):  # far more than a pipe and the backlog hold
         sink.write(record("x" * 10_000 + "\n"))
     assert sink.dropped > 1000
@@ -62,6 +64,7 @@ def test_a_reader_that_does_not_read_makes_nobody_wait_and_memory_is_bounded() -
 def test_large_records_are_bounded_by_their_size_too() -> None:
     reader, writer = os.pipe()
     sink = StreamSink(writer, lambda record: record.text)
+    sink.start()
     for _ in range(200):
         sink.write(record("x" * 1_000_000 + "\n"))
     held = sum(len(one.text) for one in list(sink._records))
@@ -75,6 +78,7 @@ def test_large_records_are_bounded_by_their_size_too() -> None:
 def test_a_closed_pipe_ends_nothing() -> None:
     reader, writer = os.pipe()
     sink = StreamSink(writer, lambda record: record.text)
+    sink.start()
     os.close(reader)
     sink.write(record("x\n"))
     sink.close()
