@@ -153,7 +153,7 @@ async def test_the_host_ends_with_its_application_and_leaves_no_threads() -> Non
         assert app[HOST].state == "serving"
     assert app[HOST].state == "stopped"
     async with asyncio.timeout(10):
-        while {t for t in threading.enumerate() if t.name.startswith("serverfull")} - before:
+        while {t for t in threading.enumerate() if t.name.startswith("serverfull")} - before:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
 
 

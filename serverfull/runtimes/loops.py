@@ -130,7 +130,8 @@ class LoopRunner:
         task = self._runner.get_loop().create_task(coroutine)
         while True:
             try:
-                return self._runner.run(_result_of(task))
+                self._runner.run(_wait_for(task))
+                return task.result()
             except (SystemExit, KeyboardInterrupt):
                 if task.done() or task.cancelling():  # else it was another task's
                     raise
@@ -151,8 +152,13 @@ class LoopRunner:
             loop.close()
 
 
-async def _result_of(task: asyncio.Task[Result]) -> Result:
-    return await task
+async def _wait_for(task: asyncio.Task[Any]) -> None:
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:  # Ctrl-C: asyncio.Runner cancels what it runs
+        task.cancel()
+        await asyncio.wait({task})
+        raise
 
 
 async def _end_tasks() -> None:

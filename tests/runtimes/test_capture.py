@@ -163,7 +163,7 @@ PLACES: dict[str, Callable[[Callable[[], None]], Any]] = {
 
 
 async def test_threads_pools_and_tasks_belong_to_the_invocation_that_used_them(start_host: Any) -> None:
-    """Many invocations at once, each through every place, several times: every line is in its own log and in no other."""
+    """Many invocations at once, each through every place: every line is in its own log and in no other."""
 
     def handler(event: int) -> None:
         for place, run in PLACES.items():
