@@ -142,7 +142,7 @@ async def test_a_heart_beats_and_is_silent_when_its_loop_is() -> None:
     heart = Heart(asyncio.get_running_loop(), beats.append)
     heart.start()
     async with asyncio.timeout(10):
-        while len(beats) < 3:
+        while len(beats) < 3:  # noqa: ASYNC110 - it is the beats that are waited for
             await asyncio.sleep(0.01)
     assert heart.thread_id == threading.get_ident()
     time.sleep(0.2)  # noqa: ASYNC251 - blocks the loop on purpose
