@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from serverfull.domain.functions import LogFormat
 
-OUR_FRAMES: tuple[str, ...] = (str(Path(__file__).parent) + "/",)
+OUR_FRAMES: tuple[str, ...] = tuple(f"{Path(__file__).parent.parent / room}/" for room in ("runtimes", "contracts"))
 """Traceback frames of files below these paths are the host's, not the user's."""
 
 _MAX_FRAMES = 4_096

@@ -1,0 +1,111 @@
+"""JSON Schema of annotations: the one that is shown, and the one that answers are made from.
+
+Called at start and when contracts are asked for. pydantic is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+HINTS = "x-core"
+"""What JSON Schema has no keyword for, in the schema that answers are made from: bounds of dates, versions of UUIDs."""
+
+_BOUNDS = ("gt", "ge", "lt", "le", "now_op", "tz_constraint")
+_DECIMAL = ("gt", "ge", "lt", "le", "multiple_of", "max_digits", "decimal_places")
+
+
+def shown_schema(adapter: Any, mode: str) -> dict[str, Any]:
+    """Give the JSON Schema of an annotation; ``{}``, which takes anything, where there is none.
+
+    :param adapter: a ``TypeAdapter``, None for what pydantic cannot use.
+    :param mode: ``validation`` for events, ``serialization`` for results.
+    """
+    if adapter is None:
+        return {}
+    try:
+        found: dict[str, Any] = adapter.json_schema(mode=mode, schema_generator=_shown_generator())
+    except importlib.import_module("pydantic").errors.PydanticInvalidForJsonSchema:
+        return {}
+    return found
+
+
+def answer_schema(adapter: Any) -> dict[str, Any]:
+    """Give the JSON Schema of what the annotation takes, with `HINTS`; it is for `serverfull.contracts.shapes` only."""
+    try:
+        found: dict[str, Any] = adapter.json_schema(mode="validation", schema_generator=_answer_generator())
+    except importlib.import_module("pydantic").errors.PydanticInvalidForJsonSchema:
+        return {}
+    return found
+
+
+@functools.cache
+def _shown_generator() -> Any:
+    json_schema = importlib.import_module("pydantic.json_schema")
+
+    class Shown(json_schema.GenerateJsonSchema):  # type: ignore[misc, name-defined]
+        """Says of results what is written, not what is declared: names of fields, and fields that have a default.
+
+        A default that JSON cannot say is left out without a warning.
+        """
+
+        ignored_warning_kinds = frozenset({"skipped-choice", "non-serializable-default", "skipped-discriminator"})
+
+        def field_is_required(self, field: Any, total: bool) -> bool:
+            if self.mode == "serialization" and field["type"] != "typed-dict-field":
+                return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
+            return bool(super().field_is_required(field, total))
+
+        def _get_alias_name(self, field: Any, name: str) -> str:
+            # Results are written by the names of fields unless their model says otherwise.
+            if self.mode == "serialization" and not getattr(self._config, "serialize_by_alias", False):
+                return name
+            return str(super()._get_alias_name(field, name))
+
+    return Shown
+
+
+@functools.cache
+def _answer_generator() -> Any:
+    class Answers(_shown_generator()):  # type: ignore[misc]
+        """Keeps what the checks know and JSON Schema does not say."""
+
+        date_schema = _with_hints("date_schema", _BOUNDS)
+        datetime_schema = _with_hints("datetime_schema", _BOUNDS)
+        time_schema = _with_hints("time_schema", _BOUNDS)
+        timedelta_schema = _with_hints("timedelta_schema", _BOUNDS)
+        uuid_schema = _with_hints("uuid_schema", ("version",))
+        url_schema = _with_hints("url_schema", ("allowed_schemes",))
+        multi_host_url_schema = _with_hints("multi_host_url_schema", ("allowed_schemes",))
+        dataclass_field_schema = _with_hints("dataclass_field_schema", ("init",))
+        default_schema = _with_hints("default_schema", ("default_factory",))
+
+        def decimal_schema(self, schema: Any) -> dict[str, Any]:
+            return {"type": "number", HINTS: {"decimal": True, **{k: schema[k] for k in _DECIMAL if k in schema}}}
+
+        def complex_schema(self, schema: Any) -> dict[str, Any]:
+            return {"type": "string", "format": "complex"}
+
+        def dict_schema(self, schema: Any) -> dict[str, Any]:
+            found: dict[str, Any] = super().dict_schema(schema)
+            keys = self.generate_inner(schema["keys_schema"]) if "keys_schema" in schema else {}
+            return {**found, HINTS: {"keys": keys}}
+
+    return Answers
+
+
+def _with_hints(method: str, names: tuple[str, ...]) -> Callable[[Any, Any], dict[str, Any]]:
+    def make(self: Any, schema: Any) -> dict[str, Any]:
+        found: dict[str, Any] = getattr(super(type(self), self), method)(schema)
+        hints = {name: _plain(schema[name]) for name in names if schema.get(name) is not None}
+        return {**found, HINTS: {**found.get(HINTS, {}), **hints}} if hints else found
+
+    return make
+
+
+def _plain(value: Any) -> Any:
+    return True if callable(value) else value
