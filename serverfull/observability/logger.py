@@ -16,6 +16,8 @@ import functools
 import io
 import json
 import os
+import select
+import stat
 import sys
 import threading
 import time
@@ -108,22 +110,35 @@ def _stream(output: Literal["STDOUT", "STDERR", "NULL"]) -> IO[str] | None:
     return {"STDOUT": sys.stdout, "STDERR": sys.stderr, "NULL": None}[output]
 
 
+_READER_PATIENCE = 50
+"""Milliseconds that a line waits for the reader of a full pipe, before it and those after it are dropped."""
+
+
 class _Output:
     """A stream that takes whole lines in one write, and drops what it cannot take.
 
     Where the stream has a file descriptor the lines go straight to it: nothing is left in a buffer when the process is
-    killed, and lines of several worker processes do not mix.
+    killed, and lines of several worker processes do not mix. Nobody waits long for whoever reads: a pipe that is never
+    emptied would hold up the host's loop, and with it every call.
     """
 
     def __init__(self, stream: IO[str] | None) -> None:
         self.stream = stream
         self.dropped = 0
         self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._patience = _READER_PATIENCE
+        self._torn = b""
+        self._at_once = sys.maxsize
         self._descriptor: int | None = None
         self.is_terminal = False
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream is not None:
                 self._descriptor = stream.fileno()
+                self._poll.register(self._descriptor, select.POLLOUT)
+                mode = os.fstat(self._descriptor).st_mode
+                if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                    self._at_once = select.PIPE_BUF  # more could block although poll says that there is room
                 self.is_terminal = stream.isatty()
 
     def write(self, line: str) -> None:
@@ -138,10 +153,15 @@ class _Output:
         except (OSError, ValueError, io.UnsupportedOperation):  # closed pipe, full disk, closed file
             self.dropped += 1
 
-    @staticmethod
-    def _write_all(descriptor: int, data: bytes) -> None:
-        while data:
-            data = data[os.write(descriptor, data) :]
+    def _write_all(self, descriptor: int, data: bytes) -> None:
+        rest = data = self._torn + data
+        while rest:
+            if not self._poll.poll(self._patience):
+                self._patience = 0  # the next line does not wait again
+                self._torn = self._torn if rest is data else b"\n"
+                raise BlockingIOError
+            rest = rest[os.write(descriptor, rest[: self._at_once]) :]
+        self._patience, self._torn = _READER_PATIENCE, b""
 
 
 class _LazyRecords:

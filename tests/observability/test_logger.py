@@ -108,6 +108,19 @@ class TestHostLogger:
                 log.error("lost")
                 assert log.dropped == 2
 
+    def test_a_reader_that_does_not_read_holds_nobody_up(self) -> None:
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as stream:
+            log = HostLogger(LoggingSettings(format="json"), stream=stream)
+            for _ in range(20):
+                log.info("long", text="x" * 10_000)  # a blocking write would hang here
+            assert log.dropped > 0
+            seen = os.read(reading, 1 << 20)
+            log.info("read again")
+            seen += os.read(reading, 1 << 20)
+        os.close(reading)
+        assert json.loads(seen.splitlines()[-1])["event"] == "read again"
+
     def test_a_broken_repr_costs_its_own_record_only(self) -> None:
         log, stream = host_lines()
         log.info("bad", field=BadRepr())
