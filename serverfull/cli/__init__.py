@@ -6,6 +6,8 @@ function failed, 130 Ctrl-C. Results go to standard output, everything else to s
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: without the program's name; None takes those of the process.
     """
+    _open_closed_streams()
     import click
 
     from serverfull.cli.application import application
@@ -32,6 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ServerfullError as error:
         return _report(error)
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where the caller closed a standard stream: the next socket would get its number."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(descriptor)
+                continue  # somebody has it already
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def _report(error: Exception) -> int:

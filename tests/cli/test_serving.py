@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,3 +176,33 @@ def test_a_target_that_fails_at_import_shows_the_users_traceback_and_exits_with_
         f'File "{tmp_path}/broken.py", line 2, in load',
     ]
     assert lines[-1] == "Error: file broken.py failed to import: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_host_serves_without_standard_streams(app: Path, environ: dict[str, str], closed: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f"exec {sys.executable} -m serverfull serve {app.name} --port {port} {closed}"
+    with subprocess.Popen(["bash", "-c", command], cwd=app.parent, env=environ) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not (answer := _invoke_hello(port)):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+            assert json.loads(answer) == {"hello": 1}
+            process.terminate()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def _invoke_hello(port: int) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("POST", "/2015-03-31/functions/hello/invocations", b"1")
+        return connection.getresponse().read()
+    except ConnectionRefusedError:
+        time.sleep(0.05)
+        return b""
+    finally:
+        connection.close()
