@@ -11,7 +11,10 @@
     │   └── TargetInvalid             the attribute is nothing that can be served
     ├── StartupError                  the host cannot start (port taken, unsafe bind)
     │   ├── AddressInUse
-    │   └── UnsafeBind
+    │   ├── UnsafeBind
+    │   ├── ExtraMissing              an optional part is asked for and not installed
+    │   └── RuntimeApiMissing         lambda mode is started where no Lambda is
+    ├── BuildFailed                   `serverfull build` cannot make the artifact
     └── RequestError                  a caller's request is answered with an AWS error
         ├── NotFoundError             no such function
         ├── InvalidParameterValue     a parameter has a value that is not allowed
@@ -27,6 +30,7 @@
         ├── MethodNotAllowed          the path exists, with another method
         ├── UnsupportedMediaType      a management call with a content type that is not JSON
         ├── RequestRefused            a gate refused the request (Host, Origin)
+        ├── UnknownRequestMockError   a call in mock mode asks for an error that the function does not declare
         ├── MalformedRequest          the bytes are not an HTTP request that can be read
         ├── ShuttingDown              the host drains and takes no new call
         └── InternalFailure           a bug or a broken part of the host
@@ -87,6 +91,27 @@ class UnsafeBind(StartupError):
     """The address is reachable from other machines and nothing authenticates the callers."""
 
     exit_code = 2
+
+
+class ExtraMissing(StartupError):
+    """An optional part is asked for and not installed.
+
+    :param what: what needs it.
+    :param package: the package that is missing.
+    :param extra: the extra of serverfull that brings it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed: pip install 'serverfull[{extra}]'")
+        self.extra = extra
+
+
+class RuntimeApiMissing(StartupError):
+    """Lambda mode is started where no Lambda is: ``AWS_LAMBDA_RUNTIME_API`` says where invocations come from."""
+
+
+class BuildFailed(ServerfullError):
+    """An artifact cannot be made; the message says which step failed and why."""
 
 
 class RequestError(ServerfullError):
@@ -213,6 +238,19 @@ class UnsupportedMediaType(RequestError):
 
 class RequestRefused(RequestError):
     """A gate refused the request before anything happened (Host, Origin)."""
+
+
+class UnknownRequestMockError(RequestError):
+    """A call in mock mode asks for an error that the function does not declare. The name is that of serverfull (Go).
+
+    :param error_type: what the call asked for.
+    :param choices: the types of the errors that the function declares.
+    """
+
+    def __init__(self, error_type: str, choices: tuple[str, ...]) -> None:
+        super().__init__(f"ErrorType {error_type} not found in the documented list. Choices are [{', '.join(choices)}]")
+        self.error_type = error_type
+        self.choices = choices
 
 
 class MalformedRequest(RequestError):

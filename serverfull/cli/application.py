@@ -11,7 +11,10 @@ import click
 _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "serve": ("serving:serve", "Serve functions behind the Lambda API."),
+        "lambda": ("native:run_lambda", "Run one function as a native AWS Lambda."),
+        "build": ("native:build", "Build what runs one function on AWS Lambda."),
         "invoke": ("calling:invoke", "Invoke a function."),
+        "contracts": ("contracts:contracts", "Show what functions take, give back and raise."),
         "list": ("calling:list_functions", "List the functions of a host."),
         "status": ("calling:status", "Say whether a host is up, and what it is."),
         "wait": ("calling:wait", "Wait until a host is ready."),

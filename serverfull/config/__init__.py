@@ -5,13 +5,16 @@
 """
 
 from serverfull.config.loading import LoadedSettings, load
+from serverfull.config.native import LambdaEnvironment, lambda_environment
 from serverfull.config.settings import (
     ClientSettings,
     ConnstateSettings,
     ExpvarSettings,
     FunctionSettings,
+    LambdaModeSettings,
     LimitSettings,
     LoggingSettings,
+    MockSettings,
     ServerSettings,
     Settings,
     SignalSettings,
@@ -23,12 +26,16 @@ __all__ = [
     "ConnstateSettings",
     "ExpvarSettings",
     "FunctionSettings",
+    "LambdaEnvironment",
+    "LambdaModeSettings",
     "LimitSettings",
     "LoadedSettings",
     "LoggingSettings",
+    "MockSettings",
     "ServerSettings",
     "Settings",
     "SignalSettings",
     "StatsSettings",
+    "lambda_environment",
     "load",
 ]

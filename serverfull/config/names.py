@@ -29,6 +29,10 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "server.shutdown_timeout": "--shutdown-timeout",
         "functions.region": "--region",
         "limits.max_concurrency": "--max-concurrency",
+        "mock.enabled": "--mock",
+        "mock.answers": "--mock-answers",
+        "mock.seed": "--mock-seed",
+        "lambda_mode.function": "--function",
         "logging.level": "--log-level",
         "logging.format": "--log-format",
         "client.endpoint": "--endpoint",
@@ -46,6 +50,8 @@ COMMON: Mapping[str, str] = MappingProxyType(
         "AWS_ENDPOINT_URL": "client.endpoint",
         "AWS_ENDPOINT_URL_LAMBDA": "client.endpoint",
         f"{PREFIX}ENDPOINT": "client.endpoint",
+        f"{PREFIX}LAMBDA_TARGET": "lambda_mode.target",
+        f"{PREFIX}LAMBDA_FUNCTION": "lambda_mode.function",
     }
 )
 """Variables that other programs read too, or that are shorter than the full name; of two, the later one wins."""

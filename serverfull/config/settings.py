@@ -22,6 +22,9 @@ Address: TypeAlias = Annotated[str, Pattern(r"\S*:\d{1,5}", "an address written 
 NoAddress: TypeAlias = Annotated[str, Pattern(r"(\S*:\d{1,5})?", "an address written host:port, or nothing")]
 Region: TypeAlias = Annotated[str, Pattern(r"[a-z]+(-[a-z0-9]+)+", "an AWS region such as eu-central-1")]
 Account: TypeAlias = Annotated[str, Pattern(r"\d{12}", "an account number of twelve digits, as text")]
+Namespace: TypeAlias = Annotated[
+    str, Pattern(r"(?!AWS/)[\w.\-/#:]{1,255}", "a CloudWatch namespace: letters, digits and ._-/#:, not AWS/")
+]
 Url: TypeAlias = Annotated[str, Pattern(r"https?://\S+", "a URL that starts with http:// or https://")]
 
 
@@ -93,6 +96,20 @@ class LimitSettings:
     """Seconds without a heartbeat of the server's loop after which the watchdog reports a stall."""
     log_bytes: Annotated[int, Range(least=0)] = 1_048_576
     """Bytes of log that one invocation may write; what is over is counted and dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MockSettings:
+    """Mock mode: typed answers without running any handler, for the tests of those who call the functions."""
+
+    enabled: bool = False
+    """Answer without running handlers."""
+    answers: str = "zero"
+    """``zero``: the zero value of each result's type; ``random``: random values that are valid; anything else is the
+    path of a JSON file with an answer under each function's name, or of a folder with a file ``NAME.json`` for each."""
+    seed: int = 0
+    """Makes random answers repeatable: with the same seed, each function gives the same sequence of answers. With
+    several workers each of them gives that sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,15 +231,30 @@ class ClientSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LambdaModeSettings:
+    """What runs as a native Lambda. There only the environment counts, and no file."""
+
+    target: str = ""
+    """TARGET, as ``serverfull serve`` takes it, where a Lambda-managed runtime names
+    ``serverfull.lambda_mode.handler.handler`` as its handler. Empty: what ``serverfull build`` put into the artifact."""
+    function: str = ""
+    """The function of TARGET that is run. Empty: the only one."""
+    metrics_namespace: Namespace = "serverfull"
+    """CloudWatch namespace of the figures that handlers make with ``serverfull.metrics()``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be configured."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
     functions: FunctionSettings = field(default_factory=FunctionSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    mock: MockSettings = field(default_factory=MockSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     stats: StatsSettings = field(default_factory=StatsSettings)
     signals: SignalSettings = field(default_factory=SignalSettings)
     connstate: ConnstateSettings = field(default_factory=ConnstateSettings)
     expvar: ExpvarSettings = field(default_factory=ExpvarSettings)
     client: ClientSettings = field(default_factory=ClientSettings)
+    lambda_mode: LambdaModeSettings = field(default_factory=LambdaModeSettings)

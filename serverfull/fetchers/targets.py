@@ -46,20 +46,48 @@ class _Target:
         return f"file {self.place}" if self.is_file else f"module {self.place!r}"
 
 
-def load_target(text: str) -> Fetcher:
+def load_target(text: str, *, in_folder: bool = True) -> Fetcher:
     """Import what TARGET names and give its functions as a Fetcher.
 
     :param text: ``module:attribute`` or ``path/file.py:attribute``; without ``:attribute`` it is ``functions``. The
         attribute is a mapping of name → handler or Function, a list of those (served under their ``__name__``), a
         Fetcher, one handler or Function, or a module that has ``functions``.
+    :param in_folder: modules of the current folder can be imported, before all others. No for artifacts, which have
+        everything inside.
     :raises TargetNotFound: there is no such module or file.
     :raises TargetImportFailed: the user's code failed while it was imported.
     :raises TargetAttributeMissing: the module has no such attribute.
     :raises TargetInvalid: the attribute is nothing that can be served.
     """
     target = _parse(text)
-    module = _import(target)
+    module = _import(target, str(Path.cwd()) if in_folder else None)
     return _fetcher(target, _attribute(target, module))
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPlace:
+    """Where the module of a TARGET is.
+
+    :param target: the TARGET by which it is imported when ``folder`` is on ``sys.path``.
+    :param folder: the folder that holds the module, or its outermost package.
+    :param first: the module's file, or the folder of its outermost package.
+    """
+
+    target: str
+    folder: Path
+    first: Path
+
+
+def place_of(text: str) -> TargetPlace:
+    """Say where the module of a TARGET is that `load_target` has loaded."""
+    target = _parse(text)
+    if target.is_file:
+        path = Path(target.place).absolute()
+        return TargetPlace(f"{path.stem}:{target.attribute}", path.parent, path)
+    outermost = sys.modules[target.place.partition(".")[0]]
+    file = outermost.__file__
+    first = Path(next(iter(outermost.__path__))) if hasattr(outermost, "__path__") else Path(str(file))
+    return TargetPlace(f"{target.place}:{target.attribute}", first.parent.absolute(), first.absolute())
 
 
 def _parse(text: str) -> _Target:
@@ -71,7 +99,7 @@ def _parse(text: str) -> _Target:
     return _Target(text, place, attribute, bool(colon))
 
 
-def _import(target: _Target) -> ModuleType:
+def _import(target: _Target, folder: str | None) -> ModuleType:
     if target.is_file:
         path = Path(target.place).absolute()
         if not path.is_file():
@@ -80,7 +108,7 @@ def _import(target: _Target) -> ModuleType:
             return _import_file(target, path)
     if not all(target.place.split(".")):
         raise TargetNotFound(f"{target.place!r} is no module name: write module:attribute or path/file.py:attribute")
-    with _on_path(str(Path.cwd())):
+    with _on_path(folder):
         importlib.invalidate_caches()
         return _users_code(target, lambda: importlib.import_module(target.place))
 
@@ -94,8 +122,8 @@ def _file_hint(path: Path) -> str:
 
 
 @contextmanager
-def _on_path(folder: str) -> Iterator[None]:
-    if folder in sys.path:
+def _on_path(folder: str | None) -> Iterator[None]:
+    if folder is None or folder in sys.path:
         yield
         return
     sys.path.insert(0, folder)
@@ -135,7 +163,8 @@ def _users_code(target: _Target, run: Callable[[], _Result]) -> _Result:
     except BaseException as failure:
         if isinstance(failure, ModuleNotFoundError) and _is_the_target_itself(target, failure):
             raise TargetNotFound(f"there is no {target.what}: {failure.msg}{_module_hint(target)}") from None
-        raise TargetImportFailed(f"{target.what} failed to import: {_one_line(failure)}", _traceback(failure)) from None
+        message = f"{target.what} failed to import: {_one_line(failure)}"
+        raise TargetImportFailed(message, _traceback(failure)) from failure
 
 
 def _is_the_target_itself(target: _Target, failure: ModuleNotFoundError) -> bool:

@@ -230,6 +230,20 @@ def _route_logging() -> Callable[[], None]:
     return lambda: logging.getLogger().removeHandler(handler)
 
 
+def threads_inherit() -> Callable[[], None]:
+    """Let threads, and work handed to pools, belong to the invocation that started them; gives what takes that back.
+
+    For a process that runs one function under AWS's own client, which sees to the streams and to logging.
+    """
+    threads, pools = _route_threads(), _route_pools()
+
+    def undo() -> None:
+        pools()
+        threads()
+
+    return undo
+
+
 def _route_threads() -> Callable[[], None]:
     real_start = threading.Thread.start
     real_new_thread = _thread.start_new_thread

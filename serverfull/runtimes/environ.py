@@ -10,7 +10,7 @@ Not covered: what reads the C environment directly, such as child processes star
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 from serverfull.observability.handles import CURRENT
@@ -18,6 +18,7 @@ from serverfull.runtimes.activity import Activity
 
 TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_RESERVED_PREFIXES = ("AWS_LAMBDA_", "_HANDLER", "_X_AMZN_")
 _ABSENT: Any = object()
 _Plain: Any = type(os.environ)
 
@@ -121,3 +122,13 @@ def function_variables(
     AWS: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
     """
     return {name: value for name, value in {**environment, **reserved}.items() if name not in REGION_VARIABLES}
+
+
+def add_to_process(environment: Mapping[str, str]) -> None:
+    """Set a function's own variables for the whole process, where it runs nothing else: a native Lambda.
+
+    AWS's reserved variables stay as they are.
+    """
+    for name, value in environment.items():
+        if not name.startswith(_RESERVED_PREFIXES) and name not in REGION_VARIABLES:
+            os.environ[name] = value

@@ -1,0 +1,30 @@
+"""Writes zip archives of which the same files always make the same bytes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+_EARLIEST = (1980, 1, 1, 0, 0, 0)
+_FILE = 0o100644
+_PROGRAM = 0o100755
+
+
+def write_zip(folder: Path, archive: Path, *, prefix: bytes = b"", programs: Iterable[str] = ()) -> None:
+    """Pack the files of a folder, sorted, all with the same time.
+
+    :param prefix: bytes before the archive, such as ``#!/usr/bin/env python3``.
+    :param programs: names of files that can be executed once they are unpacked.
+    """
+    executable = frozenset(programs)
+    with archive.open("wb") as stream:
+        stream.write(prefix)
+        with zipfile.ZipFile(stream, "w") as packed:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = path.relative_to(folder).as_posix()
+                entry = zipfile.ZipInfo(name, _EARLIEST)
+                entry.create_system = 3  # Unix, so that the mode counts
+                entry.external_attr = (_PROGRAM if name in executable else _FILE) << 16
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                packed.writestr(entry, path.read_bytes(), compresslevel=9)

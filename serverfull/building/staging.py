@@ -1,0 +1,140 @@
+"""Puts everything that a function needs into one folder: serverfull's own part, its files, and what pip installs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import MappingProxyType
+
+import serverfull
+from serverfull.building.inspection import Inspection
+from serverfull.building.plan import Plan, this_python
+from serverfull.errors import BuildFailed
+from serverfull.lambda_mode.names import ARTIFACT_MODULE
+
+PACKAGE = Path(serverfull.__file__).parent
+
+ROOMS = frozenset({"config", "contracts", "domain", "fetchers", "lambda_mode", "observability", "runtimes"})
+"""The rooms of serverfull that lambda mode is made of; further ones go in where the function's module imports them."""
+
+OWN_REQUIREMENTS = MappingProxyType(
+    {
+        "aiohttp": "aiohttp>=3.14.3",
+        "awslambdaric": "awslambdaric>=3.0",
+        "botocore": "botocore>=1.43.11",
+        "click": "click>=8.1",
+        "prometheus_client": "prometheus-client>=0.20",
+        "pydantic": "pydantic>=2.7",
+        "pydantic_settings": "pydantic-settings>=2.4",
+        "simplejson": "simplejson>=3.19",
+        "structlog": "structlog>=24.1",
+    }
+)
+"""What serverfull may need at run time, by the name that it is imported under. Of these only what is loaded goes in."""
+
+_NEVER = ("botocore",)  # no part of lambda mode reads it; a handler that needs it has it among its requirements
+_LITTER = ("__pycache__", "*.pyc", ".*", "*.egg-info")
+_INSTALLERS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+
+
+def stage(plan: Plan, found: Inspection, folder: Path, platforms: Iterable[str], *, client: bool) -> None:
+    """Fill a folder.
+
+    :param folder: empty; becomes what is at the root of ``sys.path`` on Lambda.
+    :param platforms: of the wheels; none means those of this interpreter, or built here.
+    :param client: AWS's runtime client goes in: only Lambda's own runtimes have it.
+    :raises BuildFailed: pip failed, or two things have the same name.
+    """
+    requirements = _own_requirements(found.modules, client=client)
+    _install(requirements, plan, folder, tuple(platforms))
+    _clean(folder)
+    _copy_serverfull(found.modules, folder)
+    base = Path(found.folder)
+    for source in [*map(Path, found.files), *plan.include]:
+        _copy(source, folder / _inside(source, base), folder)
+    text = f"TARGET = {found.target!r}\nFUNCTION = {found.function!r}\nMOCK = {plan.mock!r}\n"
+    (folder / f"{ARTIFACT_MODULE}.py").write_text(text, encoding="utf-8")
+
+
+def packages_left_out(modules: Iterable[str], *, client: bool) -> list[str]:
+    """Give the packages of serverfull's own that a function does without."""
+    needed = _own_packages(modules, client=client)
+    return [name for name in (*OWN_REQUIREMENTS, "boto3", "uvloop", "orjson") if name not in needed]
+
+
+def _own_packages(modules: Iterable[str], *, client: bool) -> set[str]:
+    loaded = {name.partition(".")[0] for name in modules}
+    needed = {name for name in OWN_REQUIREMENTS if name in loaded and name not in _NEVER}
+    return needed | ({"awslambdaric"} if client else set()) | {"simplejson"}
+
+
+def _own_requirements(modules: Iterable[str], *, client: bool) -> list[str]:
+    needed = _own_packages(modules, client=client)
+    return sorted(OWN_REQUIREMENTS[name] for name in needed if client or name != "awslambdaric")
+
+
+def _install(requirements: list[str], plan: Plan, folder: Path, platforms: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    command += ["--no-input", "--target", str(folder)]
+    if platforms or plan.python_version:
+        command += [
+            "--only-binary=:all:",
+            "--implementation=cp",
+            f"--python-version={plan.python_version or this_python()}",
+        ]
+        command += [f"--platform={platform}" for platform in platforms]
+    for file in plan.requirements:
+        command += ["--requirement", str(file)]
+    done = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode == 0:
+        return
+    said = done.stderr.strip() or done.stdout.strip()
+    if "No module named pip" in said:
+        said = f"this interpreter ({sys.executable}) has no pip: python -m ensurepip brings it"
+    raise BuildFailed(f"pip cannot install what the function needs: {said}")
+
+
+def _clean(folder: Path) -> None:
+    """Take away what says only how and where it was installed, so that the same input gives the same artifact."""
+    shutil.rmtree(folder / "bin", ignore_errors=True)
+    for cache in list(folder.rglob("__pycache__")):
+        shutil.rmtree(cache)
+    for information in folder.glob("*.dist-info"):
+        for name in _INSTALLERS:
+            (information / name).unlink(missing_ok=True)
+
+
+def _copy_serverfull(modules: Iterable[str], folder: Path) -> None:
+    loaded = {name.split(".")[1] for name in modules if name.startswith("serverfull.")} - {"building", "cli"}
+    target = folder / PACKAGE.name
+    target.mkdir()
+    for part in sorted(PACKAGE.iterdir()):
+        if part.suffix == ".py" and (part.stem in {"__init__", "errors", "interfaces"} or part.stem in loaded):
+            shutil.copyfile(part, target / part.name)
+        elif part.is_dir() and part.name in ROOMS | loaded:
+            shutil.copytree(part, target / part.name, ignore=shutil.ignore_patterns(*_LITTER))
+
+
+def _inside(source: Path, base: Path) -> Path:
+    """Say where a file goes: where it is below the folder of the function's module, else to the root."""
+    absolute = source.absolute()
+    return absolute.relative_to(base) if absolute.is_relative_to(base) and absolute != base else Path(absolute.name)
+
+
+def _copy(source: Path, target: Path, folder: Path) -> None:
+    if target.is_file() or (target.exists() and target.parent == folder and not _same_kind(source, target)):
+        if target.is_file() and target.read_bytes() == source.read_bytes():
+            return
+        raise BuildFailed(f"{source} cannot go in as {target.relative_to(folder)}: a package has that name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LITTER), dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _same_kind(source: Path, target: Path) -> bool:
+    return source.is_dir() and not (target / "__init__.py").exists()
