@@ -19,29 +19,40 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.domain.functions import Function
     from serverfull.errors import NotFoundError, ServerfullError
+    from serverfull.fetchers.answers import MockAnswers, RandomAnswers, StaticAnswers, ZeroAnswers
     from serverfull.fetchers.chain import ChainFetcher
+    from serverfull.fetchers.mocking import MockingFetcher
     from serverfull.fetchers.observing import ObservingFetcher
     from serverfull.fetchers.static import StaticFetcher
     from serverfull.host import create_app
     from serverfull.interfaces import Fetcher
+    from serverfull.lambda_mode.starting import start_lambda, start_lambda_mock
     from serverfull.observability.handles import logger, metrics
     from serverfull.runtimes.context import LambdaContext
-    from serverfull.serving import serve
+    from serverfull.serving import serve, serve_mock
 
 __all__ = [
     "ChainFetcher",
     "Fetcher",
     "Function",
     "LambdaContext",
+    "MockAnswers",
+    "MockingFetcher",
     "NotFoundError",
     "ObservingFetcher",
+    "RandomAnswers",
     "ServerfullError",
     "Settings",
+    "StaticAnswers",
     "StaticFetcher",
+    "ZeroAnswers",
     "create_app",
     "logger",
     "metrics",
     "serve",
+    "serve_mock",
+    "start_lambda",
+    "start_lambda_mock",
 ]
 
 __version__ = "0.1.0"
@@ -51,15 +62,23 @@ _HOMES = {
     "Fetcher": "serverfull.interfaces",
     "Function": "serverfull.domain.functions",
     "LambdaContext": "serverfull.runtimes.context",
+    "MockAnswers": "serverfull.fetchers.answers",
+    "MockingFetcher": "serverfull.fetchers.mocking",
     "NotFoundError": "serverfull.errors",
     "ObservingFetcher": "serverfull.fetchers.observing",
+    "RandomAnswers": "serverfull.fetchers.answers",
     "ServerfullError": "serverfull.errors",
     "Settings": "serverfull.config",
+    "StaticAnswers": "serverfull.fetchers.answers",
     "StaticFetcher": "serverfull.fetchers.static",
+    "ZeroAnswers": "serverfull.fetchers.answers",
     "create_app": "serverfull.host",
     "logger": "serverfull.observability.handles",
     "metrics": "serverfull.observability.handles",
     "serve": "serverfull.serving",
+    "serve_mock": "serverfull.serving",
+    "start_lambda": "serverfull.lambda_mode.starting",
+    "start_lambda_mock": "serverfull.lambda_mode.starting",
 }
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -22,14 +22,15 @@ from multidict import istr
 
 from serverfull import __version__
 from serverfull.api.app import Front, LazyProtocol, make_application
+from serverfull.api.contracts import ContractDocuments
 from serverfull.api.gates import Gates
-from serverfull.api.invocations import InvokeFront
+from serverfull.api.invocations import Invocations, InvokeFront
 from serverfull.api.probes import add_probes
 from serverfull.config import LoggingSettings, Settings
 from serverfull.errors import TargetInvalid
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.interfaces import Admission, Fetcher, LogSink
+from serverfull.interfaces import Admission, Fetcher, LogSink, Runtime
 from serverfull.invocation.admission import LocalAdmission
 from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.queue import MemoryQueue
@@ -45,6 +46,7 @@ from serverfull.runtimes.inprocess import InProcessRuntime
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.functions import Function, Handler
+    from serverfull.fetchers.answers import MockAnswers
     from serverfull.runtimes.watchdog import Stall
 
 
@@ -69,6 +71,24 @@ class Sharing:
     event_retry: float = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """What differs between the modes of a host: which decorators stand around what serves.
+
+    :param fetcher: gives the functions that are invoked.
+    :param runtime: runs them.
+    :param reader: reads the invocations.
+    :param front: gives what callers' invocations go to, for what runs them.
+    :param answers: where the answers come from in mock mode; None: the handlers run.
+    """
+
+    fetcher: Fetcher
+    runtime: Runtime
+    reader: InvocationReader
+    front: Callable[[Invoker], Invocations]
+    answers: MockAnswers | None = None
+
+
 class Host:
     """Everything that runs functions, wired together. Use it as an async context manager on the loop that serves.
 
@@ -76,6 +96,8 @@ class Host:
     :param settings: None means all defaults.
     :param logger: the host's own log; None makes one from the settings.
     :param sharing: what it shares with other processes; None: it is alone.
+    :param mock: where the answers of mock mode come from, which it switches on. None: the settings say both.
+    :raises ConfigurationError: the answers that the settings name cannot be used.
     """
 
     def __init__(
@@ -84,18 +106,21 @@ class Host:
         settings: Settings | None = None,
         logger: Any = None,
         sharing: Sharing | None = None,
+        mock: MockAnswers | None = None,
     ) -> None:
-        self.settings = settings = settings or Settings()
+        settings = settings or Settings()
+        if mock is not None:
+            settings = replace(settings, mock=replace(settings.mock, enabled=True))
+        self.settings = settings
         self.logger = logger or HostLogger(settings.logging, color=settings.logging.color)
         self.state = "starting"
         self.started_at = time.time()
         self.sharing = sharing
         self.metrics = sharing.metrics if sharing else Metrics()
         self.user_metrics = UserMetrics(self.metrics.cells, self.logger.warning)
-        self.fetcher = ObservingFetcher(fetcher, self.logger, self.metrics)
-        self.metrics.before_sample.append(self.fetcher.report)
+        self.registered = ObservingFetcher(fetcher, self.logger, self.metrics)
+        self.metrics.before_sample.append(self.registered.report)
         self.request_ids = RequestIds()
-        self.reader = InvocationReader(settings.functions.account, settings.functions.region, istr)
         self.runtime = InProcessRuntime(
             metrics=self.metrics,
             logger=self.logger,
@@ -106,16 +131,19 @@ class Host:
         )
         self.admission = sharing.admission if sharing else LocalAdmission(settings.limits.max_concurrency)
         self.sink = _sink(settings.logging)
+        self.mode = mode = _mock_mode(self, mock) if settings.mock.enabled else _serve_mode(self)
+        self.reader = mode.reader
         self.invoker = Invoker(
-            fetcher=self.fetcher,
-            runtime=self.runtime,
+            fetcher=mode.fetcher,
+            runtime=mode.runtime,
             admission=self.admission,
             sink=self.sink,
             metrics=self.metrics,
             settings=settings,
             logger=self.logger,
         )
-        self.functions = Functions(self.fetcher, settings.functions, self.invoker.failure_of)
+        self.front = mode.front(self.invoker)
+        self.functions = Functions(self.registered, settings.functions, self.invoker.failure_of)
         self._stack = AsyncExitStack()
         self._queue: MemoryQueue
 
@@ -135,7 +163,7 @@ class Host:
             )
         await self._stack.enter_async_context(self.runtime)
         if self.sharing:
-            self.invoker.prepare(await self.fetcher.list())
+            self.invoker.prepare(await self.mode.fetcher.list())
         self.metrics.process.loop = self.runtime.loop
         self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"
@@ -149,7 +177,7 @@ class Host:
 
     async def _check_functions(self) -> None:
         try:
-            functions = await self.fetcher.list()
+            functions = await self.registered.list()
         except Exception:  # said in the log by the observing fetcher; functions may still be fetched one by one
             return
         for name, function in functions.items():
@@ -157,6 +185,10 @@ class Host:
                 self.runtime.check(function)
             except TypeError as unfit:
                 raise TargetInvalid(f"function {name!r} cannot be served: {unfit}") from None
+        if self.mode.answers is not None:
+            await self.mode.fetcher.list()  # makes every answer, and tells here which one cannot be used
+            for remark in self.mode.answers.remarks(functions.keys()):
+                self.logger.warning("mock answers are not complete", reason=remark)
 
     async def __aexit__(self, *exc: object) -> None:
         self.state = "stopped"
@@ -197,6 +229,7 @@ class Host:
             "pid": os.getpid(),
             "uptime_seconds": round(time.time() - self.started_at, 3),
             "state": self.state,
+            "mode": "serve" if self.mode.answers is None else "mock",
             "workers": self.settings.server.workers,
             "region": self.settings.functions.region,
             "account": self.settings.functions.account,
@@ -240,6 +273,7 @@ def create_app(
     *,
     logger: Any = None,
     sharing: Sharing | None = None,
+    mock: MockAnswers | None = None,
 ) -> web.Application:
     """Build an aiohttp application that serves functions behind the Lambda API.
 
@@ -250,12 +284,14 @@ def create_app(
     :param settings: None means all defaults.
     :param logger: takes the host's own log instead of what the settings say; structlog's loggers fit.
     :param sharing: what the host shares with other processes; made by `serve` where there are several workers.
+    :param mock: answers without running handlers, from there. None: the handlers run, or the settings say otherwise.
     """
-    host = Host(as_fetcher(fetcher), settings, logger, sharing)
+    host = Host(as_fetcher(fetcher), settings, logger, sharing, mock)
     gates = Gates(host.settings.server, host.settings.server.host)
     front = Front(
-        invoke=InvokeFront(host.invoker, host.reader),
+        invoke=InvokeFront(host.front, host.reader),
         management=LazyProtocol(host.functions.operations()),
+        contracts=ContractDocuments(host.registered),
         reader=host.reader,
         request_ids=host.request_ids,
         gates=gates,
@@ -284,6 +320,31 @@ def create_app(
 def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher:
     """Give a fetcher for what users hand in."""
     return functions if isinstance(functions, Fetcher) else StaticFetcher(functions)
+
+
+def _serve_mode(host: Host) -> _Mode:
+    return _Mode(host.registered, host.runtime, InvocationReader(*_defaults(host), istr), lambda invoker: invoker)
+
+
+def _mock_mode(host: Host, answers: MockAnswers | None) -> _Mode:
+    from serverfull.fetchers.answers import answers_of
+    from serverfull.fetchers.mocking import MockingFetcher
+    from serverfull.invocation.simulation import MockInvocationReader, SimulatingInvoker, SimulatingRuntime
+
+    answers = answers or answers_of(host.settings.mock)
+    fetcher = MockingFetcher(host.registered, answers)
+    return _Mode(
+        fetcher=fetcher,
+        runtime=SimulatingRuntime(host.runtime, host.metrics),
+        reader=MockInvocationReader(*_defaults(host), istr),
+        front=lambda invoker: SimulatingInvoker(invoker, fetcher),
+        answers=answers,
+    )
+
+
+def _defaults(host: Host) -> tuple[str, str]:
+    """Give account and region of requests that name none."""
+    return host.settings.functions.account, host.settings.functions.region
 
 
 def _sink(settings: LoggingSettings) -> LogSink:

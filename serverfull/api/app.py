@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from serverfull.api.connection import REQUEST_ID, absolute_host, error_response
+from serverfull.api.contracts import ContractDocuments
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront, InvokeRoute, qualifier_of, read_body
 from serverfull.domain.names import RequestScope
@@ -56,6 +57,7 @@ class LazyProtocol:
 class Front:
     """Everything that requests of the Lambda API go through, whichever way they came in.
 
+    :param contracts: what ``/_serverfull/contracts`` shows.
     :param draining: says whether new requests are refused because the host goes down.
     :param logger: the host's own log.
     """
@@ -65,6 +67,7 @@ class Front:
         *,
         invoke: InvokeFront,
         management: LazyProtocol,
+        contracts: ContractDocuments,
         reader: InvocationReader,
         request_ids: RequestIds,
         gates: Gates,
@@ -73,6 +76,7 @@ class Front:
     ) -> None:
         self.invoke = invoke
         self._management = management
+        self._contracts = contracts
         self._reader = reader
         self._request_ids = request_ids
         self._gates = gates
@@ -103,6 +107,10 @@ class Front:
     async def answer_management(self, request: web.Request) -> web.StreamResponse:
         """Answer any other operation of the API."""
         return await self._or_error(request, self._answer_management)
+
+    async def answer_contracts(self, request: web.Request) -> web.StreamResponse:
+        """Show the contracts of the functions to those who may invoke them."""
+        return await self._or_error(request, self._answer_contracts)
 
     async def _or_error(
         self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -142,6 +150,16 @@ class Front:
         answer = await protocol.handle(request.method, path, query, headers, body, scope)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
+    async def _answer_contracts(self, request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Type": "application/json", "x-amzn-RequestId": self.admit(request)}
+        name = request.match_info.get("FunctionName")
+        if name is None:
+            body = await self._contracts.every()
+        else:
+            account, region = self._reader.scope(request.headers)
+            body = await self._contracts.one(name, account or self._reader.account, region)
+        return web.Response(body=body, headers=headers)
+
 
 def make_application(front: Front) -> web.Application:
     """Build the application: the Lambda API's routes, Invoke first because aiohttp looks through routes in order."""
@@ -150,6 +168,8 @@ def make_application(front: Front) -> web.Application:
     router.add_post("/2015-03-31/functions/{FunctionName}/invocations", front.answer_route)
     router.add_post("/2014-11-13/functions/{FunctionName}/invoke-async", front.answer_route)
     router.add_post("/2014-11-13/functions/{FunctionName}/invoke-async/", front.answer_route)
+    router.add_get("/_serverfull/contracts", front.answer_contracts)
+    router.add_get("/_serverfull/contracts/{FunctionName}", front.answer_contracts)
     router.add_route("*", r"/{date:\d\d\d\d-\d\d-\d\d}/{operation:.*}", front.answer_management)
     return app
 

@@ -63,6 +63,7 @@ ROWS: dict[type[errors.RequestError], ErrorRow] = {
     errors.MethodNotAllowed: ErrorRow("MethodNotAllowedException", 405, "User", "message"),
     errors.UnsupportedMediaType: ErrorRow("UnsupportedMediaTypeException", 415, "User", "message"),
     errors.RequestRefused: ErrorRow("AccessDeniedException", 403, "User", "Message"),
+    errors.UnknownRequestMockError: ErrorRow("UnknownRequestMockError", 404, "User", "message"),
     # The status is the instance's own, and MALFORMED_NAMES has the name that goes with it.
     errors.MalformedRequest: ErrorRow("BadRequestException", 400, "User", "message"),
     errors.ShuttingDown: ErrorRow("ServiceException", 503, "Service", "Message"),

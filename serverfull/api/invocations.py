@@ -11,6 +11,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html and API_Invok
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
@@ -20,8 +21,10 @@ from serverfull.api.answers import answer_outcome, direct_answer, empty_answer
 from serverfull.domain import limits
 from serverfull.domain.names import LATEST, FunctionReference
 from serverfull.errors import InvalidParameterValue, RequestTooLarge, ValidationFailed
-from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.requests import InvocationReader, reference
+
+if TYPE_CHECKING:
+    from serverfull.domain.invocations import Invocation, Outcome
 
 INVOKE_PREFIX, INVOKE_SUFFIX = "/2015-03-31/functions/", "/invocations"
 ASYNC_PREFIX, ASYNC_SUFFIX = "/2014-11-13/functions/", "/invoke-async"
@@ -102,10 +105,23 @@ def qualifier_of(query: str) -> str | None:
     return values[0]
 
 
+class Invocations(Protocol):
+    """What invocations are handed to; an `~serverfull.invocation.invoker.Invoker` fits."""
+
+    async def invoke(self, invocation: Invocation, /) -> Outcome:
+        """Run a function and wait for how it ends."""
+
+    async def accept_event(self, invocation: Invocation, /) -> None:
+        """Take an event that is run later."""
+
+    async def check(self, invocation: Invocation, /) -> None:
+        """Do everything up to running the function."""
+
+
 class InvokeFront:
     """Answers invocations."""
 
-    def __init__(self, invoker: Invoker, reader: InvocationReader) -> None:
+    def __init__(self, invoker: Invocations, reader: InvocationReader) -> None:
         self._invoker = invoker
         self._reader = reader
         self.routes = InvokeRoutes()

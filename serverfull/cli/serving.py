@@ -27,8 +27,11 @@ from serverfull.cli.options import config_option, loaded, seconds, setting_optio
     "logging.level", click.Choice(["DEBUG", "INFO", "WARN", "ERROR"], case_sensitive=False), text="Least level logged."
 )
 @setting_option("logging.format", click.Choice(["auto", "console", "json"]), text="Shape of the host's log.")
+@setting_option("mock.enabled", is_flag=True, text="Answer without running handlers.")
+@setting_option("mock.answers", text="What mock mode answers: zero, random, or a JSON file or folder.")
+@setting_option("mock.seed", int, text="Makes random answers repeatable.")
 @config_option
-def serve(target: str, server__insecure_no_auth: bool, **flags: Any) -> int:
+def serve(target: str, server__insecure_no_auth: bool, mock__enabled: bool, **flags: Any) -> int:
     """Serve functions behind the Lambda API.
 
     TARGET is module:attribute or path/file.py:attribute. The attribute is a dict of name → handler, a list of handlers,
@@ -39,7 +42,8 @@ def serve(target: str, server__insecure_no_auth: bool, **flags: Any) -> int:
     serverfull serve app.py
     serverfull serve shop.handlers:functions --port 9000
     """
-    settings = loaded({**flags, "server__insecure_no_auth": server__insecure_no_auth or None})
+    switches = {"server__insecure_no_auth": server__insecure_no_auth, "mock__enabled": mock__enabled}
+    settings = loaded({**flags, **{name: given or None for name, given in switches.items()}})
     from serverfull.serving import run_serve
 
     return run_serve(target, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,15 @@ Handler: TypeAlias = Callable[..., Any]
 DeclaredError: TypeAlias = "type[BaseException] | BaseException"
 LogFormat: TypeAlias = Literal["Text", "JSON"]
 HandlerLoop: TypeAlias = Literal["host", "own"]
+
+
+class NotGiven(enum.Enum):
+    """The type of `NOT_GIVEN`, which stands for an option that was not given where None is a value."""
+
+    NOT_GIVEN = "not given"
+
+
+NOT_GIVEN = NotGiven.NOT_GIVEN
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +53,8 @@ class Function:
     :param max_concurrency: how many calls may run at once; more are answered 429. None: only the host's limit.
     :param log_format: ``Text`` or ``JSON``: the shape of the function's log, as AWS's LoggingConfig.LogFormat.
     :param tags: what GetFunction shows as Tags.
+    :param mock: what mock mode answers for this function, over every other source of answers: a value of the result's
+        type, or a callable (``def`` or ``async def``) that gets the event as the handler would and gives such a value.
     :raises ValueError: an option is out of its range; the message names it.
     :raises TypeError: the handler is not callable, or an error is no exception.
 
@@ -59,6 +71,7 @@ class Function:
     max_concurrency: int | None = field(default=None, kw_only=True)
     log_format: LogFormat = field(default="Text", kw_only=True)
     tags: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    mock: Any = field(default=NOT_GIVEN, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_handler(self.handler)

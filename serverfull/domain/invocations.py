@@ -8,6 +8,22 @@ from typing import Any, Literal, TypeAlias
 InvocationType: TypeAlias = Literal["RequestResponse", "Event", "DryRun"]
 
 
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a call in mock mode asks to happen instead of, or before, its answer.
+
+    :param error_type: the type of the declared error that it is to end with.
+    :param error_message: the message of that error, once it is known.
+    :param latency: seconds before the answer.
+    :param throttle: the reason of the 429 that it is to be refused with.
+    """
+
+    error_type: str | None = None
+    error_message: str = ""
+    latency: float = 0.0
+    throttle: str | None = None
+
+
 @dataclass(slots=True)
 class Invocation:
     """One call, as the front door hands it to the invoker. Not frozen, because a frozen one costs 1.5 µs more to make.
@@ -24,6 +40,7 @@ class Invocation:
     :param cognito_identity: the decoded JSON of the Cognito identity header.
     :param tenant_id: ``X-Amz-Tenant-Id``.
     :param trace_id: the tracing header that ``_X_AMZN_TRACE_ID`` shows.
+    :param simulation: what the call asks for beside an answer; in mock mode only.
     """
 
     request_id: str
@@ -38,6 +55,7 @@ class Invocation:
     cognito_identity: dict[str, Any] | None = None
     tenant_id: str | None = None
     trace_id: str | None = None
+    simulation: Simulation | None = None
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ class InvocationReader:
         get = headers.get
         kind = get(self._invocation_type)
         if kind is not None and kind != "RequestResponse":
-            invocation.invocation_type = _invocation_type(kind)
+            invocation.invocation_type = self.invocation_type(kind)
         log_type = get(self._log_type)
         if log_type is not None:
             invocation.tail = _is_tail(log_type)
@@ -106,11 +106,14 @@ class InvocationReader:
         invocation.trace_id = get(self._trace_id) or None
         return invocation
 
+    def invocation_type(self, kind: str) -> Any:
+        """Check an invocation type that is not the usual one.
 
-def _invocation_type(kind: str) -> Any:
-    if kind not in _INVOCATION_TYPES:
-        raise _broken("invocationType", kind, f"satisfy enum value set: [{', '.join(_INVOCATION_TYPES)}]")
-    return kind
+        :raises ValidationFailed: there is no such type.
+        """
+        if kind not in _INVOCATION_TYPES:
+            raise _broken("invocationType", kind, f"satisfy enum value set: [{', '.join(_INVOCATION_TYPES)}]")
+        return kind
 
 
 def _is_tail(log_type: str) -> bool:

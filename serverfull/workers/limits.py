@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from serverfull.errors import ConfigurationError
 from serverfull.fetchers.chain import ChainFetcher
+from serverfull.fetchers.mocking import MockingFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
 
@@ -71,6 +72,6 @@ def check_functions(fetcher: Fetcher) -> None:
 def _is_static(fetcher: Fetcher) -> bool:
     if isinstance(fetcher, ChainFetcher):
         return all(map(_is_static, fetcher._fetchers))
-    if isinstance(fetcher, ObservingFetcher):
+    if isinstance(fetcher, (ObservingFetcher, MockingFetcher)):
         return _is_static(fetcher._fetcher)
     return isinstance(fetcher, StaticFetcher)

@@ -30,6 +30,7 @@ EXAMPLES = [
     (errors.MethodNotAllowed("PUT", "/x", ("GET", "POST")), "MethodNotAllowedException", 405),
     (errors.UnsupportedMediaType("text/plain"), "UnsupportedMediaTypeException", 415),
     (errors.RequestRefused("Origin"), "AccessDeniedException", 403),
+    (errors.UnknownRequestMockError("Gone", ("Full", "Late")), "UnknownRequestMockError", 404),
     (errors.MalformedRequest("bytes"), "BadRequestException", 400),
     (errors.MalformedRequest("slow", 408), "RequestTimeoutException", 408),
     (errors.MalformedRequest("big", 413), "RequestTooLargeException", 413),
