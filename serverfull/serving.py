@@ -41,6 +41,7 @@ from serverfull.runtimes.loops import LoopRunner
 if TYPE_CHECKING:
     from serverfull.config import LoadedSettings, ServerSettings
     from serverfull.domain.functions import Function, Handler
+    from serverfull.fetchers.answers import MockAnswers
     from serverfull.interfaces import Fetcher
     from serverfull.workers.seat import Seat
 
@@ -74,6 +75,36 @@ def serve(
         functions = _functions_of(fetcher)
         return _serve_with_workers(lambda: functions, settings)
     app = fetcher if isinstance(fetcher, web.Application) else create_app(fetcher, settings)
+    return _serve_alone(app)
+
+
+def serve_mock(
+    fetcher: Fetcher | Mapping[str, Function | Handler],
+    settings: Settings | None = None,
+    answers: MockAnswers | None = None,
+) -> int:
+    """Serve functions until SIGTERM or SIGINT as `serve` does, and answer without running any handler; blocks.
+
+    :param fetcher: a fetcher, or a mapping of names to functions.
+    :param settings: None means all defaults.
+    :param answers: what is answered: `ZeroAnswers`, `RandomAnswers`, `StaticAnswers` or a class of your own. None: what
+        the settings say, which is zero values by default.
+    :return: the exit status: 0 after SIGTERM, 130 after SIGINT.
+    :raises ConfigurationError: the answers cannot be used.
+    :raises TargetInvalid: the ``mock`` of a function cannot be used.
+    :raises AddressInUse: another process listens on the address.
+    :raises UnsafeBind: the address is reachable from other machines and nothing authenticates callers.
+    """
+    settings = settings or Settings()
+    settings = replace(settings, mock=replace(settings.mock, enabled=True))
+    check_bind(settings.server)
+    functions = as_fetcher(fetcher)
+    if settings.server.workers > 1:
+        return _serve_with_workers(lambda: functions, settings, answers)
+    return _serve_alone(create_app(functions, settings, mock=answers))
+
+
+def _serve_alone(app: web.Application) -> int:
     with LoopRunner(_loop_factory()) as runner:
         return runner.run(_serve(app))
 
@@ -121,10 +152,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _serve_with_workers(functions: Callable[[], Fetcher], settings: Settings) -> int:
+def _serve_with_workers(
+    functions: Callable[[], Fetcher], settings: Settings, answers: MockAnswers | None = None
+) -> int:
     """Serve with several processes: this one becomes their supervisor.
 
     :param functions: gives the functions; called in each worker.
+    :param answers: as for `create_app`.
     """
     from serverfull.workers.limits import check_limits
     from serverfull.workers.supervisor import Supervisor
@@ -133,16 +167,16 @@ def _serve_with_workers(functions: Callable[[], Fetcher], settings: Settings) ->
     with _hold_port(settings.server) as port:
         settings = replace(settings, server=replace(settings.server, port=port.getsockname()[1]))
         supervisor = Supervisor(
-            partial(_work, functions, settings),
+            partial(_work, functions, settings, answers),
             settings=settings,
             port=port,
-            url=url_of(port),
+            url=_announced(port, settings),
             logger=HostLogger(settings.logging),
         )
         return INTERRUPTED if supervisor.run() == signal.SIGINT else 0
 
 
-def _work(functions: Callable[[], Fetcher], settings: Settings, seat: Seat) -> int:
+def _work(functions: Callable[[], Fetcher], settings: Settings, answers: MockAnswers | None, seat: Seat) -> int:
     """Serve as one of several workers."""
     from serverfull.workers.limits import check_functions, part_of
     from serverfull.workers.shared_admission import LostElsewhere
@@ -155,7 +189,7 @@ def _work(functions: Callable[[], Fetcher], settings: Settings, seat: Seat) -> i
         metrics = seat.metrics(known)
         admission = seat.admission(settings.limits.max_concurrency, known)
         sharing = Sharing(metrics, admission, LostElsewhere(seat.memory.figure_cells(None), seat.number))
-        app = create_app(fetcher, part_of(settings, seat.number), sharing=sharing)
+        app = create_app(fetcher, part_of(settings, seat.number), sharing=sharing, mock=answers)
         status = runner.run(_serve(app, seat))
     _leave_stuck_threads_behind(status)
     return status
@@ -254,7 +288,7 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
         signals = Signals(numbers)
         with signals, nullcontext() if seat is None else _attended(seat, signals, host):
             if seat is None:
-                sys.stdout.write(f"serverfull ready {url_of(sock)}\n")
+                sys.stdout.write(f"serverfull ready {_announced(sock, host.settings)}\n")
                 sys.stdout.flush()
             else:
                 seat.report_ready()
@@ -346,6 +380,11 @@ def url_of(sock: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announced(sock: socket.socket, settings: Settings) -> str:
+    """Give what the ready line says after its mark: the URL first, for those who read the line by program."""
+    return f"{url_of(sock)} (mock mode: no handler runs)" if settings.mock.enabled else url_of(sock)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
