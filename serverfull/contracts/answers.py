@@ -31,8 +31,7 @@ from __future__ import annotations
 import decimal
 import importlib
 import json
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from random import Random
 from typing import Any
 
@@ -63,7 +62,8 @@ class Answers:
         try:
             made = adapter(annotation, where)
         except TypeError as error:
-            raise AnswerImpossible(f"{error}. Give a static answer") from None
+            reason = str(error).partition(": ")[2]
+            raise AnswerImpossible(f"{where}: {reason}. Give a static answer") from None
         self._shapes = Shapes(answer_schema(made))
         self._validate = lenient_validator(made)
         self._write = _writer(made, annotation)
@@ -134,15 +134,11 @@ def _writer(made: Any, annotation: Any) -> Callable[[Any], Any]:
     """Make the function that turns a result into JSON as a runtime does for this annotation."""
     if not kinds.needs_serialising(annotation):
         return lambda value: json.loads(json.dumps(value, default=_as_number))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        schema = shown_schema(made, "serialization")
-    has_sets = "uniqueItems" in json.dumps(schema, default=str)
+    has_sets = "uniqueItems" in json.dumps(shown_schema(made, "validation"), default=str)
 
     def write(value: Any) -> Any:
-        written = made.dump_python(value, mode="json", warnings=False)
-        written = json.loads(json.dumps(written))
-        return _ordered(schema, written, schema.get("$defs", {})) if has_sets else written
+        written = json.loads(json.dumps(made.dump_python(value, mode="json", warnings=False)))
+        return _ordered(value, written) if has_sets else written
 
     return write
 
@@ -153,23 +149,28 @@ def _as_number(value: Any) -> Any:
     return importlib.import_module("pydantic_core").to_jsonable_python(value)
 
 
-def _ordered(schema: Any, value: Any, definitions: Mapping[str, Any]) -> Any:
-    """Sort what was a set: its order differs from process to process.
+def _ordered(value: Any, written: Any) -> Any:
+    """Sort what was a set, because the order of a set differs from process to process.
 
-    In a union every member is applied: to sort a list that was none does no harm.
+    :param written: the value as JSON; its parts come in the order of the value's parts.
     """
-    if not isinstance(schema, dict) or not isinstance(value, (dict, list)):
-        return value
-    if "$ref" in schema:
-        return _ordered(definitions.get(schema["$ref"].removeprefix("#/$defs/")), value, definitions)
-    for member in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())):
-        value = _ordered(member, value, definitions)
-    if isinstance(value, dict):
-        fields, rest = schema.get("properties", {}), schema.get("additionalProperties")
-        return {name: _ordered(fields.get(name, rest), item, definitions) for name, item in value.items()}
-    placed = schema.get("prefixItems", [])
-    items = [
-        _ordered(placed[index] if index < len(placed) else schema.get("items"), item, definitions)
-        for index, item in enumerate(value)
-    ]
-    return sorted(items, key=json.dumps) if schema.get("uniqueItems") else items
+    if isinstance(written, dict):
+        parts = _fields_of(value)
+        return {name: _ordered(parts.get(name), item) for name, item in written.items()}
+    if not isinstance(written, list) or not isinstance(value, Collection):
+        return _ordered(value.root, written) if isinstance(written, list) and hasattr(value, "root") else written
+    items = [_ordered(part, item) for part, item in zip(value, written, strict=True)]
+    return sorted(items, key=json.dumps) if isinstance(value, (set, frozenset)) else items
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    """Give the parts of a value by the names that JSON has for them."""
+    if hasattr(value, "root"):
+        return _fields_of(value.root)
+    if isinstance(value, Mapping):
+        keys = json.loads(importlib.import_module("pydantic_core").to_json(dict.fromkeys(value)))
+        return dict(zip(keys, value.values(), strict=True))
+    found = dict(vars(value)) if hasattr(value, "__dict__") else {}
+    for name, field in getattr(type(value), "model_fields", {}).items():
+        found[field.serialization_alias or field.alias or name] = getattr(value, name)
+    return found

@@ -140,7 +140,10 @@ class _Comparison:
     def _compare_values(self, values: list[Any], wanted: Schema) -> list[Found]:
         allowed = _values(wanted)
         if allowed is None:
-            fits = all(_is_type(_type_of(value), wanted["type"]) for value in values)
+            single = [_schema_of_value(value) for value in values]
+            fits = all(
+                _is_type(one["type"], wanted["type"]) and not [*self._constraints(one, wanted)] for one in single
+            )
             return [] if fits else [("", self._retyped({"enum": values}, wanted))]
         known = {_text(value) for value in allowed}
         new = [json.dumps(value) for value in values if _text(value) not in known]
@@ -184,6 +187,7 @@ class _Comparison:
         for name, field in given_fields.items():
             if name not in wanted_fields and wanted_rest is not None:
                 yield from _below(f".{name}", self._compare(field, wanted_rest))
+                yield from _below(f".{name}", self._compare({"const": name}, _key(wanted)))
             elif name not in wanted_fields and wanted.get("additionalProperties") is False and not self._of_results:
                 yield f".{name}", "is no longer taken"
         if given_rest is not None and wanted_rest is not None:
@@ -258,13 +262,28 @@ def _is_type(given: str, wanted: str) -> bool:
 
 
 def _is_alike(given: Schema, wanted: Schema) -> bool:
+    """Say whether two schemas are of the same kind: of one type, with the same tags in their fields."""
     same = given.get("type") is not None and given.get("type") == wanted.get("type")
+    given_fields, wanted_fields = given.get("properties", {}), wanted.get("properties", {})
+    for name in given_fields.keys() & wanted_fields.keys():
+        mine, theirs = given_fields[name].get("const"), wanted_fields[name].get("const")
+        same = same and (mine is None or theirs is None or mine == theirs)
     return same and ("enum" in given or "const" in given) == ("enum" in wanted or "const" in wanted)
 
 
-def _type_of(value: Any) -> str:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", type(None): "null"}
-    return names.get(type(value), "object")
+def _schema_of_value(value: Any) -> dict[str, Any]:
+    """Describe one value with the words that constraints are compared by."""
+    match value:
+        case bool():
+            return {"type": "boolean"}
+        case int() | float():
+            kind = "integer" if isinstance(value, int) else "number"
+            return {"type": kind, "minimum": value, "maximum": value, "multipleOf": value or 1}
+        case str():
+            return {"type": "string", "minLength": len(value), "maxLength": len(value)}
+        case list():
+            return {"type": "array", "minItems": len(value), "maxItems": len(value)}
+    return {"type": "null" if value is None else "object"}
 
 
 def _rest(schema: Schema) -> Schema | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serverfull.contracts.annotations import needs_serialising
 from serverfull.contracts.answers import Answers
 from serverfull.contracts.schemas import shown_schema
 from serverfull.contracts.signatures import EMPTY, annotations_of, innermost_handler
@@ -53,6 +54,8 @@ class Contract:
 
     def validate_result(self, value: Any) -> None:
         """Refuse what is no result of this function; where nothing is known of its results, nothing is refused.
+
+        Results are read here as events are: a type that forbids unknown fields refuses its computed ones, too.
 
         :param value: as JSON has it, or an instance of the result's type.
         :raises ResultInvalid: the message names the fields.
@@ -119,6 +122,7 @@ def _schema_of(annotation: Any, name: str, mode: str) -> dict[str, Any]:
     if annotation is Any:
         return {}
     try:
-        return shown_schema(adapter(annotation, name), mode)
+        made = adapter(annotation, name)
     except TypeError:
         return {}
+    return shown_schema(made, mode, decimals_are_numbers=not needs_serialising(annotation))

@@ -19,16 +19,18 @@ _BOUNDS = ("gt", "ge", "lt", "le", "now_op", "tz_constraint")
 _DECIMAL = ("gt", "ge", "lt", "le", "multiple_of", "max_digits", "decimal_places")
 
 
-def shown_schema(adapter: Any, mode: str) -> dict[str, Any]:
+def shown_schema(adapter: Any, mode: str, *, decimals_are_numbers: bool = False) -> dict[str, Any]:
     """Give the JSON Schema of an annotation; ``{}``, which takes anything, where there is none.
 
     :param adapter: a ``TypeAdapter``, None for what pydantic cannot use.
     :param mode: ``validation`` for events, ``serialization`` for results.
+    :param decimals_are_numbers: pydantic does not write these results, so a ``Decimal`` is a number, not a string.
     """
     if adapter is None:
         return {}
     try:
-        found: dict[str, Any] = adapter.json_schema(mode=mode, schema_generator=_shown_generator())
+        generator = _shown_generator(decimals_are_numbers)
+        found: dict[str, Any] = adapter.json_schema(mode=mode, schema_generator=generator)
     except importlib.import_module("pydantic").errors.PydanticInvalidForJsonSchema:
         return {}
     return found
@@ -44,7 +46,7 @@ def answer_schema(adapter: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _shown_generator() -> Any:
+def _shown_generator(decimals_are_numbers: bool) -> Any:
     json_schema = importlib.import_module("pydantic.json_schema")
 
     class Shown(json_schema.GenerateJsonSchema):  # type: ignore[misc, name-defined]
@@ -60,6 +62,14 @@ def _shown_generator() -> Any:
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return bool(super().field_is_required(field, total))
 
+        def decimal_schema(self, schema: Any) -> dict[str, Any]:
+            found: dict[str, Any] = super().decimal_schema(schema)
+            if decimals_are_numbers and self.mode == "serialization":
+                return {"type": "number"}
+            # Not every string is taken, and pydantic says so only where the digits are limited.
+            members = [{**m, "format": "decimal"} if m["type"] == "string" else m for m in found.get("anyOf", ())]
+            return {**found, "anyOf": members} if members else found
+
         def _get_alias_name(self, field: Any, name: str) -> str:
             # Results are written by the names of fields unless their model says otherwise.
             if self.mode == "serialization" and not getattr(self._config, "serialize_by_alias", False):
@@ -71,7 +81,7 @@ def _shown_generator() -> Any:
 
 @functools.cache
 def _answer_generator() -> Any:
-    class Answers(_shown_generator()):  # type: ignore[misc]
+    class Answers(_shown_generator(False)):  # type: ignore[misc]
         """Keeps what the checks know and JSON Schema does not say."""
 
         date_schema = _with_hints("date_schema", _BOUNDS)
@@ -86,6 +96,12 @@ def _answer_generator() -> Any:
 
         def decimal_schema(self, schema: Any) -> dict[str, Any]:
             return {"type": "number", HINTS: {"decimal": True, **{k: schema[k] for k in _DECIMAL if k in schema}}}
+
+        def enum_schema(self, schema: Any) -> dict[str, Any]:
+            return _with_members(super().enum_schema(schema), schema["members"])
+
+        def literal_schema(self, schema: Any) -> dict[str, Any]:
+            return _with_members(super().literal_schema(schema), schema["expected"])
 
         def complex_schema(self, schema: Any) -> dict[str, Any]:
             return {"type": "string", "format": "complex"}
@@ -105,6 +121,14 @@ def _with_hints(method: str, names: tuple[str, ...]) -> Callable[[Any, Any], dic
         return {**found, HINTS: {**found.get(HINTS, {}), **hints}} if hints else found
 
     return make
+
+
+def _with_members(found: dict[str, Any], members: list[Any]) -> dict[str, Any]:
+    """Keep members that cannot be read back from JSON, such as those of an Enum of tuples."""
+    plain = (str, int, float, bool, type(None))
+    if all(isinstance(getattr(member, "value", member), plain) for member in members):
+        return found
+    return {**found, HINTS: {"members": members}}
 
 
 def _plain(value: Any) -> Any:

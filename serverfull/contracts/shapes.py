@@ -85,10 +85,8 @@ class Shapes:
             return self._member(members, making)
         if "allOf" in schema:
             return self._make(_merged(schema), making)
-        if "const" in schema:
-            return schema["const"]
-        if "enum" in schema:
-            return making.rng.choice(schema["enum"]) if making.rng else schema["enum"][0]
+        if "const" in schema or "enum" in schema:
+            return _one_of(schema, making)
         make: Callable[[Schema, Making], Any] = getattr(self, f"_{schema.get('type')}", _anything)
         return make(schema, making)
 
@@ -161,7 +159,7 @@ class Shapes:
             # Zero values are all the same, so those after the first are random, from a fixed seed.
             rng = making.rng if making.rng or not attempt else random.Random(attempt)  # noqa: S311 - no secret
             item = self._make(schema, replace(making.at(str(len(found))), rng=rng))
-            found.setdefault(json.dumps(item), item)
+            found.setdefault(json.dumps(item, default=repr), item)
         return list(found.values())
 
     def _object(self, schema: Schema, making: Making) -> dict[str, Any]:
@@ -218,6 +216,11 @@ def _anything(_schema: Schema, making: Making) -> Any:
     return making.rng.choice([None, making.rng.random() < 0.5, making.rng.randrange(1_000), text({}, making.rng)])
 
 
+def _one_of(schema: Schema, making: Making) -> Any:
+    values = schema.get(HINTS, {}).get("members") or schema.get("enum") or [schema.get("const")]
+    return making.rng.choice(values) if making.rng else values[0]
+
+
 def _members(schema: Schema) -> list[Schema]:
     if isinstance(schema.get("type"), list):
         return [{**schema, "type": one} for one in schema["type"]]
@@ -243,7 +246,7 @@ def _count(least: int, most: int | None, making: Making) -> int:
 
 
 def _key(value: Any) -> str:
-    if isinstance(value, (dict, list)):
+    if not isinstance(value, (str, int, float)):
         raise NothingFits("an object of JSON has no such keys")
     return value if isinstance(value, str) else json.dumps(value)
 
