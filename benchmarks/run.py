@@ -26,7 +26,7 @@ from benchmarks.harness.starts import FunctionMemory, Start, function_memory, st
 from benchmarks.harness.workloads import workloads
 
 EXTRAS = ("workers", "start", "memory")
-DEFAULT_SERVERS = ("bare", "ours-async", "ours-sync", "functions-framework")
+DEFAULT_SERVERS = ("bare", "ours-async", "ours-sync", "ours-mock", "functions-framework")
 
 
 def names(known: Sequence[str]) -> type[tuple[str, ...]]:

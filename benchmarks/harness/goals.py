@@ -18,7 +18,7 @@ from benchmarks.harness.figures import (
     start_values,
 )
 
-ASYNC, SYNC, BARE, FRAMEWORK = "ours-async", "ours-sync", "bare", "functions-framework"
+ASYNC, SYNC, MOCK, BARE, FRAMEWORK = "ours-async", "ours-sync", "ours-mock", "bare", "functions-framework"
 BUSY_LEVELS = (16, 64)
 IDEAL_SLEEPS = 64 / 0.005
 """Requests a second of 64 connections that each wait for 5 ms and nothing else."""
@@ -58,6 +58,7 @@ def goals(results: Results) -> Iterator[Goal]:
     results = replace(results, samples=sound(results.samples), workers=sound(results.workers))
     yield from _throughput(results)
     yield from _against_framework(results)
+    yield from _mocking(results)
     yield from _latency(results)
     yield from _waiting(results)
     yield from _computing(results)
@@ -87,6 +88,14 @@ def _against_framework(results: Results) -> Iterator[Goal]:
             values = comparisons(results.samples, "hello", level, server, FRAMEWORK, rate_ratio)
             what = f"hello, {server}, c{level}"
             yield Goal(what=what, values=values, limit=4.0, unit="x functions-framework")
+
+
+def _mocking(results: Results) -> Iterator[Goal]:
+    for level in BUSY_LEVELS:
+        values = comparisons(results.samples, "hello", level, MOCK, ASYNC, rate_ratio)
+        cpu = compare(results.samples, "hello", level, MOCK, ASYNC, cpu_ratio)
+        note = "" if cpu is None else f"by CPU {cpu:.2f}"
+        yield Goal(what=f"mock answers, c{level}", values=values, limit=0.9, unit="x real calls", note=note)
 
 
 def _latency(results: Results) -> Iterator[Goal]:

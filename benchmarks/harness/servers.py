@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.harness import machine
@@ -61,6 +61,12 @@ def ours(name: str, suffix: str, *flags: str, target: str = FUNCTIONS) -> Contes
     )
 
 
+def ours_mock() -> Contestant:
+    """Give the server in mock mode; its answers come from a file, so that they are those of the other servers."""
+    flags = ("--mock", "--mock-answers", "benchmarks/mock_answers.json")
+    return replace(ours("ours-mock", "_async", *flags), handlers=("hello",))
+
+
 def functions_framework() -> Contestant:
     command = [sys.executable, "-m", "functions_framework", "--source", "benchmarks/ff_functions.py"]
     return Contestant(
@@ -79,6 +85,7 @@ def contestants() -> dict[str, Contestant]:
         bare("bare-stock-loop", "--stock-loop"),
         ours("ours-async", "_async"),
         ours("ours-sync", "_sync"),
+        ours_mock(),
         functions_framework(),
     )
     return {contestant.name: contestant for contestant in every}
