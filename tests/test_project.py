@@ -15,6 +15,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 READS_ENVIRONMENT = {
     "config/loading.py": "the settings",
+    "config/native.py": "the settings of a native Lambda",
+    "building/recipes.py": "starts PyInstaller with the machine's environment and its own search path",
     "runtimes/environ.py": "shows each function its own variables over the host's",
     "testing/process.py": "starts hosts with the environment of the test",
 }

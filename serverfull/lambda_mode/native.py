@@ -84,6 +84,12 @@ class NativeFunction:
             CURRENT.reset(token)
             self._metrics.flush()
 
+    def close(self) -> None:
+        """Close the event loop, if there is one, when no more invocations come."""
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+
     def _environments_loop(self) -> asyncio.AbstractEventLoop:
         """Give the event loop that lives as long as the execution environment.
 

@@ -94,7 +94,7 @@ def start_target(target: str, settings: Settings) -> None:
     :raises StartupError: as for `start_lambda`.
     """
 
-    def load() -> NativeHandler:
+    def load() -> NativeFunction:
         fetcher = load_target(target)
         if settings.mock.enabled:
             from serverfull.fetchers.answers import answers_of
@@ -106,7 +106,7 @@ def start_target(target: str, settings: Settings) -> None:
     _start(load, None)
 
 
-def _start(load: Callable[[], NativeHandler], start: RuntimeClient | None) -> None:
+def _start(load: Callable[[], NativeFunction], start: RuntimeClient | None) -> None:
     client = start or official_client()
     try:
         handler = load()
@@ -114,7 +114,8 @@ def _start(load: Callable[[], NativeHandler], start: RuntimeClient | None) -> No
         if start is None:
             _report_init_error(error)
         raise
-    client(handler)
+    with contextlib.closing(handler):
+        client(handler)
 
 
 def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher:
@@ -122,7 +123,7 @@ def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher
     return functions if isinstance(functions, Fetcher) else StaticFetcher(functions)
 
 
-def native_handler(fetcher: Fetcher, name: str, settings: LambdaModeSettings | None = None) -> NativeHandler:
+def native_handler(fetcher: Fetcher, name: str, settings: LambdaModeSettings | None = None) -> NativeFunction:
     """Load a function and make the handler that a runtime client calls.
 
     :param name: empty takes the only function that there is.

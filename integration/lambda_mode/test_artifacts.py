@@ -1,0 +1,184 @@
+"""What ``serverfull build`` makes, run as AWS runs it: without the sources and without what is installed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serverfull.testing.process import plain_environment
+from serverfull.testing.runtime_api import NativeLambda
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(params=["zip", "pyz", "bootstrap"])
+def order(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NativeLambda]:
+    """The function of an artifact, in a folder where nothing else is."""
+    get: Callable[[str], Any] = request.getfixturevalue
+    env = {"TMPDIR": str(tmp_path / "tmp"), "PATH": "/usr/bin:/bin"}
+    (tmp_path / "tmp").mkdir()
+    if request.param == "zip":
+        cwd = get("task_folder")
+        env["PYTHONPATH"] = f"{cwd}:{get('managed_runtime')}"
+        command = [get("clean_python"), "-m", "awslambdaric", "serverfull.lambda_mode.handler.handler"]
+    else:
+        artifact = get(f"order_{request.param}")
+        cwd = tmp_path / "task"
+        cwd.mkdir()
+        shutil.copy(artifact, cwd)
+        command = [cwd / artifact.name]
+        if request.param == "pyz":
+            command = [get("clean_python"), "-I", *command]
+    with NativeLambda(command, cwd=cwd, env=env, function_name="my-orders", timeout=20) as native:
+        yield native
+
+
+def test_an_artifact_starts_cold_answers_warm_and_survives_errors_and_a_timeout(order: NativeLambda) -> None:
+    answers = [order.invoke({"item": "tea"}) for _ in range(3)]
+    assert [answer.json() for answer in answers] == [
+        {"price": 250, "calls": number, "function": "my-orders", "note": "a note\n"} for number in (1, 2, 3)
+    ]
+    assert [answer.cold for answer in answers] == [True, False, False]
+    assert order.output().count("cold start") == 1
+
+    failed = order.invoke({"item": "coffee"})
+    assert (failed.function_error, failed.cold) == ("Unhandled", False)
+    error = failed.json()
+    assert (error["errorType"], error["errorMessage"]) == ("NoPriceError", "no price for coffee")
+    assert [frame.partition(", in ")[2].split()[0] for frame in error["stackTrace"]] == ["order", "of"]
+    invalid = order.invoke([1]).json()
+    assert (invalid["errorType"], invalid["stackTrace"]) == ("ValidationError", [])
+
+    slow = order.invoke({"item": "slow"}, timeout=0.5)
+    assert slow.json()["errorType"] == "Sandbox.Timedout"
+    again = order.invoke({"item": "tea"})
+    assert (again.cold, again.json()["calls"]) == (True, 1)
+
+    order.wait_for_output('"orders":1')
+    assert any(f"\t{answers[1].request_id}\tsold item=tea" in line for line in order.output())
+    print(f"cold starts: {', '.join(f'{seconds * 1000:.0f} ms' for seconds in order.init_seconds)}")
+
+
+def test_a_zip_holds_what_the_function_needs_and_no_more(order_zip: Path) -> None:
+    with zipfile.ZipFile(order_zip) as packed:
+        top = {name.partition("/")[0] for name in packed.namelist()}
+        names = packed.namelist()
+    known = {"shop.py", "prices.py", "note.txt", "serverfull", "serverfull_artifact.py", "simplejson"}
+    assert {name for name in top if not name.endswith(".dist-info")} == known
+    assert not [name for name in names if name.startswith(("serverfull/api", "serverfull/cli", "serverfull/building"))]
+    assert order_zip.stat().st_size < 1_000_000
+
+
+def test_the_same_input_makes_the_same_bytes_and_an_installed_wheel_the_same_as_a_checkout(
+    build: Callable[..., Any], order_zip: Path, tmp_path: Path
+) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # From a copy, so that nothing is written into the checkout.
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "serverfull", source / "serverfull", ignore=shutil.ignore_patterns("__pycache__"))
+    installed = tmp_path / "installed"
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-build-isolation", "--target", installed, source], check=True, timeout=120
+    )
+    shutil.rmtree(source)
+    again = build("shop.py", "--function", "order", "--format", "zip", "--include", "note.txt", package=installed)
+    assert again.path.read_bytes() == order_zip.read_bytes()
+
+
+def test_a_zip_has_the_wheels_of_the_platform_that_is_asked_for_and_the_validation_where_it_is_used(
+    build: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "typed.py").write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass E:\n    n: int\ndef handler(e: E) -> E:\n    return e\n"
+    )
+    (tmp_path / "requirements.txt").write_text("simplejson>=3.19\n")
+    done = build(
+        *(f"{tmp_path}/typed.py:handler", "--format", "zip", "--output", "out.zip"),
+        *("--requirements", str(tmp_path / "requirements.txt")),
+        *("--python-platform", "manylinux2014_aarch64", "--python-version", "3.12"),
+    )
+    assert "runtime python3.12, architecture arm64, handler serverfull.lambda_mode.handler.handler" in done.stderr
+    with zipfile.ZipFile(done.path) as packed:
+        compiled = [name for name in packed.namelist() if name.endswith(".so")]
+    assert any(name.startswith("pydantic_core/") for name in compiled)
+    assert all("cpython-312-aarch64" in name for name in compiled)
+
+
+def test_a_bootstrap_is_one_executable_and_ready_for_upload(order_bootstrap: Path) -> None:
+    assert order_bootstrap.name == "bootstrap"
+    assert os.access(order_bootstrap, os.X_OK)
+    with zipfile.ZipFile(f"{order_bootstrap}.zip") as packed:
+        (entry,) = packed.infolist()
+    assert (entry.filename, stat.filemode(entry.external_attr >> 16)) == ("bootstrap", "-rwxr-xr-x")
+
+
+def test_a_pyz_needs_the_python_that_it_is_built_for_and_says_what_it_is_run_by(
+    order_pyz: Path, clean_python: Path, tmp_path: Path
+) -> None:
+    env = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([clean_python, order_pyz], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 3
+    assert "AWS_LAMBDA_RUNTIME_API is not set" in done.stderr
+    (unpacked,) = tmp_path.iterdir()
+    unpacked.chmod(0o777)
+    done = subprocess.run([clean_python, order_pyz], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, "belongs to somebody else" in done.stderr) == (1, True)
+
+
+def test_in_an_artifact_a_module_of_the_current_folder_does_not_hide_the_functions_own(
+    order_pyz: Path, clean_python: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text("raise SystemExit('the wrong shop')")
+    with NativeLambda([clean_python, order_pyz], cwd=tmp_path, env={"TMPDIR": str(tmp_path)}) as native:
+        assert native.invoke({"item": "tea"}).json()["price"] == 250
+
+
+def test_a_mocked_artifact_answers_without_running_its_handler(
+    build: Callable[..., Any], clean_python: Path, tmp_path: Path
+) -> None:
+    pyz = build("shop.py", "--function", "order", "--format", "pyz", "--mock").path
+    with NativeLambda([clean_python, pyz], cwd=tmp_path, env={"TMPDIR": str(tmp_path)}) as native:
+        assert json.loads(native.invoke({"item": "coffee"}).payload) is None
+
+
+def test_a_bootstrap_runs_in_a_container_of_debian_packages(order_bootstrap: Path, tmp_path: Path) -> None:
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+    ):
+        # Not `require`: an engine is no part of what the project asks of a machine.
+        pytest.skip("there is no Docker engine here")
+    image, container = "serverfull-test-bootstrap", f"serverfull-test-{os.getpid()}"
+    root = tmp_path / "root"
+    subprocess.run(["apt-get", "download", "libc6", "zlib1g"], cwd=tmp_path, check=True, timeout=120)
+    for package in tmp_path.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "--extract", package, root], check=True, timeout=60)
+    (root / "tmp").mkdir(mode=0o1777)
+    shutil.copy(order_bootstrap, root / "bootstrap")
+    packed = subprocess.run(["tar", "--create", "--directory", root, "."], check=True, capture_output=True, timeout=60)
+    subprocess.run(["docker", "import", "-", image], input=packed.stdout, check=True, capture_output=True, timeout=120)
+    names = ["AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_FUNCTION_NAME"]
+    command = ["docker", "run", "--rm", "--network=host", f"--name={container}", *(f"--env={name}" for name in names)]
+    try:
+        with NativeLambda([*command, image, "/bootstrap"], env=plain_environment(), timeout=30) as native:
+            assert native.invoke({"item": "tea"}).json()["price"] == 250
+            assert native.invoke({"item": "coffee"}).json()["errorType"] == "NoPriceError"
+            assert native.invoke({"item": "tea"}).cold is False
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
+        subprocess.run(["docker", "rmi", "--force", image], capture_output=True, check=False)
