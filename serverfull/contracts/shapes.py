@@ -43,7 +43,9 @@ class Making:
     depth: int = 0
 
     def at(self, part: str) -> Making:
-        return replace(self, where=f"{self.where}.{part}" if self.where else part, depth=self.depth + 1)
+        # Not dataclasses.replace: most of the time of a random answer went there.
+        where = f"{self.where}.{part}" if self.where else part
+        return Making(self.rng, self.defaults, where, self.inside, self.depth + 1)
 
     @property
     def is_deep(self) -> bool:

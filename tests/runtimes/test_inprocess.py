@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import pytest
 
 from serverfull import Function
@@ -110,6 +111,25 @@ async def test_results_and_errors_of_each_kind_of_handler(start_host: Any, kind:
     assert document["requestId"] == bad.request_id
     assert "in body" in document["stackTrace"][-1]
     assert not any("/runtimes/inprocess.py" in entry for entry in document["stackTrace"])
+
+
+class Refusing(pydantic.BaseModel):
+    n: int
+
+    @pydantic.field_validator("n")
+    @classmethod
+    def raises(cls, value: int) -> int:
+        raise LookupError("not a ValueError")
+
+
+async def test_the_trace_of_a_validator_that_raises_starts_outside_the_host(start_host: Any) -> None:
+    def handler(event: Refusing) -> None: ...
+
+    host = await start_host({"f": Function(handler)})
+    document = (await host.invoke("f", {"n": 1})).json()
+    assert (document["errorType"], document["errorMessage"]) == ("LookupError", "not a ValueError")
+    assert "in raises" in document["stackTrace"][-1]
+    assert not any("/serverfull/" in entry for entry in document["stackTrace"])
 
 
 class Custom(BaseException):
