@@ -258,6 +258,7 @@ async def test_latency_over_the_timeout_is_a_timeout(start_host: Start) -> None:
     document = answer.json()
     assert document["errorType"] == "Sandbox.Timedout"
     assert document["errorMessage"].endswith("Task timed out after 0.05 seconds")
+    assert 'serverfull_timeouts_total{function="slow"} 1.0' in host.host.metrics_text()[0].decode().splitlines()
 
 
 async def test_latency_and_an_error_come_together(consumer: Consumer) -> None:

@@ -51,7 +51,9 @@ def test_help_lists_every_command_with_its_own_summary() -> None:
         assert re.search(rf"^  {name} +{re.escape(summary)}", text, re.MULTILINE), (name, summary)
 
 
-@pytest.mark.parametrize("command", ["serve", "lambda", "build", "invoke", "list", "status", "wait", "config", "completion"])
+@pytest.mark.parametrize(
+    "command", ["serve", "contracts", "lambda", "build", "invoke", "list", "status", "wait", "config", "completion"]
+)
 def test_every_command_has_help(run: Run, command: str) -> None:
     done = run(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

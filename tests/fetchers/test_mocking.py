@@ -5,11 +5,18 @@ import json
 import sys
 import weakref
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, TypeAdapter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from serverfull import ChainFetcher, Function, MockingFetcher, RandomAnswers, StaticAnswers, StaticFetcher, ZeroAnswers
 from serverfull.config import MockSettings
@@ -19,6 +26,7 @@ from serverfull.errors import ConfigurationError, FunctionNotReady, NotFoundErro
 from serverfull.fetchers.answers import answers_of
 from serverfull.interfaces import Fetcher
 from serverfull.runtimes.handlers import bind
+from serverfull.runtimes.marshal import encode_result
 from serverfull.testing.fetcher_suite import FetcherSuite
 
 
@@ -101,6 +109,63 @@ async def test_one_function_does_not_change_the_random_answers_of_another() -> N
     for _ in range(5):
         await call(together, "b", {})
         assert await call(together, "a", {}) == await call(alone, "a", {})
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Point(NamedTuple):
+    x: int
+    y: float
+
+
+class Shelf(TypedDict):
+    label: str
+    colours: list[Colour]
+
+
+class Parcel(BaseModel):
+    weight: int = Field(gt=3)
+    at: datetime
+    shelf: Shelf | None
+    points: dict[str, Point]
+
+
+LEAVES = [int, str, bool, float, None, date, datetime, Decimal, UUID, Colour, Literal["a", 7], Point, Shelf, Parcel]
+ANNOTATIONS = st.recursive(
+    st.sampled_from([*LEAVES, Money, Order]),
+    lambda inner: st.one_of(
+        inner.map(lambda one: list[one]),  # type: ignore[valid-type]
+        inner.map(lambda one: dict[str, one]),  # type: ignore[valid-type]
+        inner.map(lambda one: one | None if one is not None else None),
+        st.tuples(inner, inner).map(lambda two: tuple[two[0], two[1]]),  # type: ignore[valid-type]
+    ),
+    max_leaves=4,
+)
+
+
+@given(annotation=ANNOTATIONS, seed=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_every_kind_of_answer_validates_against_the_type_as_it_goes_out(
+    annotation: Any, seed: int, tmp_path: Path
+) -> None:
+    def handler(event):
+        raise AssertionError("a mock ran the handler")
+
+    handler.__annotations__ = {"return": annotation}
+    check = TypeAdapter(annotation)
+    (tmp_path / "it.json").write_bytes((await answered(handler, RandomAnswers(seed)))[0])
+    for answers in (ZeroAnswers(), RandomAnswers(seed), StaticAnswers(tmp_path)):
+        for payload in await answered(handler, answers):
+            check.validate_json(payload)
+
+
+async def answered(handler: Any, answers: Any) -> list[bytes]:
+    """Give three answers as their callers get them."""
+    fetcher = mocked({"it": handler}, answers)
+    return [encode_result(await call(fetcher, "it"))[0] for _ in range(3)]
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
