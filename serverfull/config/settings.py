@@ -236,7 +236,8 @@ class LambdaModeSettings:
 
     target: str = ""
     """TARGET, as ``serverfull serve`` takes it, where a Lambda-managed runtime names
-    ``serverfull.lambda_mode.handler.handler`` as its handler. Empty: what ``serverfull build`` put into the artifact."""
+    ``serverfull.lambda_mode.handler.handler`` as its handler. Empty: what ``serverfull build`` put into the
+    artifact."""
     function: str = ""
     """The function of TARGET that is run. Empty: the only one."""
     metrics_namespace: Namespace = "serverfull"
