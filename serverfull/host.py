@@ -206,6 +206,8 @@ class Host:
             },
             total={
                 "new": server.accepted_total,
+                "active": server.active_total,
+                "idle": server.idle_total,
                 "closed": server.closed_total,
                 "refused": server.refused_total,
                 "evicted": server.evicted_total,

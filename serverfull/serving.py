@@ -36,7 +36,8 @@ from serverfull.errors import AddressInUse, ConfigurationError, StartupError, Un
 from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
-from serverfull.runtimes.loops import LoopRunner
+from serverfull.runtimes.loops import LoopRunner, wait_in_spite_of_cancels
+from serverfull.signals import Signals, say
 
 if TYPE_CHECKING:
     from serverfull.config import LoadedSettings, ServerSettings
@@ -278,6 +279,7 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
     sock = bind(settings, shared=seat is not None)
     runner = HardenedRunner(app, settings=settings, logger=host.logger, fast=Dispatcher(app[FRONT], app))
     stack = contextlib.AsyncExitStack()
+    signals: Signals | None = None
     try:
         await runner.setup()
         host.attach_server(runner.hardened)
@@ -285,14 +287,13 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
         if settings.admin_address:
             await stack.enter_async_context(_admin_listener(host))
         numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
-        signals = Signals(numbers)
+        signals = Signals(numbers, settings.shutdown_timeout)
         with signals, nullcontext() if seat is None else _attended(seat, signals, host):
             if seat is None:
-                sys.stdout.write(f"serverfull ready {_announced(sock, host.settings)}\n")
-                sys.stdout.flush()
+                say(f"serverfull ready {_announced(sock, host.settings)}")
             else:
                 seat.report_ready()
-            await signals.first.wait()
+            await wait_in_spite_of_cancels(signals.first)
             host.logger.info("draining", reason=signals.name, seconds=settings.shutdown_timeout)
             await _drain(app, runner, signals)
         return INTERRUPTED if signals.number == signal.SIGINT else 0
@@ -300,6 +301,8 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
         sock.close()
         await stack.aclose()
         await runner.cleanup()
+        if signals is not None:
+            signals.over()
 
 
 def _admin_listener(host: Host) -> AdminListener:
@@ -330,48 +333,6 @@ async def _drain(app: web.Application, runner: HardenedRunner, signals: Signals)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-class Signals:
-    """Turns operating system signals into two events: the first one, and any further one."""
-
-    def __init__(self, numbers: tuple[int, ...]) -> None:
-        self._numbers = numbers
-        self.number = 0
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-
-    @property
-    def name(self) -> str:
-        """The first signal's name."""
-        return signal.Signals(self.number).name if self.number else ""
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in self._numbers:
-                loop.add_signal_handler(number, self._received, number)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in self._numbers:
-                loop.remove_signal_handler(number)
-
-    def drain(self, number: int) -> None:
-        """Set the first event, as a signal does; where it is set already, nothing.
-
-        A supervisor tells its workers so, who may have had the signal themselves: it must not count twice.
-        """
-        if not self.first.is_set():
-            self.number = number
-            self.first.set()
-
-    def _received(self, number: int) -> None:
-        if self.first.is_set():
-            self.second.set()
-        self.drain(number)
 
 
 def url_of(sock: socket.socket) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import signal
 import socket
@@ -282,3 +283,74 @@ def test_a_socket_on_a_taken_port_is_refused_by_name() -> None:
 def test_the_url_is_one_that_can_be_called(host: str, url: str) -> None:
     with bind(ServerSettings(host=host, port=0)) as sock:
         assert url_of(sock) == f"http://{url}:{sock.getsockname()[1]}"
+
+
+BLOCKED = """
+import asyncio
+from pathlib import Path
+
+async def block(event):
+    Path("blocked").touch()
+    while True:
+        pass
+
+functions = {"block": block}
+"""
+
+
+def test_a_second_signal_ends_a_host_whose_loop_a_handler_blocks_for_ever(serve: Serve, tmp_path: Path) -> None:
+    host = serve(BLOCKED)
+    Call(host, "block", b"{}")
+    wait_for_file(tmp_path / "blocked")
+    ended = threading.Event()
+    for _ in range(100):  # two at once would count as one
+        host.send_signal(signal.SIGTERM)
+        if host.process.poll() is not None or ended.wait(0.2):
+            break
+    assert host.wait(30) == 137
+
+
+def test_a_drain_that_a_blocked_loop_cannot_begin_ends_all_the_same(serve: Serve, tmp_path: Path) -> None:
+    host = serve(BLOCKED, env={"SERVERFULL_SERVER__SHUTDOWN_TIMEOUT": "0.2"})
+    Call(host, "block", b"{}")
+    wait_for_file(tmp_path / "blocked")
+    host.send_signal(signal.SIGTERM)
+    assert host.wait(30) == 137
+
+
+def test_a_handler_that_cancels_every_task_does_not_end_the_host(serve: Serve) -> None:
+    host = serve(
+        "import asyncio\n"
+        "async def cancel_all(event):\n"
+        "    me = asyncio.current_task()\n"
+        "    return sum(task.cancel() for task in asyncio.all_tasks() if task is not me)\n"
+        "functions = {'cancel_all': cancel_all, 'hello': lambda event: 'hello'}\n"
+    )
+    with contextlib.suppress(OSError, http.client.HTTPException):  # its own connection is among what it cancels
+        host.invoke("cancel_all", b"{}")
+    assert host.invoke("hello", b"{}").body == b'"hello"'
+    host.send_signal(signal.SIGTERM)
+    assert host.wait(30) == 0
+
+
+def test_a_standard_output_that_cannot_be_written_does_not_keep_a_host_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("functions = {'hello': lambda event: 'hello'}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "serverfull", "serve", "app.py:functions", "--port", str(port)]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=full, stderr=subprocess.DEVNULL)
+    try:
+        waited = threading.Event()
+        for _ in range(500):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            assert process.poll() is None
+            waited.wait(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -166,6 +166,7 @@ def make_application(front: Front) -> web.Application:
     app = web.Application(client_max_size=MANAGEMENT_BODY_BYTES)
     router = app.router
     router.add_post("/2015-03-31/functions/{FunctionName}/invocations", front.answer_route)
+    router.add_post("/2015-03-31/functions/{FunctionName}/invocations/", front.answer_route)
     router.add_post("/2014-11-13/functions/{FunctionName}/invoke-async", front.answer_route)
     router.add_post("/2014-11-13/functions/{FunctionName}/invoke-async/", front.answer_route)
     router.add_get("/_serverfull/contracts", front.answer_contracts)

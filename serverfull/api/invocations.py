@@ -73,10 +73,11 @@ class InvokeRoutes:
 
 def _parse(raw_path: str) -> InvokeRoute | None:
     path, _, query = raw_path.partition("?")
+    path = path.removesuffix("/")
     if path.startswith(INVOKE_PREFIX) and path.endswith(INVOKE_SUFFIX):
         label, is_async = path[len(INVOKE_PREFIX) : -len(INVOKE_SUFFIX)], False
-    elif path.startswith(ASYNC_PREFIX) and path.rstrip("/").endswith(ASYNC_SUFFIX):
-        label, is_async = path.rstrip("/")[len(ASYNC_PREFIX) : -len(ASYNC_SUFFIX)], True
+    elif path.startswith(ASYNC_PREFIX) and path.endswith(ASYNC_SUFFIX):
+        label, is_async = path[len(ASYNC_PREFIX) : -len(ASYNC_SUFFIX)], True
     else:
         return None
     if not label or "/" in label:

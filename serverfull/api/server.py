@@ -94,6 +94,8 @@ class HardenedServer(web.Server):
         then carry ``Connection: close`` by themselves."""
         self.accepted_total = 0
         self.closed_total = 0
+        self.active_total = 0
+        self.idle_total = 0
         self.refused_total = 0
         self.evicted_total = 0
         self.on_answer: Callable[[int], object] = _nobody
@@ -201,6 +203,7 @@ class HardenedServer(web.Server):
     def busy(self, connection: HardenedProtocol) -> None:
         """Hear that a connection has a request."""
         connection.busy = True
+        self.active_total += 1
         if connection.fresh:
             connection.fresh = False
             self._new -= 1
@@ -212,6 +215,7 @@ class HardenedServer(web.Server):
         connection.busy = False
         if connection in self._open:
             self._idle[connection] = None
+            self.idle_total += 1
         if self.draining:
             self._no_longer_awaited(connection)
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 import time
@@ -113,7 +114,8 @@ class OwnLoop:
 class LoopRunner:
     """Runs coroutines on one loop as `asyncio.Runner` does, in spite of what handlers leave on it.
 
-    Neither a task that ends with ``SystemExit`` nor one that calls the loop's ``stop()`` ends the loop. The end waits
+    Neither a task that ends with ``SystemExit`` nor one that calls the loop's ``stop()`` ends the loop, nor one that
+    cancels all others. The end waits
     neither for tasks that refuse to be cancelled nor for threads of ``asyncio.to_thread``.
 
     :param factory: makes the loop; None: asyncio does.
@@ -129,15 +131,26 @@ class LoopRunner:
         """
         task = self._runner.get_loop().create_task(coroutine)
         while True:
+            cancelled: list[bool] = []
             try:
-                self._runner.run(_wait_for(task))
+                self._runner.run(_wait_for(task, cancelled))
                 return task.result()
             except (SystemExit, KeyboardInterrupt):
-                if task.done() or task.cancelling():  # else it was another task's
+                if cancelled:  # Ctrl-C: asyncio.Runner cancels what it runs
+                    self._cancel(task)
+                if task.done():  # else it was another task's
+                    raise
+            except asyncio.CancelledError:  # of this task, or of every task of the loop by a handler
+                if task.done():
                     raise
             except RuntimeError:  # what asyncio says when somebody called the loop's stop()
                 if task.done() or self._runner.get_loop().is_closed():
                     raise
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+            self._runner.run(_wait_for(task, []))
 
     def __enter__(self) -> Self:
         return self
@@ -152,13 +165,23 @@ class LoopRunner:
             loop.close()
 
 
-async def _wait_for(task: asyncio.Task[Any]) -> None:
+async def _wait_for(task: asyncio.Task[Any], cancelled: list[bool]) -> None:
     try:
         await asyncio.wait({task})
-    except asyncio.CancelledError:  # Ctrl-C: asyncio.Runner cancels what it runs
-        task.cancel()
-        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        cancelled.append(True)
         raise
+
+
+async def wait_in_spite_of_cancels(event: asyncio.Event) -> None:
+    """Wait for an event although a handler may cancel every task of its loop, this one too."""
+    while not event.is_set():
+        try:
+            await event.wait()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
 
 
 async def _end_tasks() -> None:

@@ -32,7 +32,10 @@ from typing import Any, Generic, TypeVar
 Result = TypeVar("Result")
 
 
-HANDLER_CALLERS = ("_execute_handler", "run_coroutine")
+THREAD_CALLER = "_execute_handler"
+"""The name of the function of ours that calls ``def`` handlers on their threads."""
+
+HANDLER_CALLERS = (THREAD_CALLER, "run_coroutine")
 """The names of the functions of ours that call handlers; what is called from there on is the user's code."""
 
 

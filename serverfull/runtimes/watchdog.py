@@ -13,11 +13,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 from serverfull.observability.handles import CURRENT
 from serverfull.runtimes.loops import HEARTBEAT, Heart
+from serverfull.runtimes.threads import THREAD_CALLER
 
 TASK_PREFIX = "serverfull-invocation:"
 """Tasks of handlers are named by this and their function."""
@@ -58,7 +60,8 @@ class Watchdog:
 
     def stall_of(self, heart: Heart) -> Stall | None:
         """Give the stall of a loop that is going on now, if any; readable from any thread."""
-        return self._hearts.get(heart)
+        stall = self._hearts.get(heart)
+        return None if stall is None else replace(stall, seconds=max(stall.seconds, heart.silence()))
 
     def watch(self, heart: Heart) -> None:
         """Look after one more loop."""
@@ -107,10 +110,22 @@ def _describe(heart: Heart, silence: float) -> Stall:
     return Stall(function=_running_function(heart.loop), seconds=silence, stack=stack)
 
 
+def _functions_on_threads() -> str:
+    """Name the functions whose ``def`` handlers run now: one of them keeps the interpreter's lock from the loop."""
+    found = set()
+    for frame in sys._current_frames().values():
+        inner: FrameType | None = frame
+        while inner is not None and inner.f_code.co_name != THREAD_CALLER:
+            inner = inner.f_back
+        if inner is not None:
+            found.add(str(inner.f_locals["self"].identity.name))
+    return ", ".join(sorted(found))
+
+
 def _running_function(loop: asyncio.AbstractEventLoop) -> str:
     task: Any = asyncio.current_task(loop)
     if task is None:
-        return "unknown"
+        return _functions_on_threads() or "unknown"
     name = str(task.get_name())
     if name.startswith(TASK_PREFIX):
         return name.removeprefix(TASK_PREFIX)

@@ -21,6 +21,7 @@ from typing import Any
 
 from serverfull.config import Settings
 from serverfull.errors import StartupError
+from serverfull.signals import say
 from serverfull.workers.seat import Seat, die_with_parent
 from serverfull.workers.shared import SharedMemory
 
@@ -252,7 +253,7 @@ class Supervisor:
     def _announce(self) -> None:
         if not self._announced and not self._signal and all(worker.ready for worker in self._workers):
             self._announced = True
-            print(f"serverfull ready {self._url}", flush=True)  # noqa: T201 - what callers wait for
+            say(f"serverfull ready {self._url}")
 
     # The end
 
