@@ -321,9 +321,16 @@ def test_workers_do_not_outlive_their_parent(workers, pool, tmp_path, number, fu
     host.send_signal(number)
     assert host.process.wait(DEADLINE) == -number
     until(lambda: not list(_members(host.process.pid)))
-    with contextlib.closing(socket.socket()) as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        free.bind(("127.0.0.1", host.port))
+    assert until(lambda: is_free(host.port))
+
+
+def is_free(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
 
 
 def run(tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
