@@ -62,7 +62,7 @@ class Answers:
         try:
             made = adapter(annotation, where)
         except TypeError as error:
-            reason = str(error).partition(": ")[2]
+            reason = str(error).partition(": ")[2].rstrip(".")
             raise AnswerImpossible(f"{where}: {reason}. Give a static answer") from None
         self._shapes = Shapes(answer_schema(made))
         self._validate = lenient_validator(made)

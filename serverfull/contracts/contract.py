@@ -94,8 +94,7 @@ def contract_of(name: str, function: Function) -> Contract:
 def _declared(error: DeclaredError) -> DeclaredErrorContract:
     if isinstance(error, BaseException):
         return DeclaredErrorContract(type(error).__name__, str(error))
-    # Its own docstring: that of Exception says nothing of this error.
-    lines = inspect.cleandoc(error.__dict__.get("__doc__") or "").splitlines()
+    lines = inspect.cleandoc(error.__doc__ or "").splitlines()
     return DeclaredErrorContract(error.__name__, lines[0] if lines else "")
 
 

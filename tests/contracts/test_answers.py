@@ -183,6 +183,13 @@ def test_the_zero_value_is_what_nobody_set_or_what_is_next_to_it(annotation: Any
     assert type(found) is type(zero)
 
 
+@pytest.mark.parametrize("annotation", [annotation for annotation, _ in ZEROS], ids=str)
+def test_whatever_has_a_zero_value_has_random_ones(annotation: Any) -> None:
+    answers = Answers(annotation)
+    for seed in range(5):
+        json.dumps(answers.random(RNG(seed)), allow_nan=False)
+
+
 def test_a_recursive_union_ends() -> None:
     assert zero_value(ByList) == {"more": [{"more": ""}]}
     answers = Answers(Bush)
