@@ -52,9 +52,10 @@ def stage(plan: Plan, found: Inspection, folder: Path, platforms: Iterable[str],
     _install(requirements, plan, folder, tuple(platforms))
     _clean(folder)
     _copy_serverfull(found.modules, folder)
-    base = Path(found.folder)
-    for source in [*map(Path, found.files), *plan.include]:
-        _copy(source, folder / _inside(source, base), folder)
+    base, loaded = Path(found.folder), [Path(file) for file in found.files]
+    further = [path for path in plan.include if not any(path.absolute().is_relative_to(file) for file in loaded)]
+    for source in [*loaded, *further]:
+        copy_in(source, folder / _inside(source, base))
     text = f"TARGET = {found.target!r}\nFUNCTION = {found.function!r}\nMOCK = {plan.mock!r}\n"
     (folder / f"{ARTIFACT_MODULE}.py").write_text(text, encoding="utf-8")
 
@@ -124,17 +125,16 @@ def _inside(source: Path, base: Path) -> Path:
     return absolute.relative_to(base) if absolute.is_relative_to(base) and absolute != base else Path(absolute.name)
 
 
-def _copy(source: Path, target: Path, folder: Path) -> None:
-    if target.is_file() or (target.exists() and target.parent == folder and not _same_kind(source, target)):
-        if target.is_file() and target.read_bytes() == source.read_bytes():
-            return
-        raise BuildFailed(f"{source} cannot go in as {target.relative_to(folder)}: a package has that name")
+def copy_in(source: Path, target: Path) -> None:
+    """Copy a file or a folder, but never over a package or a file that is there already.
+
+    :raises BuildFailed: it would hide what is there.
+    """
+    joins = source.is_dir() and target.is_dir() and not (target / "__init__.py").exists()
+    if target.exists() and not joins:
+        raise BuildFailed(f"{source} cannot go in as {target.name}: something that is needed has that name already")
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LITTER), dirs_exist_ok=True)
     else:
         shutil.copyfile(source, target)
-
-
-def _same_kind(source: Path, target: Path) -> bool:
-    return source.is_dir() and not (target / "__init__.py").exists()

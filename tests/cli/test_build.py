@@ -16,7 +16,7 @@ import pytest
 from serverfull.building.archive import write_zip
 from serverfull.building.inspection import Inspection, inspect
 from serverfull.building.plan import Plan, lambda_platforms
-from serverfull.building.staging import OWN_REQUIREMENTS, _copy_serverfull, packages_left_out
+from serverfull.building.staging import OWN_REQUIREMENTS, _copy_serverfull, copy_in, packages_left_out
 from serverfull.errors import BuildFailed, NotFoundError, TargetImportFailed
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +149,20 @@ def test_without_pyinstaller_the_extra_is_named(run: Run, app: Path, monkeypatch
     done = run("build", "app.py", "--function", "hello", "--format", "bootstrap")
     assert done.returncode == 3
     assert "pip install 'serverfull[build]'" in done.stderr
+
+
+def test_what_would_hide_an_installed_package_does_not_go_in(app: Path, tmp_path: Path) -> None:
+    staged = tmp_path / "staged"
+    copy_in(app / "shop", staged / "shop")
+    assert (staged / "shop" / "prices.py").exists()
+    for source in (app / "shop", app / "app.py"):
+        with pytest.raises(BuildFailed, match="cannot go in as shop"):
+            copy_in(source, staged / "shop")
+    (app / "data").mkdir()
+    for name in ("a.txt", "b.txt"):  # a folder that is no package takes more
+        (app / "data" / name).write_text("")
+        copy_in(app / "data" / name, staged / "data" / name)
+    copy_in(app / "data", staged / "data")
 
 
 def test_the_launcher_of_a_pyz_imports_the_standard_library_alone() -> None:

@@ -126,6 +126,9 @@ def test_the_logger_writes_lines_with_the_request_id_to_standard_output(
     line = capsys.readouterr().out
     assert line.startswith("[INFO]\t")
     assert line.endswith("\tid-1\tsold item=tea\n")
+    serverfull.logger().info("after it")
+    outside = capsys.readouterr()
+    assert (outside.out, "id-1" in outside.err, "after it" in outside.err) == ("", False, True)
 
 
 def test_the_logger_writes_json_where_the_lambda_or_the_function_says_so(
