@@ -21,7 +21,7 @@ from serverfull.host import HOST
 
 Start = Callable[..., Any]
 MOCK = {"enabled": True}
-SCHEMA = "X-Serverfull-Mock-"
+PREFIX = "X-Serverfull-Mock-"
 
 
 @dataclass
@@ -134,16 +134,15 @@ async def test_an_event_of_the_wrong_shape_is_refused_as_the_real_function_would
 
 async def test_an_unknown_function_and_a_payload_that_is_no_json_are_refused(start_host: Start) -> None:
     host = await start_host(FUNCTIONS, mock=MOCK)
-    for headers in ({}, {"Invocation_Type": "Error"}):
-        if headers:
-            refused = await host.request(
-                "POST",
-                "/2015-03-31/functions/nope/invocations",
-                headers={"X-Amz-Invocation-Type": "Error", "X-Error-Type": "KeyError"},
-            )
-        else:
-            refused = await host.invoke("nope")
+    asked = [
+        {},
+        {"X-Amz-Invocation-Type": "Error", "X-Error-Type": "KeyError"},
+        {PREFIX + "Throttle": "CallerRateLimitExceeded"},
+    ]
+    for headers in asked:
+        refused = await host.request("POST", "/2015-03-31/functions/nope/invocations", headers=headers)
         assert (refused.status, refused.error_type) == (404, "ResourceNotFoundException")
+        assert refused.json()["Message"] == "Function not found: arn:aws:lambda:us-east-1:000000000000:function:nope"
     refused = await host.invoke("later", b"{")
     assert (refused.status, refused.error_type) == (400, "InvalidRequestContentException")
     refused = await host.request(
@@ -210,11 +209,11 @@ async def test_an_undeclared_error_is_not_found_and_the_choices_are_named(consum
         ({}, "Error"),
         ({"X-Error-Type": ""}, "Error"),
         ({"X-Error-Type": "KeyError"}, "RequestResponse"),
-        ({SCHEMA + "Latency": "soon"}, "RequestResponse"),
-        ({SCHEMA + "Latency": "-1"}, "RequestResponse"),
-        ({SCHEMA + "Latency": "nan"}, "RequestResponse"),
-        ({SCHEMA + "Throttle": "TooBusy"}, "RequestResponse"),
-        ({SCHEMA + "Throttle": "TooBusy"}, "Event"),
+        ({PREFIX + "Latency": "soon"}, "RequestResponse"),
+        ({PREFIX + "Latency": "-1"}, "RequestResponse"),
+        ({PREFIX + "Latency": "nan"}, "RequestResponse"),
+        ({PREFIX + "Throttle": "TooBusy"}, "RequestResponse"),
+        ({PREFIX + "Throttle": "TooBusy"}, "Event"),
     ],
 )
 async def test_what_means_nothing_is_refused_and_not_ignored(
@@ -240,7 +239,7 @@ async def test_outside_mock_mode_the_invocation_type_error_is_refused(start_host
 async def test_latency_comes_before_the_answer_and_counts_as_the_functions_duration(
     consumer: Consumer, text: str
 ) -> None:
-    answer = await consumer.invoke("order", {"item": "tea"}, {SCHEMA + "Latency": text}, LogType="Tail")
+    answer = await consumer.invoke("order", {"item": "tea"}, {PREFIX + "Latency": text}, LogType="Tail")
     assert json.loads(answer["Payload"])["number"] == 0
     tail = base64.b64decode(answer["LogResult"]).decode()
     duration = re.search(r"\tDuration: ([\d.]+) ms", tail)
@@ -251,7 +250,7 @@ async def test_latency_comes_before_the_answer_and_counts_as_the_functions_durat
 async def test_latency_over_the_timeout_is_a_timeout(start_host: Start) -> None:
     host = await start_host({"slow": Function(order, timeout=0.05)}, mock=MOCK)
     answer = await host.request(
-        "POST", "/2015-03-31/functions/slow/invocations", b'{"item": "tea"}', {SCHEMA + "Latency": "10m"}
+        "POST", "/2015-03-31/functions/slow/invocations", b'{"item": "tea"}', {PREFIX + "Latency": "10m"}
     )
     assert answer.status == 200
     assert answer.function_error == "Unhandled"
@@ -262,14 +261,14 @@ async def test_latency_over_the_timeout_is_a_timeout(start_host: Start) -> None:
 
 
 async def test_latency_and_an_error_come_together(consumer: Consumer) -> None:
-    headers = {"X-Error-Type": "KeyError", SCHEMA + "Latency": "1ms"}
+    headers = {"X-Error-Type": "KeyError", PREFIX + "Latency": "1ms"}
     answer = await consumer.invoke("order", headers=headers, InvocationType="Error")
     assert json.loads(answer["Payload"])["errorType"] == "KeyError"
 
 
 @pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun"])
 async def test_a_throttled_call_is_what_boto3_calls_too_many_requests(consumer: Consumer, kind: str) -> None:
-    headers = {SCHEMA + "Throttle": "ReservedFunctionConcurrentInvocationLimitExceeded"}
+    headers = {PREFIX + "Throttle": "ReservedFunctionConcurrentInvocationLimitExceeded"}
     with pytest.raises(ClientError) as refused:
         await consumer.invoke("order", {"item": "tea"}, headers, InvocationType=kind)
     response = refused.value.response
@@ -285,7 +284,7 @@ async def test_an_event_is_taken_and_answered_by_nobody(start_host: Start) -> No
         "POST",
         "/2015-03-31/functions/order/invocations",
         b'{"item": "tea"}',
-        {"X-Amz-Invocation-Type": "Event", SCHEMA + "Latency": "1ms"},
+        {"X-Amz-Invocation-Type": "Event", PREFIX + "Latency": "1ms"},
     )
     assert answer.status == 202
     await host.until(lambda: "REPORT" in host.output.text_of(answer.request_id))
@@ -295,7 +294,7 @@ async def test_an_event_is_taken_and_answered_by_nobody(start_host: Start) -> No
 async def test_limits_of_concurrency_hold_in_mock_mode(start_host: Start) -> None:
     host = await start_host({"one": Function(later, max_concurrency=1)}, mock=MOCK)
     path = "/2015-03-31/functions/one/invocations"
-    first = asyncio.create_task(host.request("POST", path, b"{}", {SCHEMA + "Latency": "2s"}))
+    first = asyncio.create_task(host.request("POST", path, b"{}", {PREFIX + "Latency": "2s"}))
     await host.until(lambda: host.host.admission.running)
     refused = await host.invoke("one", {})
     assert not first.done(), "the first call ended before the second came"

@@ -9,13 +9,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict
 
 from serverfull import ChainFetcher, Function, MockingFetcher, RandomAnswers, StaticAnswers, StaticFetcher, ZeroAnswers
@@ -109,6 +109,14 @@ async def test_one_function_does_not_change_the_random_answers_of_another() -> N
     for _ in range(5):
         await call(together, "b", {})
         assert await call(together, "a", {}) == await call(alone, "a", {})
+
+
+async def test_an_answer_is_what_a_real_result_would_be_written_as_and_is_not_written_twice() -> None:
+    def day() -> Annotated[date, PlainSerializer(lambda day: f"{day:%d.%m.%Y}")]:
+        raise AssertionError("a mock ran the handler")
+
+    assert await call(mocked({"day": day}), "day") == "01.01.1970"
+    assert await call(mocked({"day": Function(day, mock=date(2026, 11, 21))}), "day") == "21.11.2026"
 
 
 class Colour(Enum):

@@ -9,6 +9,7 @@ import pytest
 from serverfull.config import LimitSettings, ServerSettings, Settings
 from serverfull.errors import ConfigurationError, NotFoundError
 from serverfull.fetchers.chain import ChainFetcher
+from serverfull.fetchers.mocking import MockingFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.interfaces import Fetcher
@@ -70,12 +71,14 @@ def test_the_admin_address_is_the_first_workers() -> None:
 
 def test_functions_known_at_start_are_taken() -> None:
     static = StaticFetcher({"a": lambda: 1})
-    for fetcher in (static, ChainFetcher(static, ChainFetcher(static)), ObservingFetcher(static, None, None)):
+    decorated = (ObservingFetcher(static, None, None), MockingFetcher(static))
+    for fetcher in (static, ChainFetcher(static, ChainFetcher(static)), *decorated):
         check_functions(fetcher)
 
 
 def test_functions_that_may_change_are_refused() -> None:
     static = StaticFetcher({"a": lambda: 1})
-    for fetcher in (Changing(), ChainFetcher(static, Changing()), ObservingFetcher(Changing(), None, None)):
+    decorated = (ObservingFetcher(Changing(), None, None), MockingFetcher(Changing()))
+    for fetcher in (Changing(), ChainFetcher(static, Changing()), *decorated):
         with pytest.raises(ConfigurationError, match=r"server\.workers.*known at start"):
             check_functions(fetcher)
