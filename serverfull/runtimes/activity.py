@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import secrets
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from serverfull.observability.handles import CURRENT
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
     from serverfull.interfaces import FunctionIdentity, InvocationLog
     from serverfull.observability.handles import Handles
+
+_AS_EVER: Mapping[str, Any] = MappingProxyType({})
 
 
 class Activity:
@@ -28,10 +31,22 @@ class Activity:
         environment. None as a value hides a variable of the host.
     :param trace_id: the tracing header that the caller sent, if any; see `trace`.
     :param metrics: what ``serverfull.metrics()`` gives.
+    :ivar streams: what the code has assigned to ``sys.stdout`` and ``sys.stderr``, by their names.
     :param region: the region that the caller addressed: what ``AWS_REGION`` shows and the context's ARN has.
     """
 
-    __slots__ = ("_logger", "identity", "log", "metrics", "region", "request_id", "tenant_id", "trace_id", "variables")
+    __slots__ = (
+        "_logger",
+        "identity",
+        "log",
+        "metrics",
+        "region",
+        "request_id",
+        "streams",
+        "tenant_id",
+        "trace_id",
+        "variables",
+    )
 
     def __init__(
         self,
@@ -52,6 +67,7 @@ class Activity:
         self.tenant_id = tenant_id
         self.metrics = metrics
         self.region = region
+        self.streams: Mapping[str, Any] = _AS_EVER
         self._logger: Any = None
 
     def trace(self) -> str:

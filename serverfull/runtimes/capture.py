@@ -3,7 +3,8 @@
 While at least one host runs in the process, four things of the standard library are replaced, and put back after the
 last:
 
-- ``sys.stdout`` and ``sys.stderr``: a write goes to the current invocation's log, else to the real stream;
+- ``sys.stdout`` and ``sys.stderr``: a write goes to the current invocation's log, else to the real stream. What a
+  handler assigns to them (``contextlib.redirect_stdout`` does) counts for its invocation alone and ends with it;
 - ``threading.Thread.start`` and ``_thread.start_new_thread``: a thread started by a handler inherits its invocation,
   which Python's context variables alone do not do (before 3.14's opt-in flag);
 - ``ThreadPoolExecutor.submit``: work handed to a pool belongs to the invocation that handed it in, not to the one that
@@ -25,6 +26,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -108,6 +110,78 @@ class RoutedBuffer(io.RawIOBase):
         """Flush the real stream when the caller writes there."""
         if CURRENT.get().__class__ is not Activity:
             self._real.flush()
+
+
+class PrintStream(RoutedStream):
+    """What ``print`` finds as a standard stream: what the invocation has assigned to it, else the routed stream.
+
+    It is no part of the routed stream, as what a handler assigns may itself write to the stream that was there before.
+
+    :param name: ``stdout`` or ``stderr``.
+    """
+
+    def __init__(self, name: str, routed: RoutedStream) -> None:
+        super().__init__(routed._real)
+        self.name_in_sys = name
+        self.routed = routed
+
+    def write(self, text: str) -> int:
+        """Write to what the invocation has assigned, else as the routed stream does."""
+        activity = CURRENT.get()
+        if activity.__class__ is not Activity or not activity.streams:
+            return self.routed.write(text)
+        stream = activity.streams.get(self.name_in_sys, self.routed)
+        return len(text) if stream is None else stream.write(text)  # type: ignore[no-any-return]
+
+    def flush(self) -> None:
+        """Flush what the invocation has assigned, else as the routed stream does."""
+        activity = CURRENT.get()
+        streams = activity.streams if activity.__class__ is Activity else {}
+        stream = streams.get(self.name_in_sys, self.routed)
+        if stream is not None:
+            stream.flush()
+
+
+def _standard_stream(name: str) -> property:
+    """Make ``sys.stdout`` or ``sys.stderr`` as it is read and assigned: inside an invocation it is that one's own."""
+
+    def get(module: types.ModuleType) -> Any:
+        activity = CURRENT.get()
+        if activity.__class__ is Activity and name in activity.streams:
+            return activity.streams[name]
+        try:
+            stream = module.__dict__[name]
+        except KeyError:
+            raise AttributeError(f"module 'sys' has no attribute {name!r}") from None
+        return stream.routed if stream.__class__ is PrintStream else stream
+
+    def assign(module: types.ModuleType, stream: Any) -> None:
+        activity = CURRENT.get()
+        if activity.__class__ is Activity:
+            activity.streams = {**activity.streams, name: stream}
+        else:
+            routes = RoutedSys.print_streams
+            module.__dict__[name] = routes[name] if stream is routes[name].routed else stream
+
+    def delete(module: types.ModuleType) -> None:
+        activity = CURRENT.get()
+        if activity.__class__ is Activity:
+            activity.streams = {key: stream for key, stream in activity.streams.items() if key != name}
+        else:
+            del module.__dict__[name]
+
+    return property(get, assign, delete)
+
+
+class RoutedSys(types.ModuleType):
+    """The class that the module ``sys`` has while a host runs; `PrintStream` serves those that go past it."""
+
+    print_streams: dict[str, PrintStream]
+    stdout = _standard_stream("stdout")
+    stderr = _standard_stream("stderr")
+
+    def __reduce__(self) -> Any:
+        return __import__, ("sys",)  # picklers that know modules know them by their plain class
 
 
 class InvocationLogHandler(logging.Handler):
@@ -196,16 +270,17 @@ class CapturePatch:
 
 
 def _route_streams() -> Callable[[], None]:
-    real_out, real_err = sys.stdout, sys.stderr
-    routed_out, routed_err = RoutedStream(real_out), RoutedStream(real_err)
-    sys.stdout, sys.stderr = routed_out, routed_err
-    rerouted = _replace_handler_streams({id(real_out): routed_out, id(real_err): routed_err})
+    plain, real = sys.__class__, {"stdout": sys.stdout, "stderr": sys.stderr}
+    RoutedSys.print_streams = routes = {name: PrintStream(name, RoutedStream(stream)) for name, stream in real.items()}
+    vars(sys).update(routes)
+    sys.__class__ = RoutedSys
+    rerouted = _replace_handler_streams({id(real[name]): stream.routed for name, stream in routes.items()})
 
     def undo() -> None:
-        if sys.stdout is routed_out:
-            sys.stdout = real_out
-        if sys.stderr is routed_err:
-            sys.stderr = real_err
+        sys.__class__ = plain
+        for name, stream in routes.items():
+            if vars(sys).get(name) is stream:
+                setattr(sys, name, real[name])
         for handler, stream in rerouted:
             handler.stream = stream
 

@@ -4,13 +4,20 @@ The object ``os.environ`` keeps its identity, so that ``from os import environ``
 class changes while a host runs. Outside of an invocation it behaves as ever. Inside, reads look at the function's
 variables first, and writes go there, so that no function changes another's environment or the host's.
 
-Not covered: what reads the C environment directly, such as child processes started with ``env=None``.
+Child processes that ``subprocess`` and asyncio start inside an invocation without an ``env`` get what ``os.environ``
+shows there.
+
+Not covered: what reads the C environment directly, such as ``os.system`` and extensions.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from serverfull.observability.handles import CURRENT
@@ -96,6 +103,7 @@ class EnvironPatch:
     """Gives ``os.environ`` its per-function view, and takes it back. Several hosts in one process share it."""
 
     _users = 0
+    _undo_children: Callable[[], None]
 
     @classmethod
     def install(cls) -> None:
@@ -103,13 +111,46 @@ class EnvironPatch:
         cls._users += 1
         if cls._users == 1:
             os.environ.__class__ = FunctionEnviron
+            cls._undo_children = _route_children()
 
     @classmethod
     def uninstall(cls) -> None:
         """Give ``os.environ`` its own class back when the last host is gone."""
         cls._users -= 1
         if cls._users == 0:
+            cls._undo_children()
             os.environ.__class__ = _Plain
+
+
+_ENV_POSITION = 11
+"""Where ``env`` is among the positional arguments of ``Popen.__init__``."""
+
+
+def _route_children() -> Callable[[], None]:
+    """Let child processes inherit the function's variables; gives what takes that back."""
+    places: list[tuple[Any, str, int]] = [(subprocess.Popen, "__init__", _ENV_POSITION)]
+    for name in ("create_subprocess_exec", "create_subprocess_shell"):  # uvloop does without Popen
+        places += [(asyncio, name, sys.maxsize), (asyncio.subprocess, name, sys.maxsize)]
+    real = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    for owner, name, position in places:
+        setattr(owner, name, _with_environment(getattr(owner, name), position))
+
+    def undo() -> None:
+        for owner, name, function in real:
+            setattr(owner, name, function)
+
+    return undo
+
+
+def _with_environment(start: Any, position: int) -> Any:
+    @functools.wraps(start)
+    def with_environment(*args: Any, **options: Any) -> Any:
+        given = len(args) > position or options.get("env") is not None
+        if not given and CURRENT.get().__class__ is Activity:
+            options["env"] = dict(os.environ)
+        return start(*args, **options)
+
+    return with_environment
 
 
 def function_variables(

@@ -6,10 +6,12 @@ import _thread
 import asyncio
 import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import logging
 import os
+import pickle
 import re
 import sys
 import threading
@@ -490,10 +492,84 @@ async def test_inside_a_handler_the_streams_look_like_streams(start_host: Any) -
     print("and the host's still works")
 
 
+async def test_a_stream_that_a_handler_replaced_and_left_is_replaced_for_its_invocation_alone(
+    start_host: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leaves(event: Any) -> Any:
+        sys.stdout = kept = io.StringIO()
+        sys.stderr = None
+        print("kept")
+        print("to nowhere", file=sys.__dict__["stderr"], flush=True)
+        thread = threading.Thread(target=print, args=("of its thread",))
+        thread.start()
+        thread.join()
+        return [kept.getvalue(), sys.stdout is kept, sys.stderr]
+
+    host = await start_host({"leaves": leaves, "prints": lambda: print("seen")})
+    assert (await host.invoke("leaves")).json() == ["kept\nof its thread\n", True, None]
+    assert "seen\n" in (await host.tail("prints")).tail()
+    print("of the host")
+    assert capsys.readouterr().out == "of the host\n"
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_redirected_stream_gets_what_its_own_invocation_prints_and_nothing_else(
+    start_host: Any, own: bool
+) -> None:
+    redirected, printed = threading.Event(), threading.Event()
+
+    def redirects(event: Any) -> Any:
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            redirected.set()
+            assert printed.wait(20)
+            print("mine")
+        print("after")
+        return text.getvalue()
+
+    async def prints(event: Any) -> None:
+        await asyncio.to_thread(redirected.wait, 20)
+        print("theirs")
+        printed.set()
+
+    host = await start_host({"redirects": redirects, "prints": Function(prints, loop="own" if own else "host")})
+    one, other = await asyncio.gather(host.tail("redirects"), host.tail("prints"))
+    assert one.json() == "mine\n"
+    assert "after\n" in one.tail()
+    assert "mine" not in one.tail()
+    assert "theirs\n" in other.tail()
+
+
+async def test_a_stream_put_around_the_one_that_was_there_writes_to_the_log(start_host: Any) -> None:
+    class Shouting(io.TextIOBase):
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def write(self, text: str) -> int:
+            return int(self.inner.write(text.upper()))
+
+    def handler(event: Any) -> Any:
+        plain = sys.stdout
+        sys.stdout = Shouting(plain)
+        print("loud", flush=True)
+        del sys.stdout
+        print("quiet")
+        return sys.stdout is plain
+
+    answer = await (await start_host({"f": handler})).tail("f")
+    assert answer.json() is True
+    assert "LOUD\nquiet\n" in answer.tail()
+
+
+async def test_the_module_sys_is_still_pickled_by_reference(start_host: Any) -> None:
+    await start_host({"f": print})
+    assert pickle.loads(pickle.dumps(sys)) is sys
+
+
 def process_state() -> tuple[Any, ...]:
     return (
         sys.stdout,
         sys.stderr,
+        type(sys),
         threading.Thread.start,
         _thread.start_new_thread,
         concurrent.futures.ThreadPoolExecutor.submit,

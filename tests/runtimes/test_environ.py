@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from serverfull import Function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from serverfull.testing.fixtures import Serve
 
 TRACE = "_X_AMZN_TRACE_ID"
 
@@ -212,8 +216,6 @@ async def test_the_trace_variable_can_be_deleted_and_set_for_one_call(start_host
 
 
 async def test_two_calls_at_once_have_traces_and_regions_of_their_own(start_host: Any) -> None:
-    import asyncio
-
     async def handler(event: Any) -> Any:
         await asyncio.sleep(0.01)
         return [os.environ[TRACE], os.environ["AWS_REGION"]]
@@ -222,3 +224,50 @@ async def test_two_calls_at_once_have_traces_and_regions_of_their_own(start_host
     headers = [{"X-Amzn-Trace-Id": f"Root=1-{n}", **scope(f"eu-test-{n}")} for n in range(9)]
     answers = await asyncio.gather(*[run_in(host, "f", **one) for one in headers])
     assert answers == [[f"Root=1-{n}", f"eu-test-{n}"] for n in range(9)]
+
+
+SHOW = 'echo "$MINE $AWS_LAMBDA_FUNCTION_NAME $HOSTS"'
+
+
+async def test_child_processes_inherit_the_functions_variables(
+    start_host: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTS", "host")
+
+    def handler() -> Any:
+        with os.popen(SHOW) as opened:
+            by_popen = opened.read()
+        return [
+            by_popen,
+            subprocess.run(SHOW, shell=True, stdout=subprocess.PIPE, text=True, check=True).stdout,
+            subprocess.check_output(["/bin/sh", "-c", SHOW], text=True, env=None),
+            subprocess.check_output(SHOW, shell=True, text=True, env={"MINE": "given"}),
+        ]
+
+    before = subprocess.Popen.__init__
+    host = await start_host({"f": of_kind(kind, handler, environment={"MINE": "m"})})
+    assert await run_in(host, "f") == [*["m f host\n"] * 3, "given  \n"]
+    assert await asyncio.to_thread(subprocess.check_output, SHOW, shell=True, text=True) == "  host\n"
+    await host.close()
+    assert subprocess.Popen.__init__ is before
+
+
+ASYNCIO_CHILDREN = """
+import asyncio
+from asyncio import subprocess
+
+async def by_asyncio(event):
+    shell = await asyncio.create_subprocess_shell('echo "$MINE"', stdout=subprocess.PIPE)
+    program = await subprocess.create_subprocess_exec("/bin/sh", "-c", 'echo "$MINE"', stdout=subprocess.PIPE)
+    loop = type(asyncio.get_running_loop()).__module__
+    return [loop, *[(await child.communicate())[0].decode() for child in (shell, program)]]
+"""
+
+
+@pytest.mark.parametrize(("loop", "module"), [("host", "uvloop"), ("own", "asyncio")])
+def test_child_processes_of_asyncio_inherit_them_on_every_kind_of_loop(serve: Serve, loop: str, module: str) -> None:
+    functions = f"from serverfull import Function\nf = Function(by_asyncio, loop={loop!r}, environment={{'MINE': 'm'}})"
+    server = serve(f"{ASYNCIO_CHILDREN}\n{functions}\nfunctions = {{'f': f}}")
+    used, *seen = server.invoke("f").json()
+    assert used.partition(".")[0] == module
+    assert seen == ["m\n", "m\n"]
