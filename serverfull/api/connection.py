@@ -52,6 +52,10 @@ FIELD_LIMIT = 8190
 """Bytes of one header. Not equal to TARGET_LIMIT: aiohttp's error tells which limit was broken by its number alone."""
 FIELD_COUNT = 128
 """Headers of one request."""
+HEAD_LIMIT = 65_536
+"""Bytes of all headers of one request."""
+SHORT_READ = 8192
+"""Bytes; a request whose headers arrive in one read of at most this many cannot break HEAD_LIMIT."""
 LINGER = 1.0
 """Seconds that a refused client is read from after its answer. Closing while its bytes wait unread would reset the
 connection, and the reset can overtake the answer."""
@@ -63,6 +67,7 @@ REQUEST_ID_HEADER = istr("x-amzn-RequestId")
 SERVER_HEADER = istr("Server")
 CONNECTION_HEADER = istr("Connection")
 EXPECT_HEADER = istr("Expect")
+CODING_HEADER = istr("Transfer-Encoding")
 
 UNREADABLE = ERROR._replace(version=HttpVersion11)
 """Stands for a request that could not be read. aiohttp's own says HTTP/1.0, and so would the answer."""
@@ -110,7 +115,16 @@ def refusal_of(request: web.BaseRequest) -> RequestError | None:
         return MalformedRequest(f"HTTP/{message.version[0]}.{message.version[1]} is not spoken here; use 1.1.", 505)
     if not message.path.isascii():
         return MalformedRequest("The request target has bytes that are not ASCII; percent-encode them.")
+    if message.chunked and message.headers[CODING_HEADER].strip().lower() != "chunked":
+        return MalformedRequest("The only transfer coding that is understood is chunked.", 501)
     return None
+
+
+def head_refusal_of(request: web.BaseRequest) -> MalformedRequest | None:
+    """Say so where the headers of a request are too long taken together, or give None."""
+    if sum(len(name) + len(value) for name, value in request._message.raw_headers) <= HEAD_LIMIT:
+        return None
+    return MalformedRequest(f"The headers together are longer than {HEAD_LIMIT} bytes.", 431)
 
 
 def malformed(error: BaseException) -> MalformedRequest:
@@ -184,6 +198,7 @@ class HardenedProtocol(RequestHandler):
         "_half_closed",
         "_head_by",
         "_head_started",
+        "_long_reads",
         "_refused",
         "_server",
         "_tcp",
@@ -207,6 +222,7 @@ class HardenedProtocol(RequestHandler):
         self._write_by = NEVER
         self._body: StreamReader | None = None
         self._head_started = False
+        self._long_reads = False
         self._half_closed = False
         self._refused = ""
         self._gone: asyncio.Future[None] | None = None
@@ -271,6 +287,8 @@ class HardenedProtocol(RequestHandler):
             return
         seen = self._request_count
         in_body = self._body is not None and not self._body.is_eof()
+        if self._head_started or len(data) > SHORT_READ:
+            self._long_reads = True
         super().data_received(data)
         if self._request_count != seen:
             self._heads_arrived()
@@ -413,7 +431,7 @@ class HardenedProtocol(RequestHandler):
         try:
             try:
                 if request._message is not UNREADABLE and (
-                    EXPECT_HEADER in request._headers or refusal_of(request) is not None
+                    EXPECT_HEADER in request._headers or self._long_reads or refusal_of(request) is not None
                 ):
                     await self._special(request)
                 answer = await request_handler(request)
@@ -456,13 +474,15 @@ class HardenedProtocol(RequestHandler):
 
     async def _special(self, request: web.BaseRequest) -> None:
         """Deal with the few requests that are refused whatever their path, or that wait for a ``100 Continue``."""
-        refusal = refusal_of(request)
+        refusal = refusal_of(request) or head_refusal_of(request)
         if refusal is not None:
             if request._version not in VERSIONS:
                 request._version = HttpVersion11  # what the answer speaks
             self._refuse(refusal)
             raise refusal
-        expected = request._headers[EXPECT_HEADER].lower()
+        expected = request._headers.get(EXPECT_HEADER, "").lower()
+        if not expected:
+            return
         if expected != "100-continue":
             error = MalformedRequest("The only expectation that is met is 100-continue.", 417)
             self._refuse(error)

@@ -51,6 +51,7 @@ UPGRADE = b"Connection: Upgrade"
 ORIGIN = b"Origin: https://evil.com"
 
 REFUSED = [
+    case("gzip, chunked", post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
     # Two lengths: the ways to smuggle a request past a proxy
     case("content-length and chunked", post(b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\nGET "), 400),
     case("chunked and content-length", post(CHUNKED, b"Content-Length: 5", body=b"0\r\n\r\n"), 400),
@@ -129,6 +130,7 @@ REFUSED = [
     case("header of 9 KB", post(b"X-A: " + b"a" * 9000), 431),
     case("header of 1 MB", post(b"X-A: " + b"a" * 1_000_000), 431),
     case("header name of 9 KB", post(b"a" * 9000 + b": b"), 431),
+    case("70 KB of headers", post(*[b"X-%d: " % number + b"y" * 7000 for number in range(10)]), 431),
     case("129 headers", post(*[b"X-%d: y" % number for number in range(129)]), 431),
     case("100 000 headers", post(*[b"X-%d: y" % number for number in range(100_000)]), 431),
     case("expectation that nobody meets", post(b"Expect: 200-ok", b"Content-Length: 2", body=b"hi"), 417),
