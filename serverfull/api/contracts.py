@@ -7,8 +7,8 @@ kept in a file and compared with later ones.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
+from json import dumps
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -65,4 +65,4 @@ def _document(name: str, function: Function) -> dict[str, Any]:
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    return dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -10,8 +10,8 @@ https://docs.aws.amazon.com/lambda/latest/api/CommonErrors.html
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from json import dumps
 from typing import Literal
 
 from serverfull import errors
@@ -93,7 +93,7 @@ def error_answer(error: BaseException, request_id: str) -> ErrorAnswer:
     row = _row_of(known)
     headers = {"Content-Type": CONTENT_TYPE, "x-amzn-RequestId": request_id, "x-amzn-ErrorType": row.name}
     headers.update(_extra_headers(known))
-    return ErrorAnswer(row.status, headers, json.dumps(_document(known, row)).encode())
+    return ErrorAnswer(row.status, headers, dumps(_document(known, row)).encode())
 
 
 def status_of(error: BaseException) -> int:

@@ -9,10 +9,10 @@ first needed.
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ def read_model() -> dict[str, Any]:
     if not versions:
         raise FileNotFoundError(f"botocore at {botocore.origin} has no model of the Lambda API")
     content = versions[-1].read_bytes()
-    model: dict[str, Any] = json.loads(gzip.decompress(content) if versions[-1].suffix == ".gz" else content)
+    model: dict[str, Any] = loads(gzip.decompress(content) if versions[-1].suffix == ".gz" else content)
     return model
 
 

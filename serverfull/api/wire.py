@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from datetime import UTC, datetime
+from json import dumps, loads
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from serverfull.domain.names import shown
@@ -60,7 +60,7 @@ def read_json(body: bytes) -> Any:
     :raises SerializationFailed: it is no JSON.
     """
     try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant)
+        return loads(body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         what = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
         raise SerializationFailed(f"Could not parse request body into json: {what}") from None
@@ -278,7 +278,7 @@ def _body_of(shape: Shape, result: Mapping[str, Any]) -> bytes:
 
 
 def _encoded(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    return dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _plain_structure(shape: Shape, value: Mapping[str, Any]) -> dict[str, Any]:

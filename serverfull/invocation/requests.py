@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from json import loads
 from typing import Any, Protocol
 
 from serverfull.domain import limits
@@ -154,7 +154,7 @@ def decode_client_context(header: str) -> dict[str, Any]:
 
 def _decode_object(what: str, text: str | bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = loads(text)
     except (ValueError, RecursionError):
         raise InvalidRequestContent(
             f"{what} must be a valid Base64-encoded JSON object."

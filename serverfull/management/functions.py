@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import math
 import platform
 import sys
 import uuid
 from bisect import bisect_right
+from json import dumps, loads
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -222,11 +222,11 @@ def _runtime_version(region: str) -> Response:
 def _revision_of(configuration: Response) -> str:
     """Derive an id that is the same as long as code and configuration are, over restarts and on every host."""
     content = {key: value for key, value in configuration.items() if key not in ("FunctionArn", "LastModified", "Role")}
-    return str(uuid.uuid5(_REVISIONS, json.dumps(content, sort_keys=True)))
+    return str(uuid.uuid5(_REVISIONS, dumps(content, sort_keys=True)))
 
 
 def _write_marker(name: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps({"after": name}).encode()).decode("ascii")
+    return base64.urlsafe_b64encode(dumps({"after": name}).encode()).decode("ascii")
 
 
 def _read_marker(marker: str | None) -> str | None:
@@ -234,7 +234,7 @@ def _read_marker(marker: str | None) -> str | None:
     if not marker:
         return None
     try:
-        after = json.loads(base64.b64decode(marker, altchars=b"-_", validate=True))["after"]
+        after = loads(base64.b64decode(marker, altchars=b"-_", validate=True))["after"]
     except (ValueError, KeyError, TypeError, RecursionError):
         after = None
     if not isinstance(after, str):

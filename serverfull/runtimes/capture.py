@@ -20,7 +20,6 @@ import _thread
 import concurrent.futures
 import contextvars
 import io
-import json
 import logging
 import sys
 import threading
@@ -28,6 +27,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterable
+from json import dumps
 from typing import Any
 
 from serverfull.observability.handles import CURRENT
@@ -128,8 +128,11 @@ class PrintStream(RoutedStream):
     def write(self, text: str) -> int:
         """Write to what the invocation has assigned, else as the routed stream does."""
         activity = CURRENT.get()
-        if activity.__class__ is not Activity or not activity.streams:
-            return self.routed.write(text)
+        if activity.__class__ is not Activity:
+            return int(self._real.write(text))
+        if not activity.streams and text.__class__ is str:  # the usual case, without one call more
+            activity.log.write(text)
+            return len(text)
         stream = activity.streams.get(self.name_in_sys, self.routed)
         return len(text) if stream is None else stream.write(text)  # type: ignore[no-any-return]
 
@@ -243,7 +246,7 @@ def _json_line(record: logging.LogRecord, activity: Activity) -> str:
     if activity.tenant_id is not None:
         document["tenantId"] = activity.tenant_id
     extra = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS and key not in document}
-    return json.dumps({**document, **extra}, ensure_ascii=False, default=str) + "\n"
+    return dumps({**document, **extra}, ensure_ascii=False, default=str) + "\n"
 
 
 class CapturePatch:

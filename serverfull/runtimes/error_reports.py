@@ -7,12 +7,12 @@ raises or is very long, a recursion of a million frames. All of that is answered
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class ErrorReport:
 
 def error_document(error_type: str, message: str, request_id: str, stack_trace: list[str] | None) -> bytes:
     """Give the error document of a function's own error, as the runtime client writes it."""
-    text = json.dumps(_error_fields(error_type, message, request_id, stack_trace), ensure_ascii=False)
+    text = dumps(_error_fields(error_type, message, request_id, stack_trace), ensure_ascii=False)
     # A lone surrogate becomes its JSON escape, which happens to be what backslashreplace writes.
     return text.encode("utf-8", "backslashreplace")
 
@@ -69,7 +69,7 @@ def _error_fields(error_type: str, message: str, request_id: str, stack_trace: l
 def platform_error_document(error_type: str, message: str) -> bytes:
     """Give the error document of an error that the service reports: a timeout, an exit, a response over the limit."""
     fields = {"errorType": error_type, "errorMessage": message}
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    text = dumps(fields, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -151,7 +151,7 @@ def error_log_text(report: ErrorReport, log_format: LogFormat, now: float | None
     if log_format == "JSON":
         fields = _error_fields(report.error_type, report.message, report.request_id, list(report.stack_trace))
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-        return json.dumps({"timestamp": stamp, "level": "ERROR", **fields}, ensure_ascii=False) + "\n"
+        return dumps({"timestamp": stamp, "level": "ERROR", **fields}, ensure_ascii=False) + "\n"
     title = ": ".join(part for part in (report.error_type, report.message) if part)
     lines = [f"[ERROR] {title}" if title else "[ERROR]", "Traceback (most recent call last):"]
     for entry in report.stack_trace:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from typing import Any
 
 import pytest
 from botocore.awsrequest import HeadersDict
@@ -10,7 +12,7 @@ from botocore.model import ServiceModel
 from botocore.parsers import create_parser
 from botocore.retries.standard import TransientRetryableChecker
 
-from serverfull import errors
+from serverfull import Function, errors
 from serverfull.api.errors import MALFORMED_NAMES, ROWS, error_answer, status_of
 
 REQUEST_ID = "7c9dcb0a-4f5b-4d0c-8a53-4e3f0e6b4c11"
@@ -161,3 +163,27 @@ def test_unpaired_surrogates_in_a_message_reach_the_client_as_json():
 def test_boto3_does_not_retry_an_operation_that_is_not_there(operation):
     transient = TransientRetryableChecker()._transient_status_codes
     assert status_of(errors.UnsupportedOperation(operation)) not in transient
+
+
+async def test_answers_of_the_host_survive_handlers_that_replace_functions_of_the_json_module(
+    start_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(event: Any) -> None:
+        monkeypatch.setattr(json, "dumps", None)
+        monkeypatch.setattr(json, "loads", None)
+
+    def fail(event: Any) -> None:
+        logging.getLogger().error("as JSON")
+        raise LookupError("no")
+
+    host = await start_host({"replace": replace, "fail": Function(fail, log_format="JSON")})
+    await host.invoke("replace")
+    failed, missing = await host.tail("fail"), await host.invoke("missing")
+    refused, listed = await host.request("PUT", "/healthcheck"), await host.request("GET", "/2015-03-31/functions/")
+    monkeypatch.undo()
+    assert failed.json()["errorType"] == "LookupError"
+    assert '"message": "as JSON"' in failed.tail()
+    assert missing.json()["Message"].startswith("Function not found")
+    assert (refused.status, refused.error_type) == (405, "MethodNotAllowedException")
+    assert refused.json()["Type"] == "User"
+    assert len(listed.json()["Functions"]) == 2
