@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from serverfull.config.values import Pattern, Range
+from serverfull.config.values import Pattern, Range, Signal
 from serverfull.domain import limits
 
 Port: TypeAlias = Annotated[int, Range(least=0, most=65535)]
 Count: TypeAlias = Annotated[int, Range(least=1)]
 Seconds: TypeAlias = Annotated[float, Range(above=0)]
 SecondsOrZero: TypeAlias = Annotated[float, Range(least=0)]
-SignalNumber: TypeAlias = Annotated[int, Range(least=1, most=64)]
+SignalNumber: TypeAlias = Annotated[int, Signal()]
 Path: TypeAlias = Annotated[str, Pattern(r"/\S*", "a path that starts with /")]
 Address: TypeAlias = Annotated[str, Pattern(r"\S*:\d{1,5}", "an address written host:port")]
 NoAddress: TypeAlias = Annotated[str, Pattern(r"(\S*:\d{1,5})?", "an address written host:port, or nothing")]

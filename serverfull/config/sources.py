@@ -112,8 +112,13 @@ def find_file(explicit: str | None, origin: str, cwd: Path) -> tuple[str, dict[s
     if (cwd / "serverfull.toml").is_file():
         return "serverfull.toml", _read(cwd / "serverfull.toml", "serverfull.toml")
     project = cwd / "pyproject.toml"
-    if project.is_file() and b"serverfull" in project.read_bytes():
-        return "pyproject.toml", _tool_table(_read(project, "pyproject.toml"), "pyproject.toml")
+    if project.is_file() and b"serverfull" in (content := project.read_bytes()):
+        try:
+            return "pyproject.toml", _tool_table(_read(project, "pyproject.toml"), "pyproject.toml")
+        except ConfigurationError:
+            # Without a table of ours, what is wrong with it is other tools' business.
+            if b"tool.serverfull" in content:
+                raise
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|μs|ns)")
@@ -52,11 +52,27 @@ class Pattern:
         return re.fullmatch(self.regex, value) is not None
 
 
-def parts(kind: Any) -> tuple[Any, tuple[Range | Pattern, ...]]:
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """The numbers of signals that a process can handle."""
+
+    def __contains__(self, value: int) -> bool:
+        import signal
+
+        return value in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+    def __str__(self) -> str:
+        return "of signals that can be handled"
+
+
+Rule: TypeAlias = Range | Pattern | Signal
+
+
+def parts(kind: Any) -> tuple[Any, tuple[Rule, ...]]:
     """Split an annotation into the plain type and what restricts it."""
     if get_origin(kind) is Annotated:
         plain, *rules = get_args(kind)
-        return plain, tuple(rule for rule in rules if isinstance(rule, Range | Pattern))
+        return plain, tuple(rule for rule in rules if isinstance(rule, Rule))
     return kind, ()
 
 

@@ -92,6 +92,13 @@ def test_the_environment_is_read(tmp_path: Path, environ: Mapping[str, str], key
     assert type(found) is type(value)
 
 
+@pytest.mark.parametrize("number", [9, 19, 0, -1, 33, 64_000])
+def test_a_number_that_is_no_signal_or_one_that_nobody_can_handle_is_refused(tmp_path: Path, number: int) -> None:
+    name = "SERVERFULL_RUNTIME_SIGNALS_OS_SIGNALS"
+    with pytest.raises(ConfigurationError, match=f"{name}: '15 {number}' is not .* signals that can be handled"):
+        load({}, {name: f"15 {number}"}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "key", "value"),
     [
@@ -205,6 +212,14 @@ def test_a_pyproject_without_our_table_or_of_another_form_is_left_alone(tmp_path
     assert load({}, {}, tmp_path).settings == Settings()
     write("pyproject.toml", "this is no toml")
     assert load({}, {}, tmp_path).settings == Settings()
+    write("pyproject.toml", "[project]\ndependencies = ['serverfull'\n")
+    assert load({}, {}, tmp_path).settings == Settings()
+
+
+def test_a_broken_pyproject_with_our_table_is_refused_with_its_line(tmp_path: Path, write: Write) -> None:
+    write("pyproject.toml", "[tool.serverfull.server]\nport = \n")
+    with pytest.raises(ConfigurationError, match=r"^pyproject\.toml cannot be read: .*line 2"):
+        load({}, {}, tmp_path)
 
 
 def test_the_file_can_be_named_by_a_flag_or_by_the_environment(tmp_path: Path, write: Write) -> None:
@@ -255,7 +270,7 @@ def test_variables_in_a_file_may_be_ten_deep_and_no_deeper(tmp_path: Path, write
         ({"SERVERFULL_FUNCTIONS__TIMEOUT": "2h"}, "above 0 and at most 5400"),
         ({"SERVERFULL_SERVER__INSECURE_NO_AUTH": "maybe"}, "'maybe' is not true or false"),
         ({"SERVERFULL_LOGGING__LEVEL": "LOUD"}, "'LOUD' is not one of DEBUG, INFO, WARN, ERROR"),
-        ({"SERVERFULL_SIGNALS__OS_SIGNALS": "TERM"}, "is not a list of whole numbers from 1 to 64"),
+        ({"SERVERFULL_SIGNALS__OS_SIGNALS": "TERM"}, "is not a list of whole numbers of signals"),
         ({"SERVERFULL_SERVER__ALLOWED_HOSTS": "[oops"}, "is not a list of texts"),
         ({"SERVERFULL_FUNCTIONS__ACCOUNT": "12"}, "is not an account number of twelve digits"),
         ({"SERVERFULL_SERVER__HEALTH_CHECK": "up"}, "'up' is not a path that starts with /"),
