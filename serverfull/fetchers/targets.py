@@ -83,6 +83,9 @@ def place_of(text: str) -> TargetPlace:
     target = _parse(text)
     if target.is_file:
         path = Path(target.place).absolute()
+        if (package := _package_of(path)) is not None:
+            folder, name = package
+            return TargetPlace(f"{name}:{target.attribute}", folder, folder / name.partition(".")[0])
         return TargetPlace(f"{path.stem}:{target.attribute}", path.parent, path)
     outermost = sys.modules[target.place.partition(".")[0]]
     file = outermost.__file__
@@ -104,6 +107,8 @@ def _import(target: _Target, folder: str | None) -> ModuleType:
         path = Path(target.place).absolute()
         if not path.is_file():
             raise TargetNotFound(f"there is no file {target.place}{_file_hint(path)}")
+        if (package := _package_of(path)) is not None:
+            return _import_package(target, *package)
         with _on_path(str(path.parent)):
             return _import_file(target, path)
     if not all(target.place.split(".")):
@@ -111,6 +116,27 @@ def _import(target: _Target, folder: str | None) -> ModuleType:
     with _on_path(folder):
         importlib.invalidate_caches()
         return _users_code(target, lambda: importlib.import_module(target.place))
+
+
+def _package_of(path: Path) -> tuple[Path, str] | None:
+    """Say which package a file ``__init__.py`` is: the folder that holds its outermost package, and its full name."""
+    if path.name != "__init__.py":
+        return None
+    folder = path.parent
+    names = [folder.name]
+    while (folder.parent / "__init__.py").is_file():
+        folder = folder.parent
+        names.insert(0, folder.name)
+    return (folder.parent, ".".join(names)) if all(name.isidentifier() for name in names) else None
+
+
+def _import_package(target: _Target, folder: Path, name: str) -> ModuleType:
+    with _on_path(str(folder)):
+        importlib.invalidate_caches()
+        package = _users_code(target, lambda: importlib.import_module(name))
+    if Path(str(package.__file__)).resolve() != folder.joinpath(*name.split("."), "__init__.py").resolve():
+        raise TargetNotFound(f"{target.place} is hidden by another package {name!r}: {package.__file__}")
+    return package
 
 
 def _file_hint(path: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from serverfull.errors import TargetAttributeMissing, TargetImportFailed, TargetInvalid, TargetNotFound
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.fetchers.targets import load_target
+from serverfull.fetchers.targets import TargetPlace, load_target, place_of
 
 Write = Callable[[str, str], Path]
 
@@ -262,3 +262,21 @@ def test_a_users_own_fetcher_is_given_back_as_it_is(write: Write) -> None:
     write("handlers_a.py", HANDLERS)
     assert load_target("handlers_a:fetcher") is sys.modules["handlers_a"].fetcher
     assert isinstance(load_target("handlers_a:fetcher"), StaticFetcher)
+
+
+@pytest.mark.parametrize("place", ["pk/__init__.py", "./pk/__init__.py", "pk/inner/__init__.py"])
+async def test_the_file_of_a_package_is_imported_as_its_package(write: Write, tmp_path: Path, place: str) -> None:
+    write("pk/__init__.py", "from .handlers import hello\nfunctions = [hello]")
+    write("pk/handlers.py", "def hello(event): return __name__")
+    write("pk/inner/__init__.py", "from ..handlers import hello\nfrom . import more\nfunctions = [hello]")
+    write("pk/inner/more.py", "")
+    functions = await load_target(f"{place}:functions").list()
+    assert functions["hello"].handler_name == "pk.handlers.hello"
+    name = "pk.inner" if "inner" in place else "pk"
+    assert place_of(place) == TargetPlace(f"{name}:functions", tmp_path, tmp_path / "pk")
+
+
+def test_a_package_file_that_another_package_hides_is_refused(write: Write) -> None:
+    write("json/__init__.py", "functions = [print]")
+    with pytest.raises(TargetNotFound, match="hidden by another package 'json'"):
+        load_target("json/__init__.py")
