@@ -178,6 +178,8 @@ class Host:
     async def _check_functions(self) -> None:
         try:
             functions = await self.registered.list()
+        except TargetInvalid:
+            raise
         except Exception:  # said in the log by the observing fetcher; functions may still be fetched one by one
             return
         for name, function in functions.items():
@@ -320,8 +322,15 @@ def create_app(
 
 
 def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher:
-    """Give a fetcher for what users hand in."""
-    return functions if isinstance(functions, Fetcher) else StaticFetcher(functions)
+    """Give a fetcher for what users hand in.
+
+    :raises TypeError: it is nothing of the kind.
+    """
+    if isinstance(functions, Fetcher):
+        return functions
+    if not isinstance(functions, Mapping):
+        raise TypeError(f"functions must be a Fetcher or a mapping of names to handlers, not {functions!r}")
+    return StaticFetcher(functions)
 
 
 def _serve_mode(host: Host) -> _Mode:

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from serverfull import Fetcher, Function, Settings, StaticFetcher, create_app
+from serverfull import Fetcher, Function, Settings, StaticFetcher, create_app, serve
 from serverfull.api import app as app_module
 from serverfull.config import LoggingSettings
-from serverfull.errors import NotFoundError
+from serverfull.errors import NotFoundError, TargetInvalid
 from serverfull.host import HOST, as_fetcher
 from serverfull.interfaces import Fetcher as FetcherInterface
 
@@ -187,6 +187,21 @@ def test_what_users_hand_in_becomes_a_fetcher() -> None:
     assert isinstance(as_fetcher({"f": print}), StaticFetcher)
     fetcher: FetcherInterface = Broken(OSError())
     assert as_fetcher(fetcher) is fetcher
+
+
+@pytest.mark.parametrize("start", [create_app, serve])
+def test_what_cannot_be_served_is_refused_in_words(start: Any) -> None:
+    with pytest.raises(TypeError, match="functions must be a Fetcher or a mapping of names to handlers, not 5"):
+        start(5)
+
+
+async def test_a_host_does_not_start_with_a_fetcher_whose_listing_has_another_form(start_host: Any) -> None:
+    class Wrong(StaticFetcher):
+        async def list(self) -> Any:
+            return ["f"]
+
+    with pytest.raises(TargetInvalid, match=r"Wrong\.list\(\) must give a mapping"):
+        await start_host(Wrong({}))
 
 
 async def test_a_draining_host_answers_503_in_aws_form(start_host: Any) -> None:

@@ -75,8 +75,7 @@ class Function:
 
     def __post_init__(self) -> None:
         _check_handler(self.handler)
-        for error in self.errors:
-            _check_error(error)
+        _check_errors(self.errors)
         _check_number("timeout", self.timeout, above=0, most=limits.MAX_TIMEOUT)
         _check_integer("memory_size", self.memory_size, limits.MIN_MEMORY_MB, limits.MAX_MEMORY_MB)
         _check_integer("max_concurrency", self.max_concurrency, 0, None)
@@ -117,10 +116,16 @@ def _check_handler(handler: object) -> None:
         raise TypeError(f"handler must be callable, not {type(handler).__name__}")
 
 
-def _check_error(error: object) -> None:
-    if isinstance(error, BaseException) or (isinstance(error, type) and issubclass(error, BaseException)):
-        return
-    raise TypeError(f"errors takes exception classes or instances, not {error!r}")
+def _check_errors(errors: object) -> None:
+    if _is_error(errors) or not isinstance(errors, Iterable):
+        raise TypeError(f"errors takes a list of exception classes or instances, not {errors!r}")
+    for error in errors:
+        if not _is_error(error):
+            raise TypeError(f"errors takes exception classes or instances, not {error!r}")
+
+
+def _is_error(error: object) -> bool:
+    return isinstance(error, BaseException) or (isinstance(error, type) and issubclass(error, BaseException))
 
 
 def _check_number(name: str, value: object, *, above: float, most: float) -> None:

@@ -23,11 +23,16 @@ class ChainFetcher(Fetcher):
     the operator meant.
 
     :param fetchers: in the order in which they are asked.
+    :raises TypeError: one of them is no Fetcher.
     """
 
     source = "chain"
 
     def __init__(self, *fetchers: Fetcher) -> None:
+        for fetcher in fetchers:
+            if not isinstance(fetcher, Fetcher):
+                hint = "; write ChainFetcher(*fetchers)" if isinstance(fetcher, (list, tuple)) else ""
+                raise TypeError(f"ChainFetcher takes fetchers, not {fetcher!r}{hint}")
         self._fetchers = fetchers
         self._owners: dict[str, Fetcher] = {}
         self.read_only = all(fetcher.read_only for fetcher in fetchers)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from serverfull.domain.functions import Function
-from serverfull.errors import NotFoundError
+from serverfull.errors import NotFoundError, TargetInvalid
 from serverfull.interfaces import Fetcher
 
 
@@ -63,12 +63,16 @@ class ObservingFetcher(Fetcher):
         return function
 
     async def list(self) -> Mapping[str, Function]:
-        """Pass on to the wrapped fetcher."""
+        """Pass on to the wrapped fetcher.
+
+        :raises TargetInvalid: what that gives is no mapping of names to Functions.
+        """
         try:
-            return await self._fetcher.list()
+            functions = await self._fetcher.list()
         except Exception as failure:
             self._failed("listing functions failed", failure, None)
             raise
+        return _checked(self._fetcher, functions)
 
     def source_of(self, name: str) -> str:
         """Ask the wrapped fetcher."""
@@ -87,3 +91,13 @@ class ObservingFetcher(Fetcher):
     def _count(self, counter: str) -> None:
         self.report()
         self._metrics.count(counter, 1, tags={"source": self.source})
+
+
+def _checked(fetcher: Fetcher, functions: object) -> Mapping[str, Function]:
+    where = f"{type(fetcher).__name__}.list() must give a mapping of names to Functions"
+    if not isinstance(functions, Mapping):
+        raise TargetInvalid(f"{where}, not {functions!r}")
+    for name, function in functions.items():
+        if not isinstance(name, str) or not isinstance(function, Function):
+            raise TargetInvalid(f"{where}, and has {function!r} under {name!r}")
+    return functions

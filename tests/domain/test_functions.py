@@ -64,6 +64,8 @@ def test_a_function_without_a_handler_takes_nothing_but_one():
         ({"tags": {1: "a"}}, TypeError, "tags"),
         ({"errors": [1]}, TypeError, "errors"),
         ({"errors": [int]}, TypeError, "errors"),
+        ({"errors": ValueError}, TypeError, "errors takes a list of exception classes or instances, not <class"),
+        ({"errors": 5}, TypeError, "errors takes a list"),
     ],
 )
 def test_an_option_out_of_its_range_is_named(options, error, named):

@@ -54,6 +54,14 @@ class TestChainInAChain(FetcherSuite):
         return ChainFetcher(StaticFetcher({}), ChainFetcher(StaticFetcher({"hello": hello})))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "hint"), [([StaticFetcher({})], r"write ChainFetcher\(\*fetchers\)"), ({"hello": hello}, "not {'hello'")]
+)
+def test_what_is_no_fetcher_is_refused_when_the_chain_is_made(wrong: object, hint: str) -> None:
+    with pytest.raises(TypeError, match=hint):
+        ChainFetcher(wrong)  # type: ignore[arg-type]
+
+
 async def test_the_first_that_knows_the_name_wins_in_fetch_and_list() -> None:
     chain = ChainFetcher(StaticFetcher({"a": hello}), StaticFetcher({"a": other, "b": other}))
     assert (await chain.fetch("a")).handler is hello

@@ -8,7 +8,7 @@ import pytest
 
 from serverfull.config import LoggingSettings
 from serverfull.domain.functions import Function
-from serverfull.errors import NotFoundError
+from serverfull.errors import NotFoundError, TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
@@ -111,3 +111,17 @@ async def test_source_and_writability_are_those_of_the_wrapped_fetcher() -> None
 
     fetcher = ObservingFetcher(Writable({"a": hello}), Lines(), Counts())
     assert (fetcher.source, fetcher.source_of("a"), fetcher.read_only) == ("writable", "writable", False)
+
+
+@pytest.mark.parametrize(
+    ("listed", "what"),
+    [([hello], "not \\[<function hello"), ({"a": hello}, "has <function hello"), ({1: None}, "under 1")],
+)
+async def test_a_listing_of_another_form_is_refused_by_the_name_of_the_fetcher(listed: Any, what: str) -> None:
+    class Wrong(StaticFetcher):
+        async def list(self) -> Any:
+            return listed
+
+    fetcher = ObservingFetcher(Wrong({}), Lines(), Counts())
+    with pytest.raises(TargetInvalid, match=rf"Wrong\.list\(\) must give a mapping of names to Functions.*{what}"):
+        await fetcher.list()
