@@ -75,6 +75,8 @@ def title_of(annotation: Any) -> str:
     """Give the annotation as messages show it: without the modules of its types."""
     if inspect.isclass(annotation) and not typing.get_args(annotation):
         return annotation.__name__
+    if typing.get_origin(annotation) is typing.Annotated:
+        return title_of(typing.get_args(annotation)[0])
     return re.sub(r"(?:[\w<>]+\.)+", "", str(annotation))
 
 

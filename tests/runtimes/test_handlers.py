@@ -310,6 +310,12 @@ MISFITS = [
     (dict[str, Any], [], "1 validation error for dict[str, Any]: event: Input should be an object"),
     (list[Any], {}, "1 validation error for list[Any]: event: Input should be a valid array"),
     (Item | None, 5, "1 validation error for Item | None: event: Input should be an object"),
+    (Annotated[int, pydantic.Field(gt=1)], 1, "1 validation error for int: event: Input should be greater than 1"),
+    (
+        Annotated[Item | None, pydantic.Field(description="x")],
+        5,
+        "1 validation error for Item | None: event: Input should be an object",
+    ),
 ]
 
 
