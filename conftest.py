@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import CLEARED_NAMES, CLEARED_PREFIXES
 
 if TYPE_CHECKING:
@@ -44,22 +45,11 @@ def require() -> Callable[[str, object, str], None]:
 @pytest.fixture
 def boto() -> Iterator[Callable[..., Any]]:
     """Make boto3 Lambda clients for a host (or a URL): dummy credentials, no retries, closed after the test."""
-    import boto3
-    from botocore.config import Config
-
     clients = []
 
-    def client(host: Any, *, access_key: str = "test", region: str = "us-east-1", **config: Any) -> Any:
-        made = boto3.client(
-            "lambda",
-            endpoint_url=getattr(host, "url", host),
-            region_name=region,
-            aws_access_key_id=access_key,
-            aws_secret_access_key="test",
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30, **config),
-        )
-        clients.append(made)
-        return made
+    def client(host: Any, **config: Any) -> Any:
+        clients.append(lambda_client(getattr(host, "url", host), **config))
+        return clients[-1]
 
     yield client
     for made in clients:

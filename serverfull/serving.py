@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -108,6 +108,35 @@ def serve_mock(
 def _serve_alone(app: web.Application) -> int:
     with LoopRunner(_loop_factory()) as runner:
         return runner.run(_serve(app))
+
+
+@contextlib.asynccontextmanager
+async def listening(app: web.Application) -> AsyncIterator[str]:
+    """Serve an application on the loop that runs, without signals; gives its URL. At the end calls in flight end first.
+
+    :param app: made by `create_app`.
+    :raises StartupError: it cannot listen on the address.
+    """
+    host = app[HOST]
+    sock = bind(host.settings.server)
+    runner = _runner(app)
+    try:
+        await runner.setup()
+        host.attach_server(runner.hardened)
+        await web.SockSite(runner, sock, backlog=BACKLOG).start()
+        yield url_of(sock)
+        host.state = "draining"
+        runner.drain()
+        timeout = host.settings.server.shutdown_timeout
+        await asyncio.gather(runner.drained(timeout), host.drain(timeout))
+    finally:
+        sock.close()
+        await runner.cleanup()
+
+
+def _runner(app: web.Application) -> HardenedRunner:
+    host = app[HOST]
+    return HardenedRunner(app, settings=host.settings.server, logger=host.logger, fast=Dispatcher(app[FRONT], app))
 
 
 def run_serve(target: str, loaded: LoadedSettings) -> int:
@@ -277,7 +306,7 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
     settings = host.settings.server
     raise_descriptor_limit()
     sock = bind(settings, shared=seat is not None)
-    runner = HardenedRunner(app, settings=settings, logger=host.logger, fast=Dispatcher(app[FRONT], app))
+    runner = _runner(app)
     stack = contextlib.AsyncExitStack()
     signals: Signals | None = None
     try:

@@ -18,7 +18,7 @@ from serverfull.invocation.logs import InvocationLog, MemoryFigure
 from serverfull.runtimes.marshal import decode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from serverfull.config import Settings
     from serverfull.domain.functions import Function
@@ -76,6 +76,10 @@ class Invoker:
         """Take the queue that holds Event invocations; ``capacity_freed`` is called when an invocation has ended."""
         self.queue = queue
         self._capacity_freed = capacity_freed
+
+    def decorate_runtime(self, around: Callable[[Runtime], Runtime]) -> None:
+        """Put a decorator around what runs functions, before the first call."""
+        self._runtime = around(self._runtime)
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Run a function and wait for how it ends.
