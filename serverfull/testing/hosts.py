@@ -6,8 +6,8 @@
         host.client().invoke(FunctionName="hello")
         assert host.calls[0].result == "Hello!"
 
-A `ThreadHost` has the server, the API and the runtime of ``serverfull serve``, on an event loop in a thread; signals alone
-are missing. It starts within milliseconds, and tests can share objects with its handlers.
+A `ThreadHost` has the server, the API and the runtime of ``serverfull serve``, on an event loop in a thread; it lacks
+signals. It starts within milliseconds, and tests can share objects with its handlers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serverfull.config import Settings
+from serverfull.config import LoggingSettings, Settings
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import HostProcess
 from serverfull.testing.recording import CallRecorder, RecordingRuntime
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 START_TIMEOUT = 20.0
 """Seconds until a host must be ready."""
 
+_QUIET = Settings(logging=LoggingSettings(functions="NULL"))
 _DRAIN = 2.0
 _END = 10.0
 
@@ -103,7 +104,8 @@ class ThreadHost(TestHost):
 
     :param functions: a fetcher, or a mapping of names to functions.
     :param mock: answers without running handlers: True for zero values, or where the answers come from.
-    :param settings: None means all defaults. Address and port are chosen here in any case.
+    :param settings: None means all defaults, and that the functions' log is dropped (``LogType="Tail"`` gives it):
+        it would come between the lines of pytest. Address and port are chosen here in any case.
     :raises StartupError: the host cannot start.
     :raises TargetError: a function cannot be served.
     """
@@ -117,7 +119,7 @@ class ThreadHost(TestHost):
     ) -> None:
         super().__init__()
         self._functions = functions
-        self._settings, self._answers = _for_tests(settings or Settings(), mock)
+        self._settings, self._answers = _for_tests(settings or _QUIET, mock)
         self._recorder = CallRecorder()
         self._started: Future[str] = Future()
         self._loop: asyncio.AbstractEventLoop

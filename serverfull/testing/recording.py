@@ -1,4 +1,4 @@
-"""Writes down the calls that reach functions: a decorator of the runtime, which `serverfull.testing.hosts` puts in place.
+"""Writes down calls that reach functions: a decorator of the runtime. `serverfull.testing.hosts` puts it in place.
 
 It stands where handlers run, so that it sees mock mode and events as well, and not what was refused before: unknown
 functions, throttled calls, payloads that are no JSON.
