@@ -310,14 +310,14 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
     stack = contextlib.AsyncExitStack()
     signals: Signals | None = None
     try:
-        await runner.setup()
-        host.attach_server(runner.hardened)
-        await web.SockSite(runner, sock, backlog=BACKLOG).start()
-        if settings.admin_address:
-            await stack.enter_async_context(_admin_listener(host))
         numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
         signals = Signals(numbers, settings.shutdown_timeout)
         with signals, nullcontext() if seat is None else _attended(seat, signals, host):
+            await runner.setup()
+            host.attach_server(runner.hardened)
+            await web.SockSite(runner, sock, backlog=BACKLOG).start()
+            if settings.admin_address:
+                await stack.enter_async_context(_admin_listener(host))
             if seat is None:
                 say(f"serverfull ready {_announced(sock, host.settings)}")
             else:

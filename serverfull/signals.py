@@ -8,6 +8,7 @@ when the loop has not come to an end in time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import signal
@@ -82,9 +83,16 @@ class Signals:
 
 
 def say(line: str) -> None:
-    """Write a line to standard output at once; where nobody can be told, go on without."""
-    try:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or the exit would fail on the same stream again
+    """Write a line to standard output at once; where nobody can be told, go on without.
+
+    Past the stream's own buffer where there is a descriptor: what a buffer cannot get rid of fails again at exit.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        try:
+            descriptor = sys.stdout.fileno()
+        except (OSError, ValueError, AttributeError):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        else:
+            sys.stdout.flush()
+            os.write(descriptor, f"{line}\n".encode())
