@@ -26,7 +26,15 @@ import pytest
 from serverfull.testing.process import HostProcess, plain_environment
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("README.md")),
+]
+ONLY_OUR_PLUGIN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "serverfull.testing.pytest_plugin"}
+"""For pages that run pytest: the plugin is there whether serverfull is installed or not, and once."""
+
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -86,7 +94,7 @@ class Reader:
 
     def run(self, command: list[str]) -> str:
         folder = Path(sys.executable).parent
-        env = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        env = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **ONLY_OUR_PLUGIN}
         if self.host:
             env["SERVERFULL_ENDPOINT"] = self.host.url
         done = subprocess.run(
