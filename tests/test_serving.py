@@ -40,7 +40,11 @@ def slow(event):
 async def slow_async(event):
     return await asyncio.to_thread(wait_for, event)
 
-functions = {"slow": Function(slow, timeout=60), "slow_async": Function(slow_async, timeout=60), "quick": lambda: "quick"}
+functions = {
+    "slow": Function(slow, timeout=60),
+    "slow_async": Function(slow_async, timeout=60),
+    "quick": lambda: "quick",
+}
 """
 
 
