@@ -111,6 +111,9 @@ class RoutedBuffer(io.RawIOBase):
         if CURRENT.get().__class__ is not Activity:
             self._real.flush()
 
+    def close(self) -> None:
+        """Leave the real stream open, also when this object is collected after the real one was closed."""
+
 
 class PrintStream(RoutedStream):
     """What ``print`` finds as a standard stream: what the invocation has assigned to it, else the routed stream.
@@ -189,12 +192,28 @@ class RoutedSys(types.ModuleType):
         return __import__, ("sys",)  # picklers that know modules know them by their plain class
 
 
+class NoLock:
+    """Stands where logging wants a lock, and locks nothing."""
+
+    def acquire(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Do nothing."""
+
+
 class InvocationLogHandler(logging.Handler):
     """Writes log records of handlers as AWS's Python runtime does; records of no invocation go to standard error."""
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
         """Do without a lock: the log needs none, and a thread stopped while it holds one would block all logging."""
-        self.lock = None
+        self.lock = NoLock()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record where it belongs."""

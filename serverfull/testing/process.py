@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,10 @@ READY_MARK = "serverfull ready "
 
 CLEARED_PREFIXES = ("SERVERFULL_", "AWS_", "_X_AMZN_")
 CLEARED_NAMES = frozenset({"PORT", "NOTIFY_SOCKET"})
+
+
+KILLED_WITHIN = 5.0
+"""Seconds within which processes that were killed are gone."""
 
 
 class HostDidNotStart(AssertionError):
@@ -254,6 +259,9 @@ class HostProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.wait()
+        gone_by = time.monotonic() + KILLED_WITHIN  # nobody tells when somebody else's children have ended
+        while any(_members(self.process.pid)) and time.monotonic() < gone_by:
+            time.sleep(0.01)
 
     def _report(self, what: str) -> str:
         state = "running" if self.process.poll() is None else f"ended with {self.process.returncode}"
