@@ -213,7 +213,7 @@ class InvocationLogHandler(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
         """Do without a lock: the log needs none, and a thread stopped while it holds one would block all logging."""
-        self.lock = NoLock()
+        self.lock = NoLock()  # type: ignore[assignment] # it has what logging asks of a lock
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record where it belongs."""
