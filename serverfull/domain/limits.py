@@ -33,6 +33,3 @@ MAX_TIMEOUT = 5_400.0
 DEFAULT_MEMORY_MB = 128
 MIN_MEMORY_MB = 128
 MAX_MEMORY_MB = 32_768
-
-ACCOUNT_CONCURRENCY = 1_000
-"""Concurrent executions for one host when nothing says otherwise, as AWS's default for an account and region."""
