@@ -13,7 +13,11 @@
     │   ├── AddressInUse
     │   ├── UnsafeBind
     │   ├── ExtraMissing              an optional part is asked for and not installed
-    │   └── RuntimeApiMissing         lambda mode is started where no Lambda is
+    │   ├── RuntimeApiMissing         lambda mode is started where no Lambda is
+    │   └── StateUnusable             the folder that keeps the state cannot be used
+    │       ├── StateInUse            another host uses it
+    │       ├── StateDamaged          the database in it is broken, or gone
+    │       └── StateTooNew           a newer serverfull wrote it
     ├── BuildFailed                   `serverfull build` cannot make the artifact
     └── RequestError                  a caller's request is answered with an AWS error
         ├── NotFoundError             no such function
@@ -24,7 +28,22 @@
         ├── RequestTooLarge           the payload is over the limit of its invocation type
         ├── TooManyRequests           a concurrency limit is reached
         ├── FunctionNotReady          the function is in a state that cannot be invoked
+        ├── InvalidRuntime            no runtime of this host runs the function
         ├── ReadOnlyFunction          a write to a function that a read-only fetcher owns
+        ├── ResourceNotFound          no such resource other than a function
+        │   ├── CodeSigningConfigNotFound
+        │   └── ProvisionedConcurrencyConfigNotFound
+        ├── ResourceConflict          it exists already, or another change is under way
+        ├── PreconditionFailed        the RevisionId is not that of the resource as it is now
+        ├── ResourceInUse             it cannot be changed or deleted while it is used
+        ├── CodeStorageExceeded       the account's packages would take more room than it has
+        ├── PolicyLengthExceeded      a policy would be longer than policies may be
+        ├── AliasLimitExceeded        a function would have too many aliases
+        ├── CapacityProviderLimitExceeded
+        ├── CodeVerificationFailed    a package's signature does not satisfy the function's code signing config
+        │   └── InvalidCodeSignature  the package was changed after it was signed
+        ├── PublicPolicyRefused       a policy would let everybody in where that is blocked
+        ├── RequestEntityTooLarge     a management call, or the package in it, is over its limit
         ├── UnsupportedOperation      a known operation that this host does not have yet
         ├── UnknownOperation          no operation of the API has this method and path
         ├── MethodNotAllowed          the path exists, with another method
@@ -108,6 +127,32 @@ class ExtraMissing(StartupError):
 
 class RuntimeApiMissing(StartupError):
     """Lambda mode is started where no Lambda is: ``AWS_LAMBDA_RUNTIME_API`` says where invocations come from."""
+
+
+class StateUnusable(StartupError):
+    """The folder that keeps the state cannot be read, written or locked."""
+
+
+class StateInUse(StateUnusable):
+    """Another host uses the folder; one at a time may."""
+
+
+class StateDamaged(StateUnusable):
+    """The database in the folder is broken or gone. It is never made anew: a backup has to be restored.
+
+    :param file: the database.
+    :param what: what is wrong with it.
+    """
+
+    def __init__(self, file: object, what: str) -> None:
+        super().__init__(
+            f'{file} {what}. Nothing was changed. "serverfull state check" says more; '
+            'what "serverfull state backup" wrote can be restored'
+        )
+
+
+class StateTooNew(StateUnusable):
+    """A newer serverfull has written what this one cannot read."""
 
 
 class BuildFailed(ServerfullError):
@@ -202,8 +247,78 @@ class FunctionNotReady(RequestError):
         self.state = state
 
 
+class InvalidRuntime(RequestError):
+    """No runtime of this host runs the function; the message says which one it needs."""
+
+
 class ReadOnlyFunction(RequestError):
     """A write to a function that a read-only fetcher owns."""
+
+
+class ResourceNotFound(RequestError):
+    """A resource other than a function does not exist; the message names it."""
+
+
+class CodeSigningConfigNotFound(ResourceNotFound):
+    """No such code signing configuration."""
+
+
+class ProvisionedConcurrencyConfigNotFound(ResourceNotFound):
+    """The version or alias has no provisioned concurrency."""
+
+    def __init__(self) -> None:
+        super().__init__("No Provisioned Concurrency Config found for this function")
+
+
+class ResourceConflict(RequestError):
+    """The resource exists already, or is in a state, or being changed, in a way that forbids the operation."""
+
+
+class PreconditionFailed(RequestError):
+    """The RevisionId that the caller gave is not that of the resource as it is now."""
+
+    def __init__(
+        self,
+        message: str = "The RevisionId provided does not match the latest RevisionId. "
+        "Call the GetFunction/GetAlias API to retrieve the latest RevisionId",
+    ) -> None:
+        super().__init__(message)
+
+
+class ResourceInUse(RequestError):
+    """The resource cannot be changed or deleted while it is in use, or while it changes."""
+
+
+class CodeStorageExceeded(RequestError):
+    """The packages of the account would take more room than it has."""
+
+
+class PolicyLengthExceeded(RequestError):
+    """A policy would be longer than policies may be."""
+
+
+class AliasLimitExceeded(RequestError):
+    """A function would have more aliases than it may have."""
+
+
+class CapacityProviderLimitExceeded(RequestError):
+    """The account would have more capacity providers than it may have."""
+
+
+class CodeVerificationFailed(RequestError):
+    """A package's signature does not satisfy the function's code signing configuration."""
+
+
+class InvalidCodeSignature(CodeVerificationFailed):
+    """The package is not the one that was signed."""
+
+
+class PublicPolicyRefused(RequestError):
+    """A policy would let everybody in where public access is blocked."""
+
+
+class RequestEntityTooLarge(RequestError):
+    """A management call, or the deployment package in it, is over its limit."""
 
 
 class UnsupportedOperation(RequestError):

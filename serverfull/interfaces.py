@@ -9,19 +9,26 @@ seam            what it does                                      who implements
 `EventQueue`    takes Event invocations, runs them later          ``invocation/queue.py``
 `LogSink`       takes what functions print and log                ``invocation/logs.py``
 `Admission`     who may run now                                   ``invocation/admission.py``
+`StateStore`    keeps what was deployed, in transactions          ``storage/state.py``
+`Records`       the records of an account in one transaction      ``storage/state.py``
+`CodeStore`     keeps deployment packages by their content        ``storage/code.py``
 =============== ================================================= ==============================================
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
+    from serverfull.domain.records import KeyPart, Kind, Partition, Record
+
+Result = TypeVar("Result")
 
 
 class Fetcher(ABC):
@@ -52,6 +59,14 @@ class Fetcher(ABC):
     def source_of(self, name: str) -> str:
         """Say which fetcher a listed function comes from; decorators and chains pass the question on."""
         return self.source
+
+    def at(self, partition: Partition) -> Fetcher:
+        """Give the fetcher as callers of an account in a region see it.
+
+        Most serve everybody and give themselves, for every partition. What others give must be the same in all but
+        identity for one partition, for callers keep some and forget others; decorators and chains pass the question on.
+        """
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,3 +191,116 @@ class LogRecord:
     kind: str
     text: str
     at: float
+
+
+class Records(ABC):
+    """The records of one account in one region, inside one transaction; never used after it or by another thread."""
+
+    @abstractmethod
+    def get(self, kind: Kind[Record], *key: KeyPart) -> Record | None:
+        """Give the record with that key, or None."""
+
+    @abstractmethod
+    def list(
+        self,
+        kind: Kind[Record],
+        *prefix: KeyPart,
+        after: Sequence[KeyPart] | None = None,
+        limit: int | None = None,
+        where: Mapping[str, str] | None = None,
+    ) -> Sequence[Record]:
+        """List records, sorted by their keys.
+
+        :param prefix: first parts of the key that they share.
+        :param after: begin behind this whole key, whether there is such a record or not.
+        :param limit: so many at most.
+        :param where: values of fields that the kind has indexed.
+        """
+
+    @abstractmethod
+    def count(self, kind: Kind[Record], *prefix: KeyPart, where: Mapping[str, str] | None = None) -> int:
+        """Count what `list` would give."""
+
+    @abstractmethod
+    def insert(self, kind: Kind[Record], record: Record) -> None:
+        """Add a record.
+
+        :raises KeyError: there is one with its key already.
+        """
+
+    @abstractmethod
+    def replace(self, kind: Kind[Record], record: Record) -> None:
+        """Put a record in the place of the one with its key.
+
+        :raises KeyError: there is none.
+        """
+
+    @abstractmethod
+    def delete(self, kind: Kind[Record], *prefix: KeyPart) -> int:
+        """Delete the records whose keys begin like that (a whole key: the one record); returns how many there were."""
+
+
+class StateStore(ABC):
+    """Keeps records, durably or not. Work is done in transactions, one after the other, off the event loop."""
+
+    @abstractmethod
+    async def read(self, partition: Partition, work: Callable[[Records], Result]) -> Result:
+        """Do work that changes nothing, on a consistent view.
+
+        :param work: called on a thread of the store.
+        :raises InternalFailure: the store cannot be read now. What the work raises comes out as it is.
+        """
+
+    @abstractmethod
+    async def write(self, partition: Partition, work: Callable[[Records], Result]) -> Result:
+        """Do work as one transaction: all of it is kept when this returns, or nothing where it raises.
+
+        Transactions are serial, so what the work has read is still true when its changes are kept.
+
+        :param work: called on a thread of the store.
+        :raises InternalFailure: the store cannot be written now. What the work raises comes out as it is.
+        """
+
+    @abstractmethod
+    async def everywhere(self, kind: Kind[Record]) -> Sequence[tuple[Partition, Record]]:
+        """Give the records of a kind of all accounts and regions."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Give back what the store holds. Closing twice is fine."""
+
+
+class CodeStore(ABC):
+    """Keeps deployment packages, each under the SHA-256 of its bytes in hexadecimal. Every method may block a thread
+    of its own, never the event loop."""
+
+    @abstractmethod
+    async def put(self, package: bytes) -> str:
+        """Keep a package, durably when this returns; gives its SHA-256. Putting it again is fine."""
+
+    @abstractmethod
+    async def package(self, sha256: str) -> bytes:
+        """Give a package's bytes.
+
+        :raises KeyError: it is not there.
+        """
+
+    @abstractmethod
+    async def tree(self, sha256: str) -> Path:
+        """Give the folder that holds the unpacked package, on this machine; unpacked now where it is not yet.
+
+        :raises KeyError: it is not there.
+        :raises InvalidParameterValue: it cannot be unpacked.
+        """
+
+    @abstractmethod
+    async def url(self, sha256: str, seconds: int) -> str:
+        """Give a URL that downloads the package for so many seconds; a path where the host itself serves it."""
+
+    @abstractmethod
+    async def sweep(self, keep: set[str]) -> int:
+        """Delete every package but these, and what was left half done; gives how many packages went."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Give back what the store holds. Closing twice is fine."""

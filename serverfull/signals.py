@@ -2,12 +2,12 @@
 
 A loop that a handler blocks for ever hears of no signal. So these are plain signal handlers of the main thread, which
 run between two steps of whatever Python code blocks it: they tell the loop, and start a thread that ends the process
-when the loop has not come to an end in time.
+when the loop has not come to an end in time. `AtOnce` is for the time before there is a loop and after it.
 """
 
 from __future__ import annotations
 
-import asyncio
+import atexit
 import contextlib
 import contextvars
 import os
@@ -23,6 +23,44 @@ ALLOWANCE = 3.0
 KILLED = 137
 """Exit status of a process that had to be ended: as if by SIGKILL."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells expect it."""
+
+
+class AtOnce:
+    """Ends the process at the first SIGTERM or SIGINT, without a word, while there is nothing to drain.
+
+    The command that serves has it from its first step to the interpreter's last, except while `Signals` hears. Python's
+    own KeyboardInterrupt would not do: it can come up in a callback of the import system or of the garbage collector,
+    which prints a traceback and goes on; and SIGTERM does nothing at all to the first process of a container.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        """What the process ends with as it is; None: what the signal stands for."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._heard)
+            atexit.register(self._deaf)  # the first one registered is the last one called
+
+    def keep(self, numbers: tuple[int, ...]) -> None:
+        """Leave signals to what Python does with them, all but these."""
+        for number, usual in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            if number not in numbers and signal.getsignal(number) == self._heard:
+                signal.signal(number, usual)
+
+    def _heard(self, number: int, _: FrameType | None) -> None:
+        usual = INTERRUPTED if number == signal.SIGINT else 0
+        with contextlib.suppress(Exception):  # closed, full, or being written to in this very moment
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(usual if self.status is None else self.status)
+
+    def _deaf(self) -> None:
+        """Hold signals back for the moment until the end, when Python handles them no more."""
+        numbers = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) == self._heard]
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
 
 class Signals:
     """Turns signals into two events: the first one, and any further one. Use it as a context manager on the loop.
@@ -34,6 +72,8 @@ class Signals:
     """
 
     def __init__(self, numbers: tuple[int, ...], patience: float) -> None:
+        import asyncio  # late: the command line uses this module before it imports anything that takes time
+
         self._numbers = numbers
         self._patience = patience
         self._loop = asyncio.get_running_loop()

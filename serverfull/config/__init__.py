@@ -18,6 +18,7 @@ from serverfull.config.settings import (
     ServerSettings,
     Settings,
     SignalSettings,
+    StateSettings,
     StatsSettings,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SignalSettings",
+    "StateSettings",
     "StatsSettings",
     "lambda_environment",
     "load",

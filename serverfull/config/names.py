@@ -29,6 +29,8 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "server.shutdown_timeout": "--shutdown-timeout",
         "functions.region": "--region",
         "limits.max_concurrency": "--max-concurrency",
+        "state.path": "--state",
+        "state.code_store": "--code-store",
         "mock.enabled": "--mock",
         "mock.answers": "--mock-answers",
         "mock.seed": "--mock-seed",
@@ -50,6 +52,7 @@ COMMON: Mapping[str, str] = MappingProxyType(
         "AWS_ENDPOINT_URL": "client.endpoint",
         "AWS_ENDPOINT_URL_LAMBDA": "client.endpoint",
         f"{PREFIX}ENDPOINT": "client.endpoint",
+        f"{PREFIX}STATE": "state.path",
         f"{PREFIX}LAMBDA_TARGET": "lambda_mode.target",
         f"{PREFIX}LAMBDA_FUNCTION": "lambda_mode.function",
     }

@@ -25,6 +25,9 @@ Account: TypeAlias = Annotated[str, Pattern(r"\d{12}", "an account number of twe
 Namespace: TypeAlias = Annotated[
     str, Pattern(r"(?!AWS/)[\w.\-/#:]{1,255}", "a CloudWatch namespace: letters, digits and ._-/#:, not AWS/")
 ]
+CodeStoreUrl: TypeAlias = Annotated[
+    str, Pattern(r"(s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/\S*)?)?", "s3://bucket/prefix, or nothing")
+]
 Url: TypeAlias = Annotated[str, Pattern(r"https?://\S+", "a URL that starts with http:// or https://")]
 
 
@@ -47,7 +50,11 @@ class ServerSettings:
     header_timeout: Seconds = 10.0
     """Seconds within which a request's headers must have arrived."""
     body_timeout: Seconds = 30.0
-    """Seconds within which a request's body must have arrived."""
+    """Seconds within which a request's body must have arrived, beside those that ``body_min_rate`` gives it."""
+    body_min_rate: Count = 16_384
+    """Bytes a second. Each such number of bytes of a body that has arrived gives its client a second more than
+    ``body_timeout``, so that large uploads have the time that they need and clients that send next to nothing do not.
+    128 kbit/s: slower links are not worth a connection for as long as they would take."""
     idle_timeout: Seconds = 60.0
     """Seconds that a connection may stay open between requests."""
     write_timeout: Seconds = 30.0
@@ -66,6 +73,18 @@ class ServerSettings:
     them in each. Limits of concurrency and of lost threads hold for all processes together. ``max_connections``,
     ``max_connections_per_client`` and ``event_backlog`` are divided among them, ``admin_address`` is the first one's.
     One that dies is replaced."""
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the bind address is reachable from this machine alone."""
+        import ipaddress
+
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +115,22 @@ class LimitSettings:
     """Seconds without a heartbeat of the server's loop after which the watchdog reports a stall."""
     log_bytes: Annotated[int, Range(least=0)] = 1_048_576
     """Bytes of log that one invocation may write; what is over is counted and dropped."""
+    account_concurrency: Count = 1000
+    """Executions at once that an account has in a region, as GetAccountSettings shows them: what its deployed functions
+    can reserve."""
+    minimum_unreserved: Annotated[int, Range(least=0)] = 100
+    """Executions of these that deployed functions cannot reserve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """Where what is deployed through the management API is kept."""
+
+    path: str = ""
+    """A directory, or ``memory`` for until the host ends. Nothing: the directory ``.serverfull`` where ``serve`` has no
+    TARGET, memory where it has one."""
+    code_store: CodeStoreUrl = ""
+    """``s3://bucket/prefix``: deployment packages are kept there. Nothing: they are kept beside the state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +257,7 @@ class ExpvarSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """What ``serverfull invoke``, ``list``, ``status`` and ``wait`` talk to."""
+    """What the commands that call a host talk to, such as ``serverfull invoke`` and ``serverfull deploy``."""
 
     endpoint: Url = "http://127.0.0.1:8080"
     """Where the host listens. The environment's AWS_ENDPOINT_URL_LAMBDA and AWS_ENDPOINT_URL count too, as for SDKs."""
@@ -251,6 +286,7 @@ class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     functions: FunctionSettings = field(default_factory=FunctionSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    state: StateSettings = field(default_factory=StateSettings)
     mock: MockSettings = field(default_factory=MockSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     stats: StatsSettings = field(default_factory=StatsSettings)

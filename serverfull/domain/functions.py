@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, overload
 
 from serverfull.domain import limits
+from serverfull.domain.names import LATEST
 
 Handler: TypeAlias = Callable[..., Any]
 DeclaredError: TypeAlias = "type[BaseException] | BaseException"
@@ -55,6 +56,9 @@ class Function:
     :param tags: what GetFunction shows as Tags.
     :param mock: what mock mode answers for this function, over every other source of answers: a value of the result's
         type, or a callable (``def`` or ``async def``) that gets the event as the handler would and gives such a value.
+    :param log_group: what the context and the configuration name as the function's log group. None:
+        ``/aws/lambda/`` and its name.
+    :param version: what ``X-Amz-Executed-Version`` and the context say; set by fetchers whose functions have versions.
     :raises ValueError: an option is out of its range; the message names it.
     :raises TypeError: the handler is not callable, or an error is no exception.
 
@@ -72,6 +76,8 @@ class Function:
     log_format: LogFormat = field(default="Text", kw_only=True)
     tags: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     mock: Any = field(default=NOT_GIVEN, kw_only=True)
+    log_group: str | None = field(default=None, kw_only=True)
+    version: str = field(default=LATEST, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_handler(self.handler)

@@ -33,3 +33,18 @@ MAX_TIMEOUT = 5_400.0
 DEFAULT_MEMORY_MB = 128
 MIN_MEMORY_MB = 128
 MAX_MEMORY_MB = 32_768
+
+ZIPPED_PACKAGE_BYTES = 52_428_800
+"""A deployment package that comes in the request itself, zipped: 50 MB."""
+
+UNZIPPED_PACKAGE_BYTES = 262_144_000
+"""A deployment package unzipped, together with the function's layers: 250 MB. Packages from S3 have no other limit."""
+
+MANAGEMENT_REQUEST_BYTES = 70_167_211
+"""A whole request of CreateFunction or UpdateFunctionCode. Not on that page: AWS's answer to larger ones names it."""
+
+PACKAGE_ENTRIES = 100_000
+"""Files, links and folders of a package. Ours, not AWS's: files without content would be free otherwise."""
+
+PACKAGE_PATH_BYTES = 1_024
+"""Path of an entry of a package, and the target of a link. Ours: far below what file systems take, far above need."""

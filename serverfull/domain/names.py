@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from serverfull.domain.records import Partition
 from serverfull.errors import InvalidParameterValue, NotFoundError, ValidationFailed
 
 LATEST = "$LATEST"
@@ -97,12 +98,19 @@ class RequestScope:
     :param region: such as ``us-east-1``, a default where the credentials tell none.
     :param request_id: the id that the caller sees in ``x-amzn-RequestId``.
     :param account_known: whether the account came from the credentials. A default must not refuse anybody's ARNs.
+    :param base_url: how the caller reached the API, without a slash at the end: for URLs that lead back to it.
     """
 
     account: str
     region: str
     request_id: str
     account_known: bool = False
+    base_url: str = ""
+
+    @property
+    def partition(self) -> Partition:
+        """The account and the region, which keep what was deployed apart."""
+        return Partition(self.account, self.region)
 
 
 def parse_function_reference(text: str, qualifier: str | None = None) -> FunctionReference:
@@ -161,15 +169,6 @@ def partition_of(region: str) -> str:
 def function_not_found(name: str, account: str, region: str, qualifier: str | None = None) -> NotFoundError:
     """Build the error for an unknown function, version or alias, in AWS's words."""
     return NotFoundError(function_arn(name, account, region, qualifier))
-
-
-def check_version(name: str, account: str, region: str, qualifier: str | None) -> None:
-    """Refuse a qualifier that a function without published versions and aliases cannot have.
-
-    :raises NotFoundError: the qualifier is neither absent nor ``$LATEST``.
-    """
-    if qualifier is not None and qualifier != LATEST:
-        raise function_not_found(name, account, region, qualifier)
 
 
 def parse_credential_scope(authorization: str | None) -> CredentialScope | None:

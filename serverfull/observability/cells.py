@@ -12,7 +12,6 @@ holder is killed). Writing into a block takes no lock: a block has one writing t
 from __future__ import annotations
 
 import fcntl
-import json
 import mmap
 import os
 import struct
@@ -22,6 +21,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from json import dumps, loads
 from pathlib import Path
 from typing import Protocol
 
@@ -221,13 +221,13 @@ class SharedCells(Cells):
         """Read the lines that were appended since the last look."""
         (end,) = _DIRECTORY_USED.unpack_from(self._map, _DIRECTORY_USED_AT)
         for line in self._map[_HEADER.size + self._read : _HEADER.size + end].splitlines():
-            key, base, columns, gauges = json.loads(line)
+            key, base, columns, gauges = loads(line)
             self._entries[key] = Entry(base, columns, tuple(gauges))
             self._used = base + columns
         self._read = end
 
     def _append(self, key: str, columns: int, gauges: tuple[int, ...]) -> Entry:
-        line = json.dumps([key, self._used, columns, gauges]).encode() + b"\n"
+        line = dumps([key, self._used, columns, gauges]).encode() + b"\n"
         end = self._read + len(line)
         if self._used + columns > self._capacity or end > self._directory_size:
             raise CellsFull(

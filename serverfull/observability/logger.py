@@ -1,9 +1,9 @@
 """Structured records: of the host's own log (`HostLogger`) and of handlers (`InvocationLogger`).
 
 `HostLogger` is made once by the host, right at the start and before anything replaces ``sys.stdout``; every room gets
-it handed down. It writes console lines on a terminal and JSON lines otherwise. structlog is imported when the first
-record is written, and its global configuration is never touched, because handlers in the same process may have their
-own. Records may be written from any thread.
+it handed down. It writes console lines on a terminal and JSON lines otherwise. structlog is imported for the first
+record, by a thread where that would hold up an event loop, and its global configuration is never touched, because
+handlers in the same process may have their own. Records may be written from any thread.
 
 `InvocationLogger` is what ``serverfull.logger()`` gives. It has the methods of structlog's loggers and is not made of
 them: a private structlog chain with the same output costs twice as much for each line.
@@ -11,10 +11,11 @@ them: a private structlog chain with the same output costs twice as much for eac
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import functools
 import io
-import json
 import os
 import select
 import stat
@@ -23,6 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
+from json import dumps
 from typing import IO, Any, Literal
 
 from serverfull.config import LoggingSettings
@@ -36,6 +38,7 @@ _ONE_LINE = {**_CONTROL, 0x0A: "\\n", 0x09: "\\t"}
 
 Record = MutableMapping[str, Any]
 Write = Callable[[str], object]
+_Render = Callable[[str, str, dict[str, Any]], None]
 
 
 class HostLogger:
@@ -68,9 +71,12 @@ class HostLogger:
         bound._context = {**self._context, **fields}
         return bound
 
-    def prepare(self) -> None:
-        """Import what the first record needs (0.1 s), from a thread, so that no record has to wait for it."""
-        self._records.prepare()
+    def flush(self, timeout: float) -> None:
+        """Wait until records that wait for an import are written; called before a process ends. Blocks.
+
+        :param timeout: seconds to wait at most.
+        """
+        self._records.flush(timeout)
 
     def debug(self, event: str, **fields: Any) -> None:
         """Write a record for whoever looks for a fault in the host."""
@@ -165,36 +171,92 @@ class _Output:
 
 
 class _LazyRecords:
-    """Makes lines out of records with a processor chain of structlog's that is built at the first record."""
+    """Makes lines out of records with a processor chain of structlog's that is built for the first record.
+
+    The import for that takes a tenth of a second, more on a busy machine. A loop must not be held up for so long, with
+    every call on it; so where a loop runs a thread does it, and the records until then wait for the thread.
+    """
 
     def __init__(self, console: bool, color: bool, output: _Output) -> None:
         self._console = console
         self._color = color
         self._output = output
-        self._logger: Any = None
-        self._lock = threading.Lock()
-
-    def prepare(self) -> None:
-        """Build what writes records, if that has not been done."""
-        if self._logger is None:
-            with self._lock:
-                self._build()
+        self._render: _Render | None = None
+        self._lock = threading.RLock()  # a field's own __repr__ may log
+        self._waiting: list[tuple[str, str, dict[str, Any]]] = []
+        self._building = False
+        self._builder: threading.Thread | None = None
 
     def write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         """Write one record. What a field's own ``__repr__`` does wrong costs that record only."""
+        if self._render is None:
+            self._wait(level, event, fields)
+        else:
+            self._write(self._render, level, event, fields)
+
+    def flush(self, timeout: float) -> None:
+        """Wait for the thread that builds and writes what waits, if there is one."""
+        if self._builder is not None:
+            self._builder.join(timeout)
+
+    def _wait(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        """Leave a record to whoever builds, which may be the caller itself."""
+        with self._lock:
+            if self._render is not None:  # just now
+                return self._write(self._render, level, event, fields)
+            self._waiting.append((level, event, {"timestamp": _now(), **fields}))
+            if self._building:
+                return None
+            self._building = True
+        if not _holds_up_a_loop():
+            return self._build()
+        self._builder = threading.Thread(target=self._build, name="serverfull-log")
+        return contextvars.Context().run(self._builder.start)
+
+    def _build(self) -> None:
+        render = self._renderer()
+        with self._lock:
+            for record in self._waiting:  # more of them when one logs
+                self._write(render, *record)
+            self._waiting.clear()
+            self._render = render
+
+    def _renderer(self) -> _Render:
         try:
-            self.prepare()
-            self._logger.write(level, event, fields)
+            from serverfull.observability.rendering import RecordLogger
+
+            return RecordLogger(self._output.write, console=self._console, color=self._color).write
+        except Exception as error:  # a boundary: a structlog that is broken costs the text of records, nothing else
+            return functools.partial(_fail, error)
+
+    def _write(self, render: _Render, level: str, event: str, fields: dict[str, Any]) -> None:
+        try:
+            render(level, event, fields)
         except Exception as error:  # a boundary: no log record may hurt whoever wrote it
             self._output.dropped += 1
             with contextlib.suppress(Exception):
-                self._output.write(json.dumps({"level": level, "event": str(event), "log_error": type(error).__name__}))
+                self._output.write(dumps({"level": level, "event": str(event), "log_error": type(error).__name__}))
 
-    def _build(self) -> None:
-        from serverfull.observability.rendering import RecordLogger
 
-        if self._logger is None:
-            self._logger = RecordLogger(self._output.write, console=self._console, color=self._color)
+def _fail(error: Exception, *_: object) -> None:
+    raise error
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _holds_up_a_loop() -> bool:
+    """Say whether importing what renders records would keep a loop from running for long."""
+    if hasattr(sys.modules.get("serverfull.observability.rendering"), "RecordLogger"):
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def escape(text: str) -> str:
@@ -369,7 +431,7 @@ def _text_value(value: object) -> str:
     if value.isalnum():
         return value
     plain = value and not any(character in value for character in ' ="')
-    return escape_line(value) if plain else json.dumps(value, ensure_ascii=False)
+    return escape_line(value) if plain else dumps(value, ensure_ascii=False)
 
 
 def json_text(record: Record) -> str:
@@ -395,4 +457,4 @@ def _encoder() -> Callable[[Record], str]:
 
 
 def _slow_json(record: Record) -> str:
-    return json.dumps(record, default=repr, separators=(",", ":"), skipkeys=True)
+    return dumps(record, default=repr, separators=(",", ":"), skipkeys=True)

@@ -1,6 +1,6 @@
 """Turns the host's records into lines, with a structlog chain that is private to this process's `HostLogger`.
 
-Imported when the first record is written, because structlog takes long to import.
+Imported for the first record, because structlog takes long to import.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RecordLogger:
             _Sink(write),
             processors=[
                 structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.MaybeTimeStamper(fmt="iso", utc=True),  # records that waited have theirs
                 structlog.processors.format_exc_info,
                 *(
                     (_escaped, _console_renderer(color))

@@ -6,7 +6,6 @@ so those of all worker processes add up at a scrape, and what a dead worker coun
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import threading
@@ -14,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from json import dumps, loads
 from typing import Literal, TypeAlias
 
 from serverfull.observability.cells import Block, Cells, CellsFull
@@ -67,12 +67,12 @@ class SeriesId:
 
     def key(self) -> str:
         """Write it as a key of the cells."""
-        return _PREFIX + json.dumps([self.kind, self.name, self.tags])
+        return _PREFIX + dumps([self.kind, self.name, self.tags])
 
     @classmethod
     def parse(cls, key: str) -> SeriesId:
         """Read what `key` wrote."""
-        kind, name, tags = json.loads(key.removeprefix(_PREFIX))
+        kind, name, tags = loads(key.removeprefix(_PREFIX))
         return cls(kind, name, family_name(kind, name), tuple((tag, value) for tag, value in tags))
 
 

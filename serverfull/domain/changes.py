@@ -1,0 +1,45 @@
+"""What the control plane tells the rest of a host: that something has changed, after it has been written.
+
+Published by `serverfull.management`, heard by whatever keeps a copy of what is stored, such as fetchers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from serverfull.domain.records import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionChanged:
+    """Code, configuration, versions, aliases or limits of a function are new, or it is gone.
+
+    :param name: the function's bare name.
+    :param deleted: whether the function is gone, with all its versions.
+    """
+
+    partition: Partition
+    name: str
+    deleted: bool = False
+
+
+Change: TypeAlias = FunctionChanged
+Listener: TypeAlias = Callable[[Change], None]
+
+
+class Changes:
+    """Passes changes on to those who listen, in the order in which they subscribed, on the event loop."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call the listener with every change from now on; it must neither block nor raise."""
+        self._listeners.append(listener)
+
+    def publish(self, change: Change) -> None:
+        """Tell everybody."""
+        for listener in self._listeners:
+            listener(change)

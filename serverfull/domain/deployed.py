@@ -1,0 +1,151 @@
+"""Functions that were deployed through the API: what is kept of them.
+
+A function has versions. The one that can be changed is ``$LATEST``, number 0; publishing freezes a copy of it under the
+next number. Aliases are names for versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serverfull.domain.functions import LogFormat
+from serverfull.domain.names import LATEST
+from serverfull.domain.records import Kind
+
+LATEST_NUMBER = 0
+"""The number under which ``$LATEST`` is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedFunction:
+    """What belongs to a function as a whole.
+
+    :param last_version: the number of the version that was published last; numbers are never used again.
+    :param tags: what ListTags shows.
+    :param reserved_concurrency: executions at once that are kept for it, and the most that it gets; None: no limit.
+    :param code_signing_config: the ARN of the configuration that its packages are checked by.
+    :param recursive_loop: ``Terminate`` or ``Allow``.
+    """
+
+    name: str
+    last_version: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    reserved_concurrency: int | None = None
+    code_signing_config: str | None = None
+    recursive_loop: str = "Terminate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionVersion:
+    """Code and configuration of a function: of ``$LATEST``, or as they were when a version was published.
+
+    :param number: 0 for ``$LATEST``.
+    :param role: the ARN that CreateFunction was given; nothing here assumes it.
+    :param handler: ``module.attribute``, None for images.
+    :param runtime: such as ``python3.12``, None for images.
+    :param timeout: seconds.
+    :param memory_size: MB.
+    :param package_type: ``Zip`` or ``Image``.
+    :param code_sha256: of the deployment package, in hexadecimal: its name in the code store. Empty for images.
+    :param code_size: bytes of the deployment package.
+    :param image_uri: of a function that is an image.
+    :param settings: all other members of AWS's FunctionConfiguration that the caller gave, by their names there.
+    :param state: ``Pending``, ``Active``, ``Inactive`` or ``Failed``, with its reason and the reason's code.
+    :param last_update_status: ``Successful``, ``InProgress`` or ``Failed``, with its reason and the reason's code.
+    :param last_modified: as AWS writes it, ``2026-11-21T04:30:00.000+0000``.
+    :param revision_id: a UUID that changes with every change.
+    :param published_from: of a published version: a digest of ``$LATEST`` as it was then.
+    """
+
+    function: str
+    number: int = LATEST_NUMBER
+    role: str
+    handler: str | None = None
+    runtime: str | None = None
+    description: str = ""
+    timeout: int = 3
+    memory_size: int = 128
+    environment: Mapping[str, str] = field(default_factory=dict)
+    package_type: str = "Zip"
+    architecture: str = "x86_64"
+    log_format: LogFormat = "Text"
+    code_sha256: str = ""
+    code_size: int = 0
+    image_uri: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "Active"
+    state_reason: str | None = None
+    state_reason_code: str | None = None
+    last_update_status: str = "Successful"
+    last_update_status_reason: str | None = None
+    last_update_status_reason_code: str | None = None
+    last_modified: str
+    revision_id: str
+    published_from: str = ""
+
+    @property
+    def version(self) -> str:
+        """``$LATEST`` or the number, as AWS writes it."""
+        return str(self.number) if self.number else LATEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name for a version of a function.
+
+    :param version: a number, or ``$LATEST``.
+    :param weights: shares, 0 to 1, of the calls that go to other versions, by their numbers.
+    :param revision_id: a UUID that changes with every change.
+    """
+
+    function: str
+    name: str
+    version: str
+    description: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """Says that the code of a version is to be prepared: written with the version, and deleted when that is over.
+
+    Whoever starts a host finds here what another one did not get to.
+
+    :param token: tells this preparation from a later one of the same version.
+    """
+
+    function: str
+    number: int
+    token: str
+
+
+class DeployedHandler:
+    """Stands for the handler of a deployed function until a runtime loads its code.
+
+    A fetcher gives the same object for as long as code and configuration are the same: what is loaded is kept by it.
+
+    :param name: ``module.attribute`` as the function's configuration has it; folders may be slashes.
+    :param root: the folder of the unpacked package.
+    """
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name = name
+        self.root = root
+        self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
+
+    def __call__(self, event: Any, context: Any) -> Any:
+        """Refuse, because a runtime loads the code and calls that.
+
+        :raises TypeError: always.
+        """
+        raise TypeError(f"the code of {self.name} has to be loaded by a runtime before it is called")
+
+
+FUNCTIONS = Kind("functions", DeployedFunction, ("name",), indexed=("code_signing_config",))
+VERSIONS = Kind("function_versions", FunctionVersion, ("function", "number"), of_function=True)
+ALIASES = Kind("aliases", Alias, ("function", "name"), of_function=True)
+PREPARATIONS = Kind("preparations", Preparation, ("function", "number"), of_function=True)
