@@ -1,0 +1,1 @@
+"""Where what was deployed is kept: records in a database, packages by their content."""

@@ -1,0 +1,95 @@
+"""``serverfull state backup``: a state as one tar file, taken while its host runs or not.
+
+In it are ``state.db``, an empty ``state.db-wal`` and the packages as ``code/<sha256>.zip``. Unpacked into a folder, it
+is a state. The empty file is there for those who unpack over an old state: SQLite would apply the log of that one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from serverfull.errors import StateDamaged, StateUnusable
+from serverfull.storage.checking import PATIENCE
+from serverfull.storage.durable import held
+from serverfull.storage.examination import connect, examine, unusable
+from serverfull.storage.folder import CODE, DATABASE, sync_folder
+
+
+def back_up(directory: Path, file: Path) -> int:
+    """Write a state to a tar file that does not exist; it gets its name when it is whole. Gives its size in bytes.
+
+    :raises StateDamaged: the state is broken, or there is none; there is no backup.
+    :raises StateUnusable: it cannot be read, or the file not be written; there is no backup.
+    """
+    source = directory / DATABASE
+    if not source.is_file():
+        raise StateDamaged(source, "does not exist")
+    if file.exists():
+        raise StateUnusable(f"{file} exists already; a backup replaces nothing")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".serverfull-backup-", dir=file.parent) as folder:
+            written = Path(folder) / "backup.tar"
+            with _no_package_swept(directory / CODE):
+                _copy(source, Path(folder) / DATABASE)
+                _pack(written, Path(folder) / DATABASE, directory / CODE)
+            size = written.stat().st_size
+            written.rename(file)
+        sync_folder(file.parent)
+    except OSError as wrong:
+        raise StateUnusable(f"{file} cannot be written: {wrong}") from wrong
+    return size
+
+
+@contextmanager
+def _no_package_swept(code: Path) -> Iterator[None]:
+    """Keep the host from deleting packages that the database, as it was copied, still names."""
+    if not code.is_dir():
+        yield
+        return
+    with held(code):
+        yield
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy the database as it is at one moment, and see that the copy is whole.
+
+    :raises StateUnusable: it cannot be read, or is damaged.
+    """
+    try:
+        with closing(connect(source, timeout=PATIENCE)) as live, closing(sqlite3.connect(copy)) as saved:
+            live.backup(saved)
+    except sqlite3.Error as error:
+        raise unusable(source, error) from error
+    try:
+        examine(copy, timeout=PATIENCE, thorough=True)
+    except StateDamaged as damaged:
+        raise StateDamaged(source, "is damaged") from damaged
+
+
+def _pack(written: Path, database: Path, code: Path) -> None:
+    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as target:
+        with tarfile.open(fileobj=target, mode="w") as archive:
+            archive.add(database, DATABASE, filter=_private)
+            archive.addfile(_private(tarfile.TarInfo(f"{DATABASE}-wal")), io.BytesIO())
+            if code.is_dir():
+                archive.add(code, CODE, recursive=False, filter=_private)
+                for package in sorted(code.glob("*.zip")):
+                    archive.add(package, f"{CODE}/{package.name}", filter=_private)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _private(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Let who unpacks it own it, and nobody else read it."""
+    member.mode = 0o700 if member.isdir() else 0o600
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
