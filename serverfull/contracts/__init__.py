@@ -13,6 +13,7 @@ module              what it does
 ``contract``        the contract of a function, and its document
 ``schemas``         JSON Schema of annotations
 ``answers``         zero values and random values; made by ``shapes``, ``ranges``, ``texts``, ``patterns``
+``fitting``         static answers, of types that are written in another form than they read
 ``changes``         which changes between two documents break callers
 =================== ====================================================================================
 """

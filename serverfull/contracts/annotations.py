@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import decimal
 import enum
+import importlib
 import sys
 import types
 import typing
@@ -16,8 +17,9 @@ _UNIONS = (typing.Union, types.UnionType)
 _OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _ARRAYS = (list, collections.abc.Sequence, collections.abc.MutableSequence)
 _CONTAINERS = (*_OBJECTS, *_ARRAYS, tuple, set, frozenset, collections.abc.Set, collections.abc.Iterable)
+_OF_PYTHON_ALONE = (complex, set, frozenset, collections.abc.Set, collections.abc.MutableSet, collections.deque)
 _ANYTHING = (Any, object)
-_MODULES_OF_VALUES = ("datetime", "uuid", "ipaddress", "pathlib")
+_MODULES_OF_VALUES = ("datetime", "uuid", "ipaddress", "pathlib", "fractions", "re")
 _WRITTEN_AS_THEY_ARE = (*_ANYTHING, str, int, float, bool, bytes, None, type(None), decimal.Decimal, ...)
 
 
@@ -39,7 +41,9 @@ def needs_serialising(annotation: Any) -> bool:
     arguments = typing.get_args(annotation)
     if origin in _UNIONS:
         return any(needs_serialising(member) for member in arguments)
-    if origin in (typing.Annotated, set, frozenset, collections.abc.Set):
+    if origin is typing.Literal:
+        return any(isinstance(argument, enum.Enum) for argument in arguments)
+    if origin is typing.Annotated or (origin or annotation) in _OF_PYTHON_ALONE:
         return True
     if origin in _CONTAINERS:
         return not all(_writes_itself(argument) for argument in arguments)
@@ -59,6 +63,25 @@ def plain_container(annotation: Any) -> type | None:
     if origin in _OBJECTS and len(arguments) == 2 and arguments[0] is str and arguments[1] in _ANYTHING:
         return dict
     return list if origin in _ARRAYS and len(arguments) == 1 and arguments[0] in _ANYTHING else None
+
+
+def is_union(annotation: Any) -> bool:
+    """Say whether it is a union, however it is written."""
+    return typing.get_origin(annotation) in _UNIONS
+
+
+def as_promised(annotation: Any) -> Any:
+    """Give the annotation of events that refuses what the contract does not promise to take.
+
+    A real handler gets any event where its annotation is a plain class such as ``dict`` or ``str``, as it does on AWS:
+    to Python it is a note. To those who call a function it is the shape of the event, and its contract says so.
+    """
+    plain = _unaliased(annotation)
+    if typing.get_origin(plain) in _UNIONS and not describes(plain):
+        return typing.Union[tuple(map(as_promised, typing.get_args(plain)))]  # noqa: UP007 - members are known only now
+    if plain in (dict, list, str, int, float, bool):
+        return typing.Annotated[annotation, importlib.import_module("pydantic").Strict()]
+    return annotation
 
 
 def is_record(annotation: Any) -> bool:
@@ -106,7 +129,8 @@ def for_pydantic(annotation: Any) -> Any:
 def _rebuilt(annotation: Any, done: dict[Any, Any]) -> Any:
     if _is_typed_dict(annotation) and type(annotation).__module__ == "typing":
         if annotation not in done:
-            done[annotation] = _typed_dict(annotation, lambda inner: _rebuilt(inner, done))
+            done[annotation] = _empty_typed_dict(annotation)
+            _fill_typed_dict(done[annotation], annotation, lambda inner: _rebuilt(inner, done))
         return done[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is None or origin is typing.Literal or not arguments:
@@ -119,20 +143,25 @@ def _rebuilt(annotation: Any, done: dict[Any, Any]) -> Any:
     return typing.Union[changed] if origin in _UNIONS else origin[changed]  # noqa: UP007 - members are known only now
 
 
-def _typed_dict(original: Any, rebuild: Callable[[Any], Any]) -> Any:
+def _empty_typed_dict(original: Any) -> Any:
     import typing_extensions
 
-    fields = {}
-    for name, hint in typing.get_type_hints(original, include_extras=True).items():
-        # The mark on the field first: where annotations are strings, __required_keys__ has not seen it.
-        mark = typing.get_origin(hint)
-        if mark in (typing.Required, typing.NotRequired):
-            fields[name] = mark[rebuild(typing.get_args(hint)[0])]
-        else:
-            required = name in original.__required_keys__
-            fields[name] = (typing.Required if required else typing.NotRequired)[rebuild(hint)]
     make: Any = typing_extensions.TypedDict
-    made = make(original.__name__, fields)
+    made = make(original.__name__, {})
     made.__module__ = original.__module__
     made.__doc__ = original.__doc__
     return made
+
+
+def _fill_typed_dict(made: Any, original: Any, rebuild: Callable[[Any], Any]) -> None:
+    """Give the fields, when the class is there already: a recursive one refers to itself in them."""
+    required = set()
+    for name, hint in typing.get_type_hints(original, include_extras=True).items():
+        # The mark on the field first: where annotations are strings, __required_keys__ has not seen it.
+        mark = typing.get_origin(hint)
+        is_marked = mark in (typing.Required, typing.NotRequired)
+        if mark is typing.Required if is_marked else name in original.__required_keys__:
+            required.add(name)
+        made.__annotations__[name] = rebuild(typing.get_args(hint)[0] if is_marked else hint)
+    made.__required_keys__ = frozenset(required)
+    made.__optional_keys__ = frozenset(made.__annotations__) - made.__required_keys__

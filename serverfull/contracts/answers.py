@@ -1,8 +1,9 @@
 """Answers that fit an annotation: the zero value, and random ones. Mock mode gives them instead of running handlers.
 
 An answer is made as JSON from the schema of the annotation, validated into the annotation's type, and written as a
-result of that type is written; so an answer always fits, or there is none. No code of the handler runs; validators and
-serialisers of its types do, factories of defaults do not.
+result of that type is written; so an answer always fits, or there is none. A result that is ``bytes`` is no JSON: it is
+answered as it is, as a handler's would be. No code of the handler runs; validators and serialisers of its types do,
+factories of defaults do not.
 
 **Zero values.** What a value is that nobody set:
 
@@ -10,7 +11,8 @@ serialisers of its types do, factories of defaults do not.
 annotation                                zero value
 ========================================= ==============================================================================
 none, ``Any``, ``None``, ``X | None``     ``null``
-``bool``, numbers, ``str``, ``bytes``     ``false``, ``0``, ``""``
+``bool``, numbers, ``str``                ``false``, ``0``, ``""``
+``bytes``                                 ``""``; where it is the whole result, no bytes at all
 ``list``, ``set``, ``dict``, ...          empty
 ``tuple[int, str]``, NamedTuple           each item its default or zero value
 ``Literal``, Enum                         the first
@@ -30,7 +32,6 @@ from __future__ import annotations
 
 import decimal
 import importlib
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from random import Random
 from typing import Any
@@ -40,6 +41,7 @@ from serverfull.contracts.ranges import NothingFits
 from serverfull.contracts.schemas import answer_schema, shown_schema
 from serverfull.contracts.shapes import Making, Shapes
 from serverfull.contracts.validation import adapter, lenient_validator, problems, title_of
+from serverfull.domain.json_functions import dumps, loads
 
 _ATTEMPTS = 100
 
@@ -69,14 +71,14 @@ class Answers:
         self._write = _writer(made, annotation)
 
     def zero(self) -> Any:
-        """Give the zero value, as JSON has it.
+        """Give the zero value, as JSON has it; bytes where the whole result is.
 
         :raises AnswerImpossible: there is none; the message names the field and what is wrong with it.
         """
         return self._first_that_fits(self._zeros())
 
     def random(self, rng: Random) -> Any:
-        """Give a random value, as JSON has it; it depends on the generator's state alone.
+        """Give a random value, as JSON has it, or bytes; it depends on the generator's state alone.
 
         :raises AnswerImpossible: none was found.
         """
@@ -131,13 +133,15 @@ def random_value(annotation: Any, rng: Random) -> Any:
 
 
 def _writer(made: Any, annotation: Any) -> Callable[[Any], Any]:
-    """Make the function that turns a result into JSON as a runtime does for this annotation."""
+    """Make the function that turns a result into JSON as a runtime does for this annotation; it leaves bytes alone."""
     if not kinds.needs_serialising(annotation):
-        return lambda value: json.loads(json.dumps(value, default=_as_number))
-    has_sets = "uniqueItems" in json.dumps(shown_schema(made, "validation"), default=str)
+        return lambda value: value if isinstance(value, bytes) else loads(dumps(value, default=_as_number))
+    has_sets = "uniqueItems" in dumps(shown_schema(made, "validation"), default=str)
 
     def write(value: Any) -> Any:
-        written = json.loads(json.dumps(made.dump_python(value, mode="json", warnings=False)))
+        if isinstance(value, bytes):
+            return value
+        written = loads(dumps(made.dump_python(value, mode="json", warnings=False)))
         return _ordered(value, written) if has_sets else written
 
     return write
@@ -160,7 +164,7 @@ def _ordered(value: Any, written: Any) -> Any:
     if not isinstance(written, list) or not isinstance(value, Collection):
         return _ordered(value.root, written) if isinstance(written, list) and hasattr(value, "root") else written
     items = [_ordered(part, item) for part, item in zip(value, written, strict=True)]
-    return sorted(items, key=json.dumps) if isinstance(value, (set, frozenset)) else items
+    return sorted(items, key=dumps) if isinstance(value, (set, frozenset)) else items
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
@@ -168,7 +172,7 @@ def _fields_of(value: Any) -> dict[str, Any]:
     if hasattr(value, "root"):
         return _fields_of(value.root)
     if isinstance(value, Mapping):
-        keys = json.loads(importlib.import_module("pydantic_core").to_json(dict.fromkeys(value)))
+        keys = loads(importlib.import_module("pydantic_core").to_json(dict.fromkeys(value)))
         return dict(zip(keys, value.values(), strict=True))
     found = dict(vars(value)) if hasattr(value, "__dict__") else {}
     for name, field in getattr(type(value), "model_fields", {}).items():

@@ -17,11 +17,12 @@ Titles, descriptions and defaults do not count.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+
+from serverfull.domain.json_functions import dumps
 
 Schema = Mapping[str, Any]
 Found = tuple[str, str]
@@ -146,7 +147,7 @@ class _Comparison:
             )
             return [] if fits else [("", self._retyped({"enum": values}, wanted))]
         known = {_text(value) for value in allowed}
-        new = [json.dumps(value) for value in values if _text(value) not in known]
+        new = [dumps(value) for value in values if _text(value) not in known]
         verb = "may be given now" if self._of_results else "is no longer taken"
         return [("", f"the value {value} {verb}") for value in new]
 
@@ -161,7 +162,8 @@ class _Comparison:
             yield "", self._changed("multipleOf", given, wanted)
         if "pattern" in wanted and given.get("pattern") != wanted["pattern"]:
             yield "", self._changed("pattern", given, wanted)
-        if wanted.get("uniqueItems") and not given.get("uniqueItems"):
+        # An event's array may have items twice where a set is read: they become one.
+        if self._of_results and wanted.get("uniqueItems") and not given.get("uniqueItems"):
             yield "", self._changed("uniqueItems", given, wanted)
         if wanted.get("format") not in (*_TEXT_ALL_THE_SAME, given.get("format")):
             yield "", self._retyped(given, wanted)
@@ -348,14 +350,14 @@ def _named(schema: Schema) -> str:
     if members := _members(schema):
         return " or ".join(dict.fromkeys(map(_named, members)))
     if (values := _values(schema)) is not None:
-        return f"one of {', '.join(map(json.dumps, values))}" if len(values) != 1 else json.dumps(values[0])
+        return f"one of {', '.join(map(dumps, values))}" if len(values) != 1 else dumps(values[0])
     kind = str(schema.get("type"))
     return f"{kind} ({schema['format']})" if "format" in schema else kind
 
 
 def _shown(schema: Schema, name: str) -> str:
-    return json.dumps(schema[name]) if name in schema else "none"
+    return dumps(schema[name]) if name in schema else "none"
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return dumps(value, sort_keys=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from serverfull.contracts.annotations import needs_serialising
-from serverfull.contracts.answers import Answers
+from serverfull.contracts.answers import AnswerImpossible, Answers
+from serverfull.contracts.fitting import misfits
 from serverfull.contracts.schemas import shown_schema
 from serverfull.contracts.signatures import EMPTY, annotations_of, innermost_handler
-from serverfull.contracts.validation import adapter, event_decoder, result_check
+from serverfull.contracts.validation import ResultInvalid, adapter, event_decoder, result_reader
 from serverfull.domain.functions import DeclaredError, Function
+
+_SAMPLE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +57,23 @@ class Contract:
         if self._decode is not None:
             self._decode(event)
 
-    def validate_result(self, value: Any) -> None:
+    def validate_result(self, value: Any) -> Any:
         """Refuse what is no result of this function; where nothing is known of its results, nothing is refused.
 
-        Results are read here as events are: a type that forbids unknown fields refuses its computed ones, too.
-
         :param value: as JSON has it, or an instance of the result's type.
+        :returns: what a call is answered with: the value; as bytes where the result is bytes and JSON has their text.
         :raises ResultInvalid: the message names the fields.
         """
-        self._check_result(value)
+        try:
+            read = self._read_result(value)
+        except ResultInvalid:
+            # A type may be written in a form that it does not read; then what it writes is described by its document.
+            if self._reads_what_it_writes:
+                raise
+            if found := misfits(value, json_schema(self)["result"]):
+                raise ResultInvalid("; ".join(found)) from None
+            return value
+        return read if isinstance(read, bytes) else value
 
     @functools.cached_property
     def answers(self) -> Answers:
@@ -71,8 +84,21 @@ class Contract:
         return Answers(self.result, f"the result of {self.name}")
 
     @functools.cached_property
-    def _check_result(self) -> Callable[[Any], None]:
-        return result_check(self.result, self.name)
+    def _read_result(self) -> Callable[[Any], Any]:
+        return result_reader(self.result, self.name)
+
+    @functools.cached_property
+    def _reads_what_it_writes(self) -> bool:
+        """Try whether results can be read back as they are written."""
+        rng = Random(0)  # noqa: S311 - a sample, no secret
+        try:
+            for written in (self.answers.zero(), *(self.answers.random(rng) for _ in range(_SAMPLE))):
+                self._read_result(written)
+        except ResultInvalid:
+            return False
+        except AnswerImpossible:
+            return True
+        return True
 
 
 def contract_of(name: str, function: Function) -> Contract:
@@ -93,9 +119,17 @@ def contract_of(name: str, function: Function) -> Contract:
 
 def _declared(error: DeclaredError) -> DeclaredErrorContract:
     if isinstance(error, BaseException):
-        return DeclaredErrorContract(type(error).__name__, str(error))
+        return DeclaredErrorContract(type(error).__name__, _text_of(error))
     lines = inspect.cleandoc(error.__doc__ or "").splitlines()
-    return DeclaredErrorContract(error.__name__, lines[0] if lines else "")
+    is_made = dataclasses.is_dataclass(error) and bool(lines) and lines[0].startswith(f"{error.__name__}(")
+    return DeclaredErrorContract(error.__name__, "" if is_made or not lines else lines[0])
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str.__str__(str(error))
+    except Exception as broken:  # the user's own __str__; a real call has an answer all the same, and says this
+        return f"<{type(error).__name__}.__str__ failed: {type(broken).__name__}>"
 
 
 def json_schema(contract: Contract) -> dict[str, Any]:

@@ -5,10 +5,13 @@ Called at start and when contracts are asked for. pydantic is imported inside th
 
 from __future__ import annotations
 
+import enum
 import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
+
+from serverfull.domain.json_functions import dumps
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -62,6 +65,15 @@ def _shown_generator(decimals_are_numbers: bool) -> Any:
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return bool(super().field_is_required(field, total))
 
+        def field_is_present(self, field: Any) -> bool:
+            # What only __init__ takes (InitVar) is no attribute, so nothing writes it.
+            is_argument = self.mode == "serialization" and field.get("init_only")
+            return not is_argument and bool(super().field_is_present(field))
+
+        def ser_schema(self, schema: Any) -> dict[str, Any] | None:
+            found: dict[str, Any] | None = super().ser_schema(schema)
+            return {} if found is None and _is_of_the_user(schema) else found
+
         def decimal_schema(self, schema: Any) -> dict[str, Any]:
             found: dict[str, Any] = super().decimal_schema(schema)
             if decimals_are_numbers and self.mode == "serialization":
@@ -69,6 +81,17 @@ def _shown_generator(decimals_are_numbers: bool) -> Any:
             # Not every string is taken, and pydantic says so only where the digits are limited.
             members = [{**m, "format": "decimal"} if m["type"] == "string" else m for m in found.get("anyOf", ())]
             return {**found, "anyOf": members} if members else found
+
+        def dict_schema(self, schema: Any) -> dict[str, Any]:
+            found: dict[str, Any] = super().dict_schema(schema)
+            named = found.get("propertyNames", {}).get("$ref")
+            keys = (self.get_schema_from_definitions(named) or {}) if named else {}
+            values = [keys["const"]] if "const" in keys else keys.get("enum", ())
+            if all(isinstance(value, str) for value in values):
+                return found
+            # Names are text in JSON, also those that stand for the numbers of an Enum.
+            names = [value if isinstance(value, str) else dumps(value) for value in values]
+            return {**found, "propertyNames": {"enum": names}}
 
         def _get_alias_name(self, field: Any, name: str) -> str:
             # Results are written by the names of fields unless their model says otherwise.
@@ -101,7 +124,11 @@ def _answer_generator() -> Any:
             return _with_members(super().enum_schema(schema), schema["members"])
 
         def literal_schema(self, schema: Any) -> dict[str, Any]:
-            return _with_members(super().literal_schema(schema), schema["expected"])
+            expected = schema["expected"]
+            found = super().literal_schema(schema)
+            # pydantic takes a member of an Enum for a literal, and not the member's value.
+            has_members = any(isinstance(value, enum.Enum) for value in expected)
+            return {**found, HINTS: {"members": expected}} if has_members else _with_members(found, expected)
 
         def complex_schema(self, schema: Any) -> dict[str, Any]:
             return {"type": "string", "format": "complex"}
@@ -129,6 +156,12 @@ def _with_members(found: dict[str, Any], members: list[Any]) -> dict[str, Any]:
     if all(isinstance(getattr(member, "value", member), plain) for member in members):
         return found
     return {**found, HINTS: {"members": members}}
+
+
+def _is_of_the_user(serialiser: Any) -> bool:
+    """Say whether it is a function of the user: without a return annotation nothing is known of what it writes."""
+    function = serialiser.get("function")
+    return function is not None and not str(getattr(function, "__module__", "")).startswith("pydantic")
 
 
 def _plain(value: Any) -> Any:

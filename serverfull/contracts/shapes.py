@@ -6,7 +6,6 @@ a value of it must go through: where a value is deep enough, the lowest alternat
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from serverfull.contracts import ranges
 from serverfull.contracts.ranges import NothingFits
 from serverfull.contracts.schemas import HINTS
 from serverfull.contracts.texts import text
+from serverfull.domain.json_functions import dumps
 
 Schema = Mapping[str, Any]
 
@@ -135,7 +135,7 @@ class Shapes:
 
     def _string(self, schema: Schema, making: Making) -> str:
         if schema.get("contentMediaType") == "application/json":
-            return json.dumps(self._make(schema.get("contentSchema", {}), making))
+            return dumps(self._make(schema.get("contentSchema", {}), making))
         return text(schema, making.rng)
 
     def _array(self, schema: Schema, making: Making) -> list[Any]:
@@ -161,7 +161,7 @@ class Shapes:
             # Zero values are all the same, so those after the first are random, from a fixed seed.
             rng = making.rng if making.rng or not attempt else random.Random(attempt)  # noqa: S311 - no secret
             item = self._make(schema, replace(making.at(str(len(found))), rng=rng))
-            found.setdefault(json.dumps(item, default=repr), item)
+            found.setdefault(dumps(item, default=repr), item)
         return list(found.values())
 
     def _object(self, schema: Schema, making: Making) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _count(least: int, most: int | None, making: Making) -> int:
 def _key(value: Any) -> str:
     if not isinstance(value, (str, int, float)):
         raise NothingFits("an object of JSON has no such keys")
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else dumps(value)
 
 
 def _heights(definitions: Mapping[str, Schema]) -> dict[str, float]:

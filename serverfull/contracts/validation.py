@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from serverfull.contracts import annotations as kinds
+from serverfull.domain.json_functions import dumps
 
 _MOST_PROBLEMS = 100
 
@@ -65,9 +66,18 @@ def adapter(annotation: Any, name: str) -> Any:
     """
     pydantic = importlib.import_module("pydantic")
     try:
-        return pydantic.TypeAdapter(kinds.for_pydantic(annotation))
-    except (pydantic.errors.PydanticUserError, NameError, TypeError, RecursionError) as error:
-        reason = str(error).partition("\n")[0]
+        made = pydantic.TypeAdapter(kinds.for_pydantic(annotation))
+        if not getattr(made, "pydantic_complete", True):
+            made.rebuild(raise_errors=True)  # names the type of a field that is missing, which else each call would
+        return made
+    except (
+        pydantic.errors.PydanticUserError,
+        importlib.import_module("pydantic_core").SchemaError,
+        NameError,
+        TypeError,
+        RuntimeError,
+    ) as error:
+        reason = " ".join(str(error).partition("\n\n")[0].split())
         raise TypeError(f"handler {name}: pydantic cannot use the annotation {annotation!r}: {reason}") from None
 
 
@@ -75,14 +85,16 @@ def title_of(annotation: Any) -> str:
     """Give the annotation as messages show it: without the modules of its types."""
     if inspect.isclass(annotation) and not typing.get_args(annotation):
         return annotation.__name__
+    arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is typing.Annotated:
-        return title_of(typing.get_args(annotation)[0])
+        return title_of(arguments[0])
+    if any(typing.get_origin(argument) is typing.Annotated for argument in arguments) and kinds.is_union(annotation):
+        return " | ".join("None" if argument is type(None) else title_of(argument) for argument in arguments)
     return re.sub(r"(?:[\w<>]+\.)+", "", str(annotation))
 
 
 def _validator(adapter: Any, title: str) -> Callable[[Any], Any]:
     core = importlib.import_module("pydantic_core")
-    json = importlib.import_module("json")
 
     def decode(event: Any) -> Any:
         try:
@@ -91,7 +103,7 @@ def _validator(adapter: Any, title: str) -> Callable[[Any], Any]:
             first = error
         # A strict model takes "2026-11-21" for a date only from JSON, so JSON has the last word on what does not fit.
         try:
-            return adapter.validate_json(json.dumps(event))
+            return adapter.validate_json(dumps(event))
         except core.ValidationError as error:
             found = first if error.errors()[0]["type"] == "json_invalid" else error
         raise EventInvalid(problems(found, title)) from None
@@ -114,13 +126,11 @@ def lenient_validator(made: Any) -> Callable[[Any], Any]:
     It raises pydantic's ``ValidationError``. Results are written by the names of fields, so these are taken too.
     """
     core = importlib.import_module("pydantic_core")
-    json = importlib.import_module("json")
-    # pydantic before 2.11 has aliases alone.
-    both = {"by_name": True, "by_alias": True} if "by_name" in inspect.signature(made.validate_json).parameters else {}
+    both = _by_both_names(made)
 
     def validate(value: Any) -> Any:
         try:
-            return made.validate_json(json.dumps(value), **both)
+            return made.validate_json(dumps(value), **both)
         except core.ValidationError as error:
             first = error
         except (TypeError, ValueError):  # no JSON: values of Python
@@ -133,21 +143,33 @@ def lenient_validator(made: Any) -> Callable[[Any], Any]:
     return validate
 
 
-def result_check(annotation: Any, name: str) -> Callable[[Any], None]:
-    """Make the function that raises `ResultInvalid` for a value that is no result of this annotation.
+def _by_both_names(made: Any) -> dict[str, bool]:
+    # pydantic before 2.11 has aliases alone.
+    return {"by_name": True, "by_alias": True} if "by_name" in inspect.signature(made.validate_json).parameters else {}
 
-    Where pydantic cannot use the annotation nothing is known of results, and every value is taken.
+
+def result_reader(annotation: Any, name: str) -> Callable[[Any], Any]:
+    """Make the function that reads a result of this annotation; it raises `ResultInvalid` for a value that is none.
+
+    What JSON has is read strictly, since it is what callers get: ``"1"`` is no number. Values of Python are converted,
+    as a handler's are when they are written. Where pydantic cannot use the annotation nothing is known of results, and
+    every value is taken.
     """
     try:
-        validate = lenient_validator(adapter(annotation, name))
+        made = adapter(annotation, name)
     except TypeError:
-        return lambda _value: None
+        return lambda value: value
+    lenient, by = lenient_validator(made), _by_both_names(made)
     core = importlib.import_module("pydantic_core")
 
-    def check(value: Any) -> None:
+    def read(value: Any) -> Any:
         try:
-            validate(value)
+            written = dumps(value)
+        except (TypeError, ValueError):
+            written = None
+        try:
+            return lenient(value) if written is None else made.validate_json(written, strict=True, **by)
         except core.ValidationError as error:
             raise ResultInvalid(problems(error, title_of(annotation)).replace("event: ", "result: ", 1)) from None
 
-    return check
+    return read

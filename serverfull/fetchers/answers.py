@@ -5,7 +5,6 @@ An answer is what a real call would be answered with, as JSON has it: it fits th
 
 from __future__ import annotations
 
-import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.contracts.validation import ResultInvalid
+from serverfull.domain.json_functions import loads
 from serverfull.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,15 +85,15 @@ class StaticAnswers(MockAnswers):
         self._answers = _read_folder(self._path) if self._path.is_dir() else _read_file(self._path)
 
     def answer(self, name: str, contract: Contract) -> Answer:
-        """Give the answer that is written down, as it is written."""
+        """Give the answer that is written down, as it is written; its text as bytes where the result is bytes."""
         if name not in self._answers:
             return self._others.answer(name, contract)
         where, value = self._answers[name]
         try:
-            contract.validate_result(value)
+            answer = contract.validate_result(value)
         except ResultInvalid as unfit:
             raise ConfigurationError(f"{where}: the answer does not fit the result of {name!r}: {unfit}") from None
-        return lambda _event: value
+        return lambda _event: answer
 
     def remarks(self, names: Collection[str]) -> Iterator[str]:
         """Name functions without an answer, and answers without a function."""
@@ -133,7 +133,7 @@ def _read_folder(folder: Path) -> _Written:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        return loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_constant)
     except OSError as failure:
         raise ConfigurationError(
             f"the answers of mock mode cannot be read from {path}: {failure.strerror}. "

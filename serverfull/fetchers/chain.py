@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serverfull.domain.functions import Function
+from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
 from serverfull.interfaces import Fetcher
 
@@ -67,6 +68,13 @@ class ChainFetcher(Fetcher):
         """Say where a function came from when it was last fetched or listed; before that, the chain's own word."""
         owner = self._owners.get(name)
         return self.source if owner is None else owner.source_of(name)
+
+    def at(self, partition: Partition) -> Fetcher:
+        """Give the chain of what its fetchers give for the partition; itself, where all of them serve everybody."""
+        views = [fetcher.at(partition) for fetcher in self._fetchers]
+        if all(view is fetcher for view, fetcher in zip(views, self._fetchers, strict=True)):
+            return self
+        return ChainFetcher(*views)
 
 
 async def _knows(fetcher: Fetcher, name: str) -> bool:

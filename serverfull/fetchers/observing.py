@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from serverfull.domain.functions import Function
-from serverfull.errors import NotFoundError, TargetInvalid
+from serverfull.domain.records import Partition
+from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError, TargetInvalid
 from serverfull.interfaces import Fetcher
 
 
@@ -44,7 +45,7 @@ class ObservingFetcher(Fetcher):
         self._source_of = fetcher.source_of
         self._logger = logger
         self._metrics = metrics
-        self._fetched: dict[str, int] = {}
+        self._fetched: dict[str, int] = {}  # shared with the views of partitions
         self.source = fetcher.source
         self.read_only = fetcher.read_only
 
@@ -54,6 +55,8 @@ class ObservingFetcher(Fetcher):
             function = await self._fetch(name, qualifier)
         except NotFoundError:
             self._count("fetcher.not_found")
+            raise
+        except (FunctionNotReady, InvalidRuntime):  # it is known: that it cannot run is no failure of the fetcher
             raise
         except Exception as failure:
             self._failed("fetch failed", failure, name)
@@ -78,9 +81,19 @@ class ObservingFetcher(Fetcher):
         """Ask the wrapped fetcher."""
         return self._source_of(name)
 
+    def at(self, partition: Partition) -> Fetcher:
+        """Observe what the wrapped fetcher gives for the partition, with the same counters."""
+        view = self._fetcher.at(partition)
+        if view is self._fetcher:
+            return self
+        observing = ObservingFetcher(view, self._logger, self._metrics)
+        observing._fetched = self._fetched
+        return observing
+
     def report(self) -> None:
         """Bring the counts of successful fetches to the metrics; call it on the event loop before they are read."""
-        fetched, self._fetched = self._fetched, {}
+        fetched = dict(self._fetched)
+        self._fetched.clear()
         for source, count in fetched.items():
             self._metrics.count("fetcher.fetches", count, tags={"source": source})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from serverfull.errors import TooManyRequests
 from serverfull.interfaces import Admission
 
@@ -44,4 +46,38 @@ class LocalAdmission(Admission):
         """Give the permit back."""
         self._running -= 1
         if limit is not None:
-            self._by_name[name] -= 1
+            running = self._by_name.pop(name) - 1
+            if running:  # names that come and go leave nothing behind
+                self._by_name[name] = running
+
+
+class PoolAdmission(Admission):
+    """Adds the limit of an account in a region to another admission: calls of functions that have reserved nothing.
+
+    What functions have reserved is theirs and does not count here; it is the limit of the functions themselves.
+
+    :param inner: decides about everything else.
+    :param unreserved: gives how many such calls may run at once; where that sinks, running ones finish.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+    """
+
+    def __init__(self, inner: Admission, unreserved: Callable[[], int]) -> None:
+        self._inner = inner
+        self._unreserved = unreserved
+        self._running = 0
+
+    def take(self, name: str, limit: int | None) -> None:
+        """Take a permit of the pool, where the function has no limit of its own, and one of the inner admission.
+
+        :raises TooManyRequests: the pool is empty, or the inner admission refuses.
+        """
+        if limit is None and self._running >= self._unreserved():
+            raise TooManyRequests(HOST_REASON)
+        self._inner.take(name, limit)
+        self._running += limit is None
+
+    def release(self, name: str, limit: int | None) -> None:
+        """Give the permits back."""
+        self._inner.release(name, limit)
+        self._running -= limit is None

@@ -1,19 +1,25 @@
 """The one way to run a function: resolve its name, admit the call, run it, log it, count it.
 
 Called by the API and by the event queue, on the loop. What it knows of a function (a `Unit`: identity, environment,
-metrics) is kept for as long as the fetcher gives the same object for the name; a new object is a new unit.
+metrics) is kept for as long as the fetcher gives the same object for the name; a new object is a new unit. Functions of
+several versions, accounts or regions are several objects.
 """
 
 from __future__ import annotations
 
 import secrets
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from serverfull.domain.deployed import DeployedHandler
 from serverfull.domain.invocations import Invocation, Outcome
 from serverfull.domain.names import LATEST, function_not_found
+from serverfull.domain.records import Partition
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError, TooManyRequests
 from serverfull.interfaces import FunctionIdentity
+from serverfull.invocation.admission import PoolAdmission
 from serverfull.invocation.logs import InvocationLog, MemoryFigure
 from serverfull.runtimes.marshal import decode_event
 
@@ -21,22 +27,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from serverfull.config import Settings
+    from serverfull.domain.changes import FunctionChanged
     from serverfull.domain.functions import Function
     from serverfull.interfaces import Admission, Environment, EventQueue, Fetcher, LogSink, Runtime
     from serverfull.observability.metrics import FunctionMetrics, Metrics
+
+UnitKey: TypeAlias = "str | tuple[str, ...]"
+"""A name; with the version where that is not ``$LATEST``; with account and region too, for deployed functions."""
+
+_MOST_VIEWS = 1_000
+"""Accounts and regions whose view of the fetcher is kept."""
 
 
 class Unit:
     """What the invoker keeps of a function between calls."""
 
-    __slots__ = ("environment", "function", "identity", "limit", "metrics")
+    __slots__ = ("admission", "environment", "function", "identity", "limit", "metrics", "permit")
 
-    def __init__(self, identity: FunctionIdentity, environment: Environment, metrics: FunctionMetrics) -> None:
+    def __init__(
+        self,
+        identity: FunctionIdentity,
+        environment: Environment,
+        metrics: FunctionMetrics,
+        admission: Admission,
+        permit: str,
+    ) -> None:
         self.function = identity.function
         self.identity = identity
         self.environment = environment
         self.metrics = metrics
         self.limit = identity.function.max_concurrency
+        self.admission = admission
+        self.permit = permit  # what its permits are counted under: all versions of a function together
 
 
 class Invoker:
@@ -59,7 +81,9 @@ class Invoker:
         settings: Settings,
         logger: Any,
     ) -> None:
-        self._fetcher = fetcher
+        self._views: dict[tuple[str, str], Fetcher] = {}
+        self._pools: dict[Partition, PoolAdmission] = {}
+        self.use_fetcher(fetcher)
         self._runtime = runtime
         self._admission = admission
         self._sink = sink
@@ -68,9 +92,20 @@ class Invoker:
         self._log_budget = settings.limits.log_bytes
         self._logger = logger
         self._memory = MemoryFigure()
-        self._units: dict[str, Unit] = {}
+        self._units: dict[UnitKey, Unit] = {}
         self.queue: EventQueue
         self._capacity_freed: Any = None
+
+    def use_fetcher(self, fetcher: Fetcher, unreserved: Callable[[Partition], int] | None = None) -> None:
+        """Resolve names by this fetcher from now on.
+
+        :param unreserved: says how many calls of an account's deployed functions may run at once in a region, beside
+            those that functions have reserved; None: any number.
+        """
+        self._fetcher = fetcher
+        self._unreserved = unreserved or (lambda _partition: sys.maxsize)
+        self._partitioned = fetcher.at(Partition("0" * 12, "us-east-1")) is not fetcher
+        self._views.clear()
 
     def use_queue(self, queue: EventQueue, capacity_freed: Any) -> None:
         """Take the queue that holds Event invocations; ``capacity_freed`` is called when an invocation has ended."""
@@ -97,11 +132,13 @@ class Invoker:
         if failure is not None:
             raise FunctionNotReady(invocation.name, "Failed", failure)
         try:
-            self._admission.take(invocation.name, limit)
+            unit.admission.take(unit.permit, limit)
         except TooManyRequests as refusal:
             metrics.throttled(refusal.reason)
             raise
         metrics.started()
+        if invocation.accepted_at is not None:
+            metrics.async_event_age(time.monotonic() - invocation.accepted_at)
         log = InvocationLog(unit.identity, invocation.request_id, self._sink, self._log_budget, tail=invocation.tail)
         began = time.perf_counter()
         try:
@@ -110,7 +147,7 @@ class Invoker:
             metrics.discarded()  # the handler did not run, or the host is going down
             raise
         finally:
-            self._admission.release(invocation.name, limit)
+            unit.admission.release(unit.permit, limit)
             self._capacity_freed()
         ended = time.perf_counter()
         metrics.finished(ended - began, outcome.function_error is not None)
@@ -129,6 +166,7 @@ class Invoker:
         """
         unit = await self._resolve(invocation)
         decode_event(invocation.payload)
+        invocation.accepted_at = time.monotonic()
         await self.queue.put(invocation)
         unit.metrics.async_received()
 
@@ -147,7 +185,7 @@ class Invoker:
         try:
             await self.invoke(invocation)
         except TooManyRequests:
-            if self._units[invocation.name].limit != 0:
+            if (await self._resolve(invocation)).limit != 0:
                 raise
             self._drop(invocation, "the function's max_concurrency is 0, so it can never run")
         except RequestError as refusal:
@@ -167,7 +205,7 @@ class Invoker:
 
     def failed_functions(self) -> dict[str, str]:
         """Give every function that is Failed, with why; readable from any thread."""
-        found = {name: unit.environment.failure for name, unit in dict(self._units).items()}
+        found = {unit.permit: unit.environment.failure for unit in dict(self._units).values()}
         return {name: failure for name, failure in found.items() if failure is not None}
 
     def prepare(self, functions: Mapping[str, Function]) -> None:
@@ -176,27 +214,64 @@ class Invoker:
         Called by a host that shares its limits with other processes, when its runtime has started.
         """
         for name, function in functions.items():
-            self._units[name] = self._make_unit(name, function)
+            self._units[name] = self._make_unit(name, function, self._admission, name)
+
+    def forget(self, change: FunctionChanged) -> None:
+        """Let go of a function that has changed; what runs goes on, and the next call finds it as it is then."""
+        of_function = (change.partition.account, change.partition.region, change.name)
+        for key in [key for key in self._units if key[:3] == of_function]:
+            del self._units[key]
 
     async def _resolve(self, invocation: Invocation) -> Unit:
+        name = invocation.name
+        fetcher = self._fetcher
+        if self._partitioned:
+            fetcher = self._views.get((invocation.account, invocation.region)) or self._view(invocation)
         try:
-            function = await self._fetcher.fetch(invocation.name, invocation.qualifier)
+            function = await fetcher.fetch(name, invocation.qualifier)
         except NotFoundError:
-            raise function_not_found(
-                invocation.name, invocation.account, invocation.region, invocation.qualifier
-            ) from None
-        unit = self._units.get(invocation.name)
+            raise function_not_found(name, invocation.account, invocation.region, invocation.qualifier) from None
+        unit = self._units.get(name)
+        return unit if unit is not None and unit.function is function else self._unit(invocation, function)
+
+    def _view(self, invocation: Invocation) -> Fetcher:
+        if len(self._views) >= _MOST_VIEWS:  # callers choose accounts freely while nobody authenticates them
+            self._views.clear()
+        partition = Partition(invocation.account, invocation.region)
+        view = self._views[partition.account, partition.region] = self._fetcher.at(partition)
+        return view
+
+    def _unit(self, invocation: Invocation, function: Function) -> Unit:
+        """Give the unit of a function, a new one where the function is not the one that was there before."""
+        name = permit = invocation.name
+        key: UnitKey = name
+        admission = self._admission
+        if isinstance(function.handler, DeployedHandler):
+            key = (invocation.account, invocation.region, name, function.version)
+            permit = f"{invocation.account}/{invocation.region}/{name}"
+            admission = self._pool(Partition(invocation.account, invocation.region))
+        elif function.version != LATEST:
+            key = (name, function.version)
+        unit = self._units.get(key)
         if unit is None or unit.function is not function:
-            unit = self._units[invocation.name] = self._make_unit(invocation.name, function)
+            unit = self._units[key] = self._make_unit(name, function, admission, permit)
         return unit
 
-    def _make_unit(self, name: str, function: Function) -> Unit:
+    def _pool(self, partition: Partition) -> Admission:
+        pool = self._pools.get(partition)
+        if pool is None:
+            pool = self._pools[partition] = PoolAdmission(self._admission, partial(self._unreserved, partition))
+        return pool
+
+    def _make_unit(self, name: str, function: Function, admission: Admission, permit: str) -> Unit:
         identity = identify(name, function, self._defaults.timeout, self._defaults.memory_size)
         try:
             environment = self._runtime.environment(identity)
         except TypeError as unfit:
             raise FunctionNotReady(name, "Failed", str(unfit)) from None
-        return Unit(identity, environment, self._metrics.function(name))
+        metrics = self._metrics.function(name)
+        metrics.reserved(function.max_concurrency is not None)
+        return Unit(identity, environment, metrics, admission, permit)
 
 
 def identify(name: str, function: Function, timeout: float, memory_size: int) -> FunctionIdentity:
@@ -208,11 +283,11 @@ def identify(name: str, function: Function, timeout: float, memory_size: int) ->
     today = time.strftime("%Y/%m/%d", time.gmtime())
     return FunctionIdentity(
         name=name,
-        version=LATEST,
+        version=function.version,
         function=function,
         timeout=function.timeout or timeout,
         memory_size=function.memory_size or memory_size,
         log_format=function.log_format,
-        log_group=f"/aws/lambda/{name}",
-        log_stream=f"{today}/[{LATEST}]{secrets.token_hex(16)}",
+        log_group=function.log_group or f"/aws/lambda/{name}",
+        log_stream=f"{today}/[{function.version}]{secrets.token_hex(16)}",
     )

@@ -129,20 +129,26 @@ class SimulatingInvoker:
 
     :param invoker: does the work.
     :param fetcher: resolves the names of calls that ask for an error.
+    :param metrics: where refusals are counted, as real ones are.
     """
 
-    def __init__(self, invoker: Invoker, fetcher: Fetcher) -> None:
+    def __init__(self, invoker: Invoker, fetcher: Fetcher, metrics: Metrics) -> None:
         self._invoker = invoker
         self._fetcher = fetcher
+        self._metrics = metrics
 
-    async def invoke(self, invocation: Invocation) -> Outcome:
-        """Do what `Invoker.invoke` does.
+    def invoke(self, invocation: Invocation) -> Coroutine[Any, Any, Outcome]:
+        """Do what `Invoker.invoke` does. No coroutine of its own for calls that ask for nothing: they are nearly all.
 
         :raises UnknownRequestMockError: the function does not declare the error that is asked for.
         :raises TooManyRequests: that was asked for.
         """
-        if invocation.simulation is not None:
-            await self._prepare(invocation, invocation.simulation)
+        if invocation.simulation is None:
+            return self._invoker.invoke(invocation)
+        return self._invoke(invocation, invocation.simulation)
+
+    async def _invoke(self, invocation: Invocation, asked: Simulation) -> Outcome:
+        await self._prepare(invocation, asked)
         return await self._invoker.invoke(invocation)
 
     async def accept_event(self, invocation: Invocation) -> None:
@@ -160,6 +166,7 @@ class SimulatingInvoker:
     async def _prepare(self, invocation: Invocation, asked: Simulation) -> None:
         await self._invoker.check(invocation)  # an unknown function is not found, whatever else is asked for
         if asked.throttle is not None:
+            self._metrics.function(invocation.name).throttled(asked.throttle)
             raise TooManyRequests(asked.throttle)
         if asked.error_type is not None:
             function = await self._fetcher.fetch(invocation.name, invocation.qualifier)
@@ -170,13 +177,17 @@ class SimulatingInvoker:
 def declared_error(name: str, function: Function, error_type: str) -> tuple[str, str]:
     """Find an error that a function declares, whatever the case of its type; gives its type and message.
 
+    Where two types differ in case alone, the one that is spelt as asked for is found.
+
     :raises UnknownRequestMockError: it declares no such error.
     """
     declared = contract_of(name, function).errors
-    for error in declared:
-        if error.error_type.casefold() == error_type.casefold():
-            return error.error_type, error.message
-    raise UnknownRequestMockError(shown(error_type), tuple(error.error_type for error in declared))
+    alike = [error for error in declared if error.error_type.casefold() == error_type.casefold()]
+    if not alike:
+        choices = dict.fromkeys(error.error_type for error in declared)
+        raise UnknownRequestMockError(shown(error_type), tuple(choices))
+    found = next((error for error in alike if error.error_type == error_type), alike[0])
+    return found.error_type, found.message
 
 
 class SimulatingRuntime(Runtime):

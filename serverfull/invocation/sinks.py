@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import threading
@@ -12,6 +13,7 @@ from json.encoder import encode_basestring
 from queue import SimpleQueue
 
 from serverfull.interfaces import LogRecord, LogSink
+from serverfull.invocation.recent import RecentLog
 
 _GATHER = 0.02
 """Seconds that the writer lets records gather, so that many share one system call."""
@@ -38,6 +40,7 @@ class StreamSink(LogSink):
     :param render: a record's bytes.
     :param backlog: records waiting at most.
     :param most_waiting: characters in records waiting at most.
+    :param recent: keeps what was written last, as JSON.
     """
 
     def __init__(
@@ -46,9 +49,12 @@ class StreamSink(LogSink):
         render: Callable[[LogRecord], str],
         backlog: int = 100_000,
         most_waiting: int = 64 * 1024 * 1024,
+        recent: RecentLog | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._render = render
+        self._recent = recent
+        self._as_json = render if isinstance(render, JsonLines) else JsonLines()
         self._backlog = backlog
         self._most_waiting = most_waiting
         self._taken = 0  # characters so far, as the next: two counters, because they are changed by different threads
@@ -92,21 +98,35 @@ class StreamSink(LogSink):
             self._flush()
         self._flush()  # what came between the last look and the end
 
+    async def written(self, within: float) -> None:
+        """Wait until what was taken so far is written.
+
+        :param within: seconds at most; a reader of the stream that does not read makes it last.
+        """
+        taken, deadline = self._taken, time.monotonic() + within
+        while self._written < taken and time.monotonic() < deadline:  # noqa: ASYNC110 (the writer has no time for it)
+            await asyncio.sleep(_GATHER / 4)
+
     def _flush(self) -> None:
-        records, parts = self._records, []
+        records, batch = self._records, []
         length = 0
         while records:
             record = records.popleft()
             length += len(record.text)
-            parts.append(self._render(record))
-            if len(parts) >= 1000 or length >= _BATCH:
-                self._put("".join(parts))
-                self._written += length
+            batch.append(record)
+            if len(batch) >= 1000 or length >= _BATCH:
+                self._write_batch(batch, length)
                 length = 0
-                parts.clear()
-        if parts:
-            self._put("".join(parts))
-            self._written += length
+                batch.clear()
+        if batch:
+            self._write_batch(batch, length)
+
+    def _write_batch(self, batch: list[LogRecord], length: int) -> None:
+        text = "".join(map(self._render, batch))
+        if self._recent is not None:
+            self._recent.add(text if self._render is self._as_json else "".join(map(self._as_json, batch)))
+        self._put(text)
+        self._written += length
 
     def _put(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
@@ -117,7 +137,8 @@ class StreamSink(LogSink):
             self.dropped += 1
 
 
-_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)] if code not in (9, 10)}
+CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)] if code not in (9, 10)}
+"""Turns control characters into text, for ``str.translate``; only tabs and newlines stay."""
 
 
 def as_console(record: LogRecord) -> str:
@@ -126,7 +147,7 @@ def as_console(record: LogRecord) -> str:
     What the function wrote stands behind a bar, what the host says about it behind a colon.
     """
     prefix = f"{record.function} {'|' if record.kind == 'function' else ':'} "
-    lines = record.text.translate(_CONTROL).removesuffix("\n").split("\n")
+    lines = record.text.translate(CONTROL).removesuffix("\n").split("\n")
     return "".join(f"{prefix}{line}\n" for line in lines)
 
 

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
     from serverfull.domain.functions import LogFormat
 
-OUR_FRAMES: tuple[str, ...] = tuple(f"{Path(__file__).parent.parent / room}/" for room in ("runtimes", "contracts"))
+OUR_FRAMES: tuple[str, ...] = tuple(
+    f"{Path(__file__).parent.parent / room}/" for room in ("runtimes", "contracts", "fetchers")
+)
 """Traceback frames of files below these paths are the host's, not the user's."""
+
+_BETWEEN = str(Path(__file__).with_name("namespaces.py"))
+"""Imports of deployed code go through this file: its frames stand between the user's."""
 
 _MAX_FRAMES = 4_096
 
@@ -133,7 +138,7 @@ def _users(trace: TracebackType | None, strip: tuple[str, ...]) -> TracebackType
 
 def _frames(trace: TracebackType | None) -> tuple[traceback.StackSummary, int]:
     """Take the frames; of a recursion that is deeper than anyone reads, the two ends."""
-    walked = traceback.walk_tb(trace)
+    walked = (step for step in traceback.walk_tb(trace) if step[0].f_code.co_filename != _BETWEEN)
     head = list(islice(walked, _MAX_FRAMES // 2))
     tail: deque[Any] = deque(maxlen=_MAX_FRAMES // 2)
     left_out = 0

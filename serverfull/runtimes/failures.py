@@ -15,6 +15,7 @@ from serverfull.runtimes.error_reports import (
     exit_report,
     platform_error_document,
 )
+from serverfull.runtimes.loading import LoadFault
 from serverfull.runtimes.marshal import MarshalFault
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _describe(error: BaseException, request_id: str, log: InvocationLog, log_for
 
 
 def _report(error: BaseException, request_id: str) -> ErrorReport:
-    if isinstance(error, MarshalFault):
+    if isinstance(error, (MarshalFault, LoadFault)):
         return error.report(request_id)
     if isinstance(error, EventInvalid):
         return ErrorReport(error.error_type, error.message, request_id)

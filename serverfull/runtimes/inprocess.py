@@ -30,7 +30,7 @@ from serverfull.runtimes.activity import Activity
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.context import LambdaContext
 from serverfull.runtimes.environ import EnvironPatch, function_variables
-from serverfull.runtimes.handlers import bind
+from serverfull.runtimes.handlers import BoundHandler, bind
 from serverfull.runtimes.loops import Heart, OwnLoop
 from serverfull.runtimes.marshal import decode_event, encode_result
 from serverfull.runtimes.threads import Completions, HandlerThreads, Job, interrupt
@@ -79,7 +79,7 @@ class InProcessRuntime(Runtime):
         self.user_metrics = user_metrics
         self.max_lost_threads = max_lost_threads
         self.lost_elsewhere = lost_elsewhere
-        self.watchdog = Watchdog(loop_stall, self._on_stall, self._on_recovery)
+        self.watchdog = Watchdog(loop_stall, self._on_stall, self._on_stall_seconds, self._on_recovery)
         self.loop: asyncio.AbstractEventLoop
         self.threads: HandlerThreads
         self._heart: Heart
@@ -118,16 +118,17 @@ class InProcessRuntime(Runtime):
         """
         bind(function)
 
-    def environment(self, identity: FunctionIdentity) -> InProcessEnvironment:
+    def environment(self, identity: FunctionIdentity, bound: BoundHandler | None = None) -> InProcessEnvironment:
         """Make the environment of a function.
 
+        :param bound: its handler, where that has been looked at already.
         :raises TypeError: its handler cannot be called with an event and a context; the message says why.
         """
-        handler_is_async, own_loop = bind(identity.function).is_async, identity.function.loop == "own"
+        bound = bound or bind(identity.function)
         kind: type[InProcessEnvironment] = ThreadEnvironment
-        if handler_is_async:
-            kind = OwnLoopEnvironment if own_loop else HostLoopEnvironment
-        made = kind(identity, self)
+        if bound.is_async:
+            kind = OwnLoopEnvironment if identity.function.loop == "own" else HostLoopEnvironment
+        made = kind(identity, self, bound)
         self._environments.add(made)
         return made
 
@@ -151,21 +152,23 @@ class InProcessRuntime(Runtime):
             hint='a handler blocks the loop: make it a plain def, or give it Function(..., loop="own")',
         )
 
+    def _on_stall_seconds(self, stall: Stall, seconds: float) -> None:
+        self.metrics.loop_stall_seconds(stall.function, seconds)
+
     def _on_recovery(self, stall: Stall, seconds: float) -> None:
         self.logger.warning("event loop turns again", function=stall.function, seconds=round(seconds, 3))
-        self.metrics.loop_stall_seconds(stall.function, seconds)
 
 
 class InProcessEnvironment(Environment):
     """What the three ways of running a handler share."""
 
-    def __init__(self, identity: FunctionIdentity, runtime: InProcessRuntime) -> None:
+    def __init__(self, identity: FunctionIdentity, runtime: InProcessRuntime, bound: BoundHandler) -> None:
         self.identity = identity
         self.runtime = runtime
         self.metrics = runtime.metrics.function(identity.name)
         self.lost: list[threading.Thread] = []
-        self._bound = bind(identity.function)
-        self._variables = function_variables(dict(identity.function.environment), _reserved(identity))
+        self._bound = bound
+        self.variables = function_variables(dict(identity.function.environment), _reserved(identity))
 
     @property
     def failure(self) -> str | None:
@@ -206,7 +209,7 @@ class InProcessEnvironment(Environment):
             self.identity,
             invocation.request_id,
             log,
-            self._variables,
+            self.variables,
             invocation.trace_id,
             invocation.tenant_id,
             self.runtime.user_metrics,
@@ -281,8 +284,8 @@ class ThreadEnvironment(InProcessEnvironment):
 class HostLoopEnvironment(InProcessEnvironment):
     """Runs an ``async def`` handler as a task on the host's loop."""
 
-    def __init__(self, identity: FunctionIdentity, runtime: InProcessRuntime) -> None:
-        super().__init__(identity, runtime)
+    def __init__(self, identity: FunctionIdentity, runtime: InProcessRuntime, bound: BoundHandler) -> None:
+        super().__init__(identity, runtime, bound)
         self._tasks: set[asyncio.Task[None]] = set()
         self._task_name = TASK_PREFIX + identity.name
 
@@ -341,8 +344,8 @@ class HostLoopEnvironment(InProcessEnvironment):
 class OwnLoopEnvironment(InProcessEnvironment):
     """Runs an ``async def`` handler on a loop in a thread of its own, replaced when a handler blocks it for good."""
 
-    def __init__(self, identity: FunctionIdentity, runtime: InProcessRuntime) -> None:
-        super().__init__(identity, runtime)
+    def __init__(self, identity: FunctionIdentity, runtime: InProcessRuntime, bound: BoundHandler) -> None:
+        super().__init__(identity, runtime, bound)
         self._own: OwnLoop | None = None
         self._completions = Completions(runtime.loop)
         self._task_name = TASK_PREFIX + identity.name

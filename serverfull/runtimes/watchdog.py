@@ -2,7 +2,7 @@
 
 One thread for the process's host looks at the hearts of its loops. A loop silent for longer than the threshold is
 reported once: the function whose task runs, the stack, into the log at once (the loop itself could not say it), and a
-`Stall` that health checks on other listeners show while it lasts. When the loop beats again the length is counted.
+`Stall` that health checks on other listeners show while it lasts. Its length is counted while it grows.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,38 +40,58 @@ class Stall:
     stack: str
 
 
+class _Watched:
+    """What is known of a loop; written by the watchdog's thread alone.
+
+    ``since`` is the loop's last beat before the stall, ``counted`` the seconds of the stall that were told.
+    """
+
+    __slots__ = ("counted", "since", "stall")
+
+    def __init__(self) -> None:
+        self.stall: Stall | None = None
+        self.since = 0.0
+        self.counted = 0.0
+
+
 class Watchdog:
     """Watches hearts from a thread of its own.
 
     :param threshold: seconds of silence that make a stall.
     :param on_stall: called on the watchdog's thread when one begins.
+    :param on_seconds: called on the watchdog's thread while a stall lasts, with the stall and the seconds by which it
+        has grown since the last time.
     :param on_recovery: called on the watchdog's thread with the stall and its length in seconds.
     """
 
     def __init__(
-        self, threshold: float, on_stall: Callable[[Stall], None], on_recovery: Callable[[Stall, float], None]
+        self,
+        threshold: float,
+        on_stall: Callable[[Stall], None],
+        on_seconds: Callable[[Stall, float], None],
+        on_recovery: Callable[[Stall, float], None],
     ) -> None:
         self._threshold = threshold
         self._on_stall = on_stall
+        self._on_seconds = on_seconds
         self._on_recovery = on_recovery
-        self._hearts: dict[Heart, Stall | None] = {}
-        self._longest: dict[Heart, float] = {}
+        self._hearts: dict[Heart, _Watched] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def stall_of(self, heart: Heart) -> Stall | None:
         """Give the stall of a loop that is going on now, if any; readable from any thread."""
-        stall = self._hearts.get(heart)
+        watched = self._hearts.get(heart)
+        stall = None if watched is None else watched.stall
         return None if stall is None else replace(stall, seconds=max(stall.seconds, heart.silence()))
 
     def watch(self, heart: Heart) -> None:
         """Look after one more loop."""
-        self._hearts[heart] = None
+        self._hearts[heart] = _Watched()
 
     def forget(self, heart: Heart) -> None:
         """Stop looking after a loop."""
         self._hearts.pop(heart, None)
-        self._longest.pop(heart, None)
 
     def start(self) -> None:
         """Start the thread."""
@@ -85,23 +106,27 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            for heart in list(self._hearts):
-                self._look(heart)
+            for heart, watched in list(self._hearts.items()):
+                if heart.thread_id:
+                    self._look(heart, watched)
 
-    def _look(self, heart: Heart) -> None:
-        silence, stall = heart.silence(), self._hearts.get(heart)
-        if heart.thread_id == 0:
+    def _look(self, heart: Heart, watched: _Watched) -> None:
+        last = heart.last
+        silence = time.monotonic() - last - HEARTBEAT
+        if watched.stall is not None and last != watched.since:
+            # It has beaten, though it may be silent again: this thread too may wait long for its turn.
+            stall, watched.stall = watched.stall, None
+            self._on_recovery(stall, watched.counted)
+        if silence <= self._threshold:
             return
-        if silence > self._threshold:
-            self._longest[heart] = silence
-            if stall is None:
-                found = _describe(heart, silence)
-                if heart in self._hearts:
-                    self._hearts[heart] = found
-                    self._on_stall(found)
-        elif stall is not None:
-            self._hearts[heart] = None
-            self._on_recovery(stall, self._longest.pop(heart, stall.seconds))
+        if watched.stall is None:
+            found = _describe(heart, silence)
+            if heart not in self._hearts:
+                return  # given up meanwhile
+            watched.stall, watched.since, watched.counted = found, last, 0.0
+            self._on_stall(found)
+        self._on_seconds(watched.stall, silence - watched.counted)
+        watched.counted = silence
 
 
 def _describe(heart: Heart, silence: float) -> Stall:

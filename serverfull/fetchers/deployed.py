@@ -1,0 +1,234 @@
+"""Functions that were deployed through the API, by name, version and alias.
+
+`DeployedFetcher.at` gives the functions of an account in a region, which is how the invoker sees them. What has been
+read of a function is kept until the control plane says that it has changed; a `Function` is the same object for as long
+as it would be made of the same code and configuration, and its `DeployedHandler` even where only limits are new.
+
+All on the event loop; the stores do their work elsewhere.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias, DeployedHandler
+from serverfull.domain.functions import Function
+from serverfull.domain.names import LATEST
+from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError
+from serverfull.fetchers.reservations import Reservations
+from serverfull.interfaces import Fetcher
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from serverfull.domain.changes import Changes, FunctionChanged
+    from serverfull.domain.deployed import DeployedFunction, FunctionVersion
+    from serverfull.domain.records import Partition
+    from serverfull.interfaces import CodeStore, Records, StateStore
+
+
+@dataclass(slots=True)
+class _Known:
+    """What has been read of a function since it last changed."""
+
+    function: DeployedFunction
+    aliases: Mapping[str, Alias]
+    versions: dict[int, Function] = field(default_factory=dict)
+
+
+class DeployedFetcher(Fetcher):
+    """Gives deployed functions, apart for each account and region; by itself, without a partition, it has none.
+
+    It has none at all until `read_from` says where they are kept.
+
+    :param changes: says what is no longer as it was read.
+    """
+
+    source = "deployed"
+    read_only = False
+
+    def __init__(self, changes: Changes) -> None:
+        self._stores: tuple[StateStore, CodeStore] | None = None
+        self._known: dict[tuple[Partition, str], _Known] = {}
+        self._handlers: dict[tuple[Partition, str], dict[int, tuple[object, DeployedHandler]]] = {}
+        self._reservations = Reservations()
+        changes.subscribe(self._forget)
+
+    def read_from(self, state: StateStore, code: CodeStore) -> None:
+        """Say where functions, and where their packages are kept."""
+        self._stores = state, code
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        """Find nothing: whose function it is has to be said first.
+
+        :raises NotFoundError: always.
+        """
+        raise NotFoundError(name)
+
+    async def list(self) -> Mapping[str, Function]:
+        """Give nothing: whose functions has to be said first."""
+        return {}
+
+    def at(self, partition: Partition) -> Fetcher:
+        """Give the functions of an account in a region."""
+        return _View(self, partition)
+
+    async def names(self, partition: Partition) -> Sequence[str]:
+        """Give the names of all functions of a partition."""
+
+        def read(records: Records) -> Sequence[str]:
+            return [function.name for function in records.list(FUNCTIONS)]
+
+        return await self._state.read(partition, read) if self._stores else ()
+
+    @property
+    def _state(self) -> StateStore:
+        assert self._stores is not None
+        return self._stores[0]
+
+    def reserved(self, partition: Partition) -> int:
+        """Give how many executions the functions of a partition have reserved, once one of them has been fetched."""
+        return self._reservations.total(partition)
+
+    async def function(self, partition: Partition, name: str, qualifier: str | None) -> Function:
+        """Give a version of a function, or one of those that an alias means.
+
+        :raises NotFoundError: there is no such function, version or alias.
+        :raises FunctionNotReady: it is still being made, or that has failed.
+        :raises InvalidRuntime: no runtime here runs it.
+        """
+        if self._stores is None:
+            raise NotFoundError(name)
+        known = self._known.get((partition, name)) or await self._read(partition, name)
+        if not self._reservations.known(partition):
+            await self._reservations.refresh(self._state, partition)
+        number = _number(known, name, qualifier)
+        found = known.versions.get(number)
+        if found is None:
+            made = await self._make(partition, known.function, number)
+            found = known.versions.setdefault(number, made)  # another call may have been faster
+        return found
+
+    def _forget(self, change: FunctionChanged) -> None:
+        self._known.pop((change.partition, change.name), None)
+        self._reservations.changed(change.partition, change.name)
+        if change.deleted:
+            self._handlers.pop((change.partition, change.name), None)
+
+    async def _read(self, partition: Partition, name: str) -> _Known:
+        handlers = self._handlers.get((partition, name), {})
+        numbers = list(handlers)
+
+        def read(records: Records) -> tuple[_Known | None, Sequence[int]]:
+            function = records.get(FUNCTIONS, name)
+            if function is None:
+                return None, numbers
+            known = _Known(function, {alias.name: alias for alias in records.list(ALIASES, name)})
+            return known, [number for number in numbers if records.get(VERSIONS, name, number) is None]
+
+        known, gone = await self._state.read(partition, read)
+        for number in gone:
+            handlers.pop(number, None)
+        if known is None:
+            raise NotFoundError(name)
+        return self._known.setdefault((partition, name), known)  # another call may have been faster
+
+    async def _make(self, partition: Partition, function: DeployedFunction, number: int) -> Function:
+        version = await self._state.read(partition, lambda records: records.get(VERSIONS, function.name, number))
+        if version is None:
+            raise NotFoundError(f"{function.name}:{number}")
+        _check_runnable(version)
+        return Function(
+            await self._handler(partition, version),
+            timeout=version.timeout,
+            memory_size=version.memory_size,
+            environment=version.environment,
+            description=version.description,
+            max_concurrency=function.reserved_concurrency,
+            log_format=version.log_format,
+            log_group=version.settings.get("LoggingConfig", {}).get("LogGroup"),
+            tags=function.tags,
+            version=version.version,
+        )
+
+    async def _handler(self, partition: Partition, version: FunctionVersion) -> DeployedHandler:
+        made_of = (version.code_sha256, version.handler, tuple(sorted(version.environment.items())))
+        handlers = self._handlers.setdefault((partition, version.function), {})
+        kept = handlers.get(version.number)
+        if kept is None or kept[0] != made_of:
+            assert self._stores is not None
+            root = await self._stores[1].tree(version.code_sha256)
+            kept = handlers.get(version.number)  # again: calls that came together must not load the code twice
+            if kept is None or kept[0] != made_of:
+                kept = handlers[version.number] = made_of, DeployedHandler(version.handler or "", root)
+        return kept[1]
+
+
+class _View(Fetcher):
+    """The functions of one account in one region."""
+
+    source = DeployedFetcher.source
+    read_only = False
+
+    def __init__(self, deployed: DeployedFetcher, partition: Partition) -> None:
+        self._deployed = deployed
+        self._partition = partition
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        """Give the function."""
+        return await self._deployed.function(self._partition, name, qualifier)
+
+    async def list(self) -> Mapping[str, Function]:
+        """Give every function that can be run now."""
+        found = {}
+        for name in await self._deployed.names(self._partition):
+            try:
+                found[name] = await self.fetch(name)
+            except (NotFoundError, FunctionNotReady, InvalidRuntime):
+                continue
+        return found
+
+
+def _number(known: _Known, name: str, qualifier: str | None) -> int:
+    """Give the number of the version that a qualifier means; an alias with weights means one by chance."""
+    if qualifier is None or qualifier == LATEST:
+        return LATEST_NUMBER
+    version = qualifier
+    if not qualifier.isdecimal():
+        alias = known.aliases.get(qualifier)
+        if alias is None:
+            raise NotFoundError(f"{name}:{qualifier}")
+        version = _routed(alias)
+    if version == LATEST:
+        return LATEST_NUMBER
+    number = int(version)
+    if number == LATEST_NUMBER:
+        raise NotFoundError(f"{name}:{qualifier}")
+    return number
+
+
+def _routed(alias: Alias) -> str:
+    """Choose a version by the alias's weights; what they leave goes to its own.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/dg/configuring-alias-routing.html
+    """
+    if alias.weights:
+        chance = random.random()  # noqa: S311 - this spreads load and guards nothing
+        for version, weight in alias.weights.items():
+            chance -= weight
+            if chance < 0:
+                return version
+    return alias.version
+
+
+def _check_runnable(version: FunctionVersion) -> None:
+    if version.state in ("Pending", "Failed"):
+        raise FunctionNotReady(version.function, version.state, version.state_reason or "")
+    if version.package_type != "Zip":
+        raise InvalidRuntime(f"Function {version.function} is a container image, and this host runs Python packages.")
+    if not (version.runtime or "").startswith("python"):
+        raise InvalidRuntime(
+            f"Function {version.function} needs the runtime {version.runtime}, and this host runs Python packages."
+        )
