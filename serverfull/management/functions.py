@@ -1,71 +1,64 @@
-"""ListFunctions, GetFunction and GetFunctionConfiguration for the functions of any fetcher.
+"""ListFunctions, GetFunction and GetFunctionConfiguration, for deployed functions and for the operator's own.
 
 The API's driver calls the methods with requests that are already checked against the AWS model, and lays out what they
-return. Everything runs on the event loop, except for looking at source files, which a thread does once per function.
-Gap: versions, aliases and layers do not exist here, and nothing is written.
+return. Everything runs on the event loop, except for transactions, and for looking at the source files of the
+operator's functions, which a thread does once per function.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import math
-import platform
-import sys
-import uuid
-from bisect import bisect_right
-from json import dumps, loads
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from serverfull.domain.names import (
-    LATEST,
-    check_reachable,
-    function_arn,
-    function_not_found,
-    parse_function_reference,
-    partition_of,
-)
+from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS, DeployedFunction, FunctionVersion
+from serverfull.domain.functions import Function
+from serverfull.domain.names import LATEST, FunctionReference, function_not_found
 from serverfull.errors import InvalidParameterValue, NotFoundError
+from serverfull.management.configuration import image_digest, listed
+from serverfull.management.packages import KMS_KEY
+from serverfull.management.paging import Page, read_page
 from serverfull.management.sources import SourceCode, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from serverfull.config import FunctionSettings
-    from serverfull.domain.functions import Function
-    from serverfull.domain.names import FunctionReference, RequestScope
-    from serverfull.interfaces import Fetcher
+    from serverfull.domain.names import RequestScope
+    from serverfull.domain.records import KeyPart
+    from serverfull.interfaces import CodeStore, Fetcher, Records, StateStore
+    from serverfull.management.configuration import Configurations
+    from serverfull.management.resolution import FunctionResolver
 
 Request: TypeAlias = "dict[str, Any]"
 Response: TypeAlias = "dict[str, Any]"
 
-PAGE_SIZE = 50
-"""Functions in one answer of ListFunctions at most, whatever MaxItems says, as in AWS."""
-
-EPHEMERAL_STORAGE_MB = 512
-"""AWS's default. Functions share the host's own /tmp, and nothing limits it."""
-
-_REVISIONS = uuid.UUID("8e1f1f2e-93a5-4e62-9f43-5a7a7b5e6d10")
-_ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
-
-# What AWS leaves out of ListFunctions; its page says to call GetFunction for these.
-_NOT_LISTED = ("State", "StateReason", "StateReasonCode", "LastUpdateStatus", "RuntimeVersionConfig")
+CODE_URL_SECONDS = 600
+"""How long the URL of GetFunction downloads the code, as on AWS."""
 
 
 class Functions:
     """The read operations on functions.
 
-    :param fetcher: where functions come from.
-    :param settings: what functions have that do not say otherwise.
-    :param state_of: says why the function of a name is Failed; None where it is Active.
+    :param registered: the operator's own functions; each hides a deployed one of its name.
+    :param code: gives the URLs of packages.
+    :param configurations: writes the answers.
     """
 
-    def __init__(self, fetcher: Fetcher, settings: FunctionSettings, state_of: Callable[[str], str | None]) -> None:
-        self._fetcher = fetcher
-        self._settings = settings
-        self._state_of = state_of
+    def __init__(
+        self,
+        state: StateStore,
+        resolver: FunctionResolver,
+        *,
+        registered: Fetcher,
+        code: CodeStore,
+        configurations: Configurations,
+    ) -> None:
+        self._state = state
+        self._resolver = resolver
+        self._registered = registered
+        self._code = code
+        self._configurations = configurations
         self._sources: WeakKeyDictionary[Function, SourceCode] = WeakKeyDictionary()
 
     def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
@@ -77,9 +70,8 @@ class Functions:
         }
 
     async def list_functions(self, request: Request, scope: RequestScope) -> Response:
-        """List functions by name, at most 50 at a time.
+        """List functions by name, at most 50 at a time; with ``FunctionVersion=ALL`` every version of them.
 
-        ``FunctionVersion=ALL`` gives the same functions with qualified ARNs, for ``$LATEST`` is the only version.
         ``MasterRegion`` asks for replicas of Lambda@Edge, and there are none.
 
         :raises InvalidParameterValue: the Marker is none that this operation gave, or MasterRegion came without
@@ -88,21 +80,24 @@ class Functions:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_ListFunctions.html
         """
         every_version = request.get("FunctionVersion") == "ALL"
-        after = _read_marker(request.get("Marker"))
+        page = read_page(request, str, int)
         if "MasterRegion" in request:
             if not every_version:
                 raise InvalidParameterValue("FunctionVersion must be set to ALL when MasterRegion is specified.")
             return {"Functions": []}
-        functions = await self._fetcher.list()
-        names = sorted(functions)
-        start = 0 if after is None else bisect_right(names, after)
-        page = names[start : start + min(request.get("MaxItems", PAGE_SIZE), PAGE_SIZE)]
-        await self._read_sources(functions[name] for name in page)
-        qualifier = LATEST if every_version else None
-        response: Response = {"Functions": [self._listed(name, functions[name], scope, qualifier) for name in page]}
-        if start + len(page) < len(names):
-            response["NextMarker"] = _write_marker(page[-1])
-        return response
+        registered = await self._registered.list()
+        found: dict[tuple[KeyPart, ...], Function | FunctionVersion] = {
+            (name, LATEST_NUMBER): registered[name] for name in _first_names(registered, page)
+        }
+
+        def work(records: Records) -> list[FunctionVersion]:
+            return _deployed_versions(records, page, registered, every_version=every_version)
+
+        found.update((VERSIONS.key_of(version), version) for version in await self._state.read(scope.partition, work))
+        cut = page.cut(sorted(found)[: page.limit], lambda key: key)
+        await self._read_sources(function for key in cut.items if isinstance(function := found[key], Function))
+        functions = [self._listed(str(key[0]), found[key], scope, every_version) for key in cut.items]
+        return {"Functions": functions, "NextMarker": cut.next_marker}
 
     async def get_function(self, request: Request, scope: RequestScope) -> Response:
         """Give the configuration of a function, where its code lies, its tags and its reserved concurrency.
@@ -111,19 +106,24 @@ class Functions:
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html
         """
-        reference, function = await self._fetch(request, scope)
-        source = self._sources[function]
-        response: Response = {
-            "Configuration": self._configuration(
-                reference.name, function, _account_of(reference, scope), scope.region, reference.qualifier
-            ),
-            "Code": {"RepositoryType": self._fetcher.source_of(reference.name), "Location": source.location},
-        }
-        if function.tags:
-            response["Tags"] = dict(function.tags)
-        if function.max_concurrency is not None:
-            response["Concurrency"] = {"ReservedConcurrentExecutions": function.max_concurrency}
-        return response
+        reference = self._resolver.reference(request, scope)
+        own = await self._own(reference, scope)
+        if own is not None:
+            configuration = self._own_configuration(reference, own, scope)
+            location = {
+                "RepositoryType": self._registered.source_of(reference.name),
+                "Location": self._sources[own].location,
+            }
+            return _function_response(configuration, location, own.tags, own.max_concurrency)
+
+        def work(records: Records) -> tuple[FunctionVersion, DeployedFunction]:
+            version = self._resolver.version(records, reference, scope)
+            return version, self._resolver.function(records, reference, scope)
+
+        version, function = await self._state.read(scope.partition, work)
+        configuration = self._configurations.deployed(version, scope, reference.qualifier)
+        location = await self._location(version, scope)
+        return _function_response(configuration, location, function.tags, function.reserved_concurrency)
 
     async def get_function_configuration(self, request: Request, scope: RequestScope) -> Response:
         """Give the configuration of a function.
@@ -132,21 +132,42 @@ class Functions:
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionConfiguration.html
         """
-        reference, function = await self._fetch(request, scope)
-        return self._configuration(
-            reference.name, function, _account_of(reference, scope), scope.region, reference.qualifier
-        )
+        return await self.configuration(self._resolver.reference(request, scope), scope)
 
-    async def _fetch(self, request: Request, scope: RequestScope) -> tuple[FunctionReference, Function]:
-        reference = parse_function_reference(request["FunctionName"], request.get("Qualifier"))
-        check_reachable(reference, scope.account if scope.account_known else None, scope.region)
+    async def configuration(self, reference: FunctionReference, scope: RequestScope) -> Response:
+        """Give the configuration of what a reference means, for other operations too.
+
+        :raises NotFoundError: it means nothing.
+        """
+        own = await self._own(reference, scope)
+        if own is not None:
+            return self._own_configuration(reference, own, scope)
+        version = await self._state.read(
+            scope.partition, lambda records: self._resolver.version(records, reference, scope)
+        )
+        return self._configurations.deployed(version, scope, reference.qualifier)
+
+    async def _own(self, reference: FunctionReference, scope: RequestScope) -> Function | None:
+        """Give the operator's own function of that name, as far as the qualifier goes.
+
+        :raises NotFoundError: there is one, and it has no such version.
+        """
+        if await self._resolver.registered(reference.name) is None:
+            return None
         try:
-            function = await self._fetcher.fetch(reference.name, reference.qualifier)
+            function = await self._registered.fetch(reference.name, reference.qualifier)
         except NotFoundError:
             account = _account_of(reference, scope)
             raise function_not_found(reference.name, account, scope.region, reference.qualifier) from None
         await self._read_sources([function])
-        return reference, function
+        return function
+
+    def _own_configuration(self, reference: FunctionReference, function: Function, scope: RequestScope) -> Response:
+        account = _account_of(reference, scope)
+        source = self._sources[function]
+        return self._configurations.registered(
+            reference.name, function, source, account, scope.region, reference.qualifier
+        )
 
     async def _read_sources(self, functions: Iterable[Function]) -> None:
         missing = [function for function in functions if function not in self._sources]
@@ -154,89 +175,73 @@ class Functions:
             found = await asyncio.to_thread(lambda: [read_source(function) for function in missing])
             self._sources.update(zip(missing, found, strict=True))
 
-    def _listed(self, name: str, function: Function, scope: RequestScope, qualifier: str | None) -> Response:
-        configuration = self._configuration(name, function, scope.account, scope.region, qualifier)
-        return {key: value for key, value in configuration.items() if key not in _NOT_LISTED}
-
-    def _configuration(
-        self, name: str, function: Function, account: str, region: str, qualifier: str | None
+    def _listed(
+        self, name: str, found: Function | FunctionVersion, scope: RequestScope, every_version: bool
     ) -> Response:
-        """Write a function as AWS's FunctionConfiguration: the one place that does."""
-        source = self._sources[function]
-        settings = self._settings
-        configuration: Response = {
-            "FunctionName": name,
-            "FunctionArn": function_arn(name, account, region, qualifier),
-            "Runtime": f"python{sys.version_info.major}.{sys.version_info.minor}",
-            "Role": f"arn:{partition_of(region)}:iam::{account}:role/serverfull",
-            "Handler": function.handler_name,
-            "CodeSize": source.size_bytes,
-            "Description": function.description,
-            "Timeout": math.ceil(function.timeout or settings.timeout),
-            "MemorySize": function.memory_size or settings.memory_size,
-            "LastModified": f"{source.changed:%Y-%m-%dT%H:%M:%S}.{source.changed.microsecond // 1000:03}+0000",
-            "CodeSha256": source.sha256,
-            "Version": LATEST,
-            "TracingConfig": {"Mode": "PassThrough"},
-            "PackageType": "Zip",
-            "Architectures": [architecture()],
-            "EphemeralStorage": {"Size": EPHEMERAL_STORAGE_MB},
-            "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-            "LoggingConfig": _logging_config(name, function),
+        if isinstance(found, Function):
+            qualifier = LATEST if every_version else None
+            return listed(
+                self._configurations.registered(
+                    name, found, self._sources[found], scope.account, scope.region, qualifier
+                )
+            )
+        return listed(self._configurations.deployed(found, scope, found.version if every_version else None))
+
+    async def _location(self, version: FunctionVersion, scope: RequestScope) -> Response:
+        if version.image_uri is not None:
+            resolved = version.image_uri if image_digest(version.image_uri) else None
+            return {"RepositoryType": "ECR", "ImageUri": version.image_uri, "ResolvedImageUri": resolved}
+        url = await self._code.url(version.code_sha256, CODE_URL_SECONDS)
+        return {
+            "RepositoryType": "S3",
+            "Location": scope.base_url + url if url.startswith("/") else url,
+            KMS_KEY: version.settings.get(KMS_KEY),
         }
-        if function.environment:
-            configuration["Environment"] = {"Variables": dict(function.environment)}
-        configuration["RevisionId"] = _revision_of(configuration)
-        return configuration | _state(self._state_of(name)) | {"RuntimeVersionConfig": _runtime_version(region)}
 
 
-def architecture() -> str:
-    """Tell the machine's architecture by AWS's name for it, or by its own where AWS has none."""
-    machine = platform.machine().lower()
-    return _ARCHITECTURES.get(machine, machine)
+def _first_names(registered: Mapping[str, Function], page: Page) -> list[str]:
+    """Give as many of the operator's functions as a page may need."""
+    return nsmallest(page.limit, (name for name in registered if page.after is None or (name, 0) > page.after))
+
+
+def _deployed_versions(
+    records: Records, page: Page, registered: Mapping[str, Function], *, every_version: bool
+) -> list[FunctionVersion]:
+    """Give as many versions as a page may need. What it costs depends on the page alone, not on how many there are.
+
+    Those that the operator's own functions hide are left out.
+    """
+    found: list[FunctionVersion] = []
+    after = page.after
+    while len(found) < page.limit:
+        versions = _versions_behind(records, after, page.limit, every_version=every_version)
+        found += [version for version in versions if version.function not in registered]
+        if len(versions) < page.limit:
+            break
+        after = VERSIONS.key_of(versions[-1])
+    return found[: page.limit]
+
+
+def _versions_behind(
+    records: Records, after: tuple[KeyPart, ...] | None, limit: int, *, every_version: bool
+) -> Sequence[FunctionVersion]:
+    if every_version:
+        return records.list(VERSIONS, after=after, limit=limit)
+    functions = records.list(FUNCTIONS, after=after and after[:1], limit=limit)
+    return [version for each in functions if (version := records.get(VERSIONS, each.name, LATEST_NUMBER)) is not None]
+
+
+def _function_response(
+    configuration: Response, location: Response, tags: Mapping[str, str], reserved: int | None
+) -> Response:
+    response: Response = {"Configuration": configuration, "Code": location}
+    if tags:
+        response["Tags"] = dict(tags)
+    if reserved is not None:
+        response["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
+    return response
 
 
 def _account_of(reference: FunctionReference, scope: RequestScope) -> str:
     # An account that the caller spells out beats one that was only assumed.
     return scope.account if scope.account_known or reference.account is None else reference.account
-
-
-def _logging_config(name: str, function: Function) -> Response:
-    levels = {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"} if function.log_format == "JSON" else {}
-    return {"LogFormat": function.log_format, "LogGroup": f"/aws/lambda/{name}"} | levels
-
-
-def _state(failure: str | None) -> Response:
-    state: Response = {"LastUpdateStatus": "Successful", "State": "Active"}
-    if failure is not None:
-        state |= {"State": "Failed", "StateReason": failure, "StateReasonCode": "FunctionError"}
-    return state
-
-
-def _runtime_version(region: str) -> Response:
-    # AWS's ids are hashes of the runtime's image. Ours is one of the interpreter, and so changes when it is updated.
-    identity = hashlib.sha256(f"{sys.implementation.name} {sys.version}".encode()).hexdigest()
-    return {"RuntimeVersionArn": f"arn:{partition_of(region)}:lambda:{region}::runtime:{identity}"}
-
-
-def _revision_of(configuration: Response) -> str:
-    """Derive an id that is the same as long as code and configuration are, over restarts and on every host."""
-    content = {key: value for key, value in configuration.items() if key not in ("FunctionArn", "LastModified", "Role")}
-    return str(uuid.uuid5(_REVISIONS, dumps(content, sort_keys=True)))
-
-
-def _write_marker(name: str) -> str:
-    return base64.urlsafe_b64encode(dumps({"after": name}).encode()).decode("ascii")
-
-
-def _read_marker(marker: str | None) -> str | None:
-    """Read what `_write_marker` wrote; the name need not exist any more."""
-    if not marker:
-        return None
-    try:
-        after = loads(base64.b64decode(marker, altchars=b"-_", validate=True))["after"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        after = None
-    if not isinstance(after, str):
-        raise InvalidParameterValue("The Marker is not one that ListFunctions returned.")
-    return after

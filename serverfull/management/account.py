@@ -1,0 +1,84 @@
+"""GetAccountSettings: what an account may use in a region, and what it uses.
+
+Everything that touches state runs in a transaction on the store's thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from serverfull.domain.deployed import FUNCTIONS, VERSIONS
+from serverfull.domain.layers import LAYER_VERSIONS
+from serverfull.errors import CodeStorageExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from serverfull.domain.concurrency import AccountLimits
+    from serverfull.domain.names import RequestScope
+    from serverfull.interfaces import Fetcher, Records, StateStore
+
+Request: TypeAlias = "dict[str, Any]"
+Response: TypeAlias = "dict[str, Any]"
+
+
+class Account:
+    """The operation on an account.
+
+    :param registered: the operator's own functions, which every account has.
+    """
+
+    def __init__(self, state: StateStore, registered: Fetcher, limits: AccountLimits) -> None:
+        self._state = state
+        self._registered = registered
+        self._limits = limits
+
+    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+        """Give the methods by the names that the AWS model has for them."""
+        return {"GetAccountSettings": self.get_settings}
+
+    async def get_settings(self, request: Request, scope: RequestScope) -> Response:
+        """Give the limits of an account, and how much of them is used.
+
+        The operator's own functions count, once where a deployed one has the same name; they have no packages.
+
+        AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetAccountSettings.html
+        """
+        registered = set(await self._registered.list())
+        limits = self._limits
+
+        def work(records: Records) -> Response:
+            functions = records.list(FUNCTIONS)
+            reserved = sum(function.reserved_concurrency or 0 for function in functions)
+            return {
+                "AccountLimit": {
+                    "TotalCodeSize": limits.total_code_size,
+                    "CodeSizeUnzipped": limits.code_size_unzipped,
+                    "CodeSizeZipped": limits.code_size_zipped,
+                    "ConcurrentExecutions": limits.concurrent_executions,
+                    "UnreservedConcurrentExecutions": max(0, limits.concurrent_executions - reserved),
+                },
+                "AccountUsage": {
+                    "TotalCodeSize": code_size(records),
+                    "FunctionCount": len(registered.union(function.name for function in functions)),
+                },
+            }
+
+        return await self._state.read(scope.partition, work)
+
+
+def code_size(records: Records) -> int:
+    """Sum up the packages of all versions of functions and layers, in bytes; the same package counts for each."""
+    return sum(version.code_size for version in records.list(VERSIONS)) + sum(
+        version.code_size for version in records.list(LAYER_VERSIONS)
+    )
+
+
+def check_code_storage(records: Records, added: int, limits: AccountLimits) -> None:
+    """Refuse a package for which the account has no room.
+
+    :param added: bytes of the package.
+    :raises CodeStorageExceeded: there is none.
+    """
+    if code_size(records) + added > limits.total_code_size:
+        raise CodeStorageExceeded("Code storage limit exceeded.")

@@ -1,0 +1,125 @@
+"""How code comes in: with the request, from S3, or as the name of a container image.
+
+Called by CreateFunction and UpdateFunctionCode before their transaction: the code store goes by content, so a package
+that no version comes to refer to is only garbage, which the next start sweeps out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from serverfull.domain.checksums import sha256_of
+from serverfull.domain.limits import ZIPPED_PACKAGE_BYTES
+from serverfull.errors import InvalidParameterValue, RequestEntityTooLarge
+
+if TYPE_CHECKING:
+    from serverfull.domain.deployed import FunctionVersion
+    from serverfull.interfaces import CodeStore
+
+FetchObject: TypeAlias = Callable[[str, str, "str | None"], Awaitable[bytes]]
+"""Gives the content of a bucket's object, of that version or of the newest; raises InvalidParameterValue."""
+
+CheckPackage: TypeAlias = Callable[[bytes], Awaitable[object]]
+"""Raises InvalidParameterValue where a package cannot be unpacked."""
+
+KMS_KEY = "SourceKMSKeyArn"
+"""The setting that keeps the key which encrypts the package; GetFunction shows it beside the code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """Code that was taken in.
+
+    :param content: the zip archive; None for an image.
+    :param sha256: of the archive, in hexadecimal; empty for an image.
+    """
+
+    content: bytes | None = None
+    sha256: str = ""
+    image_uri: str | None = None
+    kms_key: str | None = None
+
+    def put_on(self, version: FunctionVersion) -> FunctionVersion:
+        """Give a version with this code instead of its own."""
+        settings = {member: value for member, value in version.settings.items() if member != KMS_KEY}
+        if self.kms_key:
+            settings[KMS_KEY] = self.kms_key
+        return replace(
+            version,
+            code_sha256=self.sha256,
+            code_size=len(self.content or b""),
+            image_uri=self.image_uri,
+            settings=settings,
+        )
+
+
+class PackageIntake:
+    """Takes in code.
+
+    :param code: where packages are kept.
+    :param check_package: refuses packages that cannot be unpacked.
+    :param fetch_object: reads from S3; None where that is not possible.
+    """
+
+    def __init__(self, code: CodeStore, *, check_package: CheckPackage, fetch_object: FetchObject | None) -> None:
+        self._code = code
+        self._check_package = check_package
+        self._fetch_object = fetch_object
+
+    async def read(self, members: Mapping[str, Any], package_type: str) -> Package:
+        """Read and check the code that a request has; it is not kept yet.
+
+        :param members: those of FunctionCode.
+        :param package_type: of the function, ``Zip`` or ``Image``.
+        :raises InvalidParameterValue: there is none, too much of it, or none that can be used.
+        :raises RequestEntityTooLarge: the package in the request is too large.
+        """
+        _check_sources(members, package_type)
+        kms_key = members.get(KMS_KEY)
+        if package_type == "Image":
+            return Package(image_uri=members["ImageUri"], kms_key=kms_key)
+        if "ZipFile" in members:
+            content: bytes = members["ZipFile"]
+            if len(content) > ZIPPED_PACKAGE_BYTES:
+                raise RequestEntityTooLarge(f"Zipped size must be smaller than {ZIPPED_PACKAGE_BYTES} bytes")
+        else:
+            content = await self._fetch(members)
+        await self._check_package(content)
+        return Package(content=content, sha256=await asyncio.to_thread(sha256_of, content), kms_key=kms_key)
+
+    async def keep(self, package: Package) -> None:
+        """Keep a package, durably when this returns."""
+        if package.content is not None:
+            await self._code.put(package.content)
+
+    async def kept(self, sha256: str) -> bytes:
+        """Give a package that was kept.
+
+        :raises KeyError: it is not there.
+        """
+        return await self._code.package(sha256)
+
+    async def _fetch(self, members: Mapping[str, Any]) -> bytes:
+        if self._fetch_object is None:
+            raise InvalidParameterValue(
+                "Code in S3 cannot be read: that needs boto3, which is not installed on this host "
+                "(pip install 'serverfull[s3]')."
+            )
+        return await self._fetch_object(members["S3Bucket"], members["S3Key"], members.get("S3ObjectVersion"))
+
+
+def _check_sources(members: Mapping[str, Any], package_type: str) -> None:
+    from_s3 = "S3Bucket" in members or "S3Key" in members
+    if "ImageUri" in members and package_type != "Image":
+        raise InvalidParameterValue("Please don't provide ImageUri when updating a function with packageType Zip.")
+    if ("ZipFile" in members or from_s3) and package_type == "Image":
+        raise InvalidParameterValue("Please provide ImageUri when updating a function with packageType Image.")
+    if "ZipFile" in members and from_s3:
+        raise InvalidParameterValue("Please do not provide other FunctionCode parameters when providing a ZipFile.")
+    if not members.get("ImageUri") and "ZipFile" not in members and not ("S3Bucket" in members and "S3Key" in members):
+        raise InvalidParameterValue("Please provide a source for function code.")
+    if members.get("S3ObjectStorageMode") == "REFERENCE":
+        raise InvalidParameterValue("S3ObjectStorageMode REFERENCE is not available here: code in S3 is copied.")

@@ -1,0 +1,182 @@
+"""Makes versions ready to run after the operation that wrote them has been answered: ``Pending`` becomes ``Active``.
+
+An operation writes a `Preparation` in the transaction that writes the version, and calls `Preparations.start` when that
+is kept. A task then prepares the code and writes how that went. What a host did not get to, the next one finds at its
+start (`resume`). Tasks belong to `Preparations`; the host closes it.
+
+A preparation that belongs to a version which has changed or gone since has no effect: its token is another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from serverfull.domain.changes import FunctionChanged
+from serverfull.domain.deployed import PREPARATIONS, VERSIONS, Preparation
+from serverfull.errors import InvalidParameterValue
+from serverfull.management.stamps import new_revision
+
+if TYPE_CHECKING:
+    from serverfull.domain.changes import Changes
+    from serverfull.domain.deployed import FunctionVersion
+    from serverfull.domain.records import Partition
+    from serverfull.interfaces import CodeStore, Records, StateStore
+
+CREATING = "The function is being created."
+
+Prepare: TypeAlias = "Callable[[FunctionVersion], Awaitable[None]]"
+"""Makes the code of a version ready to run; raises `PreparationFailed` where it never will be."""
+
+
+class PreparationFailed(Exception):
+    """The code of a version cannot be made ready.
+
+    :param reason: what is wrong, for the function's owner.
+    :param code: a value of the model's ``StateReasonCode``.
+    """
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    reason: str
+    code: str
+
+
+async def unpack(code: CodeStore, version: FunctionVersion) -> None:
+    """Unpack the code of a version on this machine: all the preparation there is for packages of Python code.
+
+    :raises PreparationFailed: it cannot be unpacked, or it is a container image, which nothing here runs.
+    """
+    if version.package_type == "Image":
+        raise PreparationFailed(
+            f"This host runs no container images, and so not {version.image_uri}. Deploy a .zip package.",
+            "InvalidRuntime",
+        )
+    try:
+        await code.tree(version.code_sha256)
+    except InvalidParameterValue as broken:
+        raise PreparationFailed(broken.message, "InvalidZipFileException") from None
+
+
+class Preparations:
+    """Prepares versions in the background.
+
+    :param prepare: does it; called for one version at a time each, for several at once.
+    :param logger: takes what is no fault of the code.
+    """
+
+    def __init__(self, state: StateStore, changes: Changes, prepare: Prepare, logger: Any) -> None:
+        self._state = state
+        self._changes = changes
+        self._prepare = prepare
+        self._logger = logger
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def start(self, partition: Partition, function: str, *numbers: int) -> None:
+        """Begin to prepare versions whose transaction is kept. Does nothing once closed: the next start will."""
+        for number in () if self._closed else numbers:
+            task = asyncio.create_task(self._run(partition, function, number))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def resume(self) -> None:
+        """Begin to prepare what another host has left."""
+        for partition, preparation in await self._state.everywhere(PREPARATIONS):
+            self.start(partition, preparation.function, preparation.number)
+
+    async def aclose(self) -> None:
+        """Stop; what is not done stays to be done. Closing twice is fine."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, partition: Partition, function: str, number: int) -> None:
+        try:
+            await self._prepare_version(partition, function, number)
+        except Exception as error:  # a task's boundary: the state cannot be read or written
+            self._logger.error("version not prepared", function=function, version=number, exc_info=error)
+
+    async def _prepare_version(self, partition: Partition, function: str, number: int) -> None:
+        def find(records: Records) -> tuple[FunctionVersion | None, Preparation | None]:
+            return records.get(VERSIONS, function, number), records.get(PREPARATIONS, function, number)
+
+        version, preparation = await self._state.read(partition, find)
+        if version is None or preparation is None:
+            return
+        failure = await self._attempt(version)
+        if await self._state.write(partition, lambda records: _finish(records, preparation, failure)):
+            self._changes.publish(FunctionChanged(partition, function))
+
+    async def _attempt(self, version: FunctionVersion) -> _Failure | None:
+        try:
+            await self._prepare(version)
+        except PreparationFailed as failed:
+            return _Failure(failed.reason, failed.code)
+        except Exception as error:
+            self._logger.error(
+                "preparing code failed", function=version.function, version=version.version, exc_info=error
+            )
+            return _Failure("The host failed to prepare the code; see its log.", "InternalError")
+        return None
+
+
+def pending(version: FunctionVersion) -> FunctionVersion:
+    """Give a version as it is until it has been prepared for the first time."""
+    return replace(version, state="Pending", state_reason=CREATING, state_reason_code="Creating")
+
+
+def in_progress(version: FunctionVersion) -> FunctionVersion:
+    """Give a version as it is until its change has been prepared. Reason and code are those that AWS gives."""
+    return replace(
+        version,
+        last_update_status="InProgress",
+        last_update_status_reason=CREATING,
+        last_update_status_reason_code="Creating",
+    )
+
+
+def is_settled(version: FunctionVersion) -> bool:
+    """Tell whether the code of a version has been prepared with success."""
+    return version.state == "Active" and version.last_update_status == "Successful"
+
+
+def request_preparation(records: Records, version: FunctionVersion) -> None:
+    """Write, in the transaction that writes a version, that it has to be prepared."""
+    records.delete(PREPARATIONS, version.function, version.number)
+    records.insert(PREPARATIONS, Preparation(function=version.function, number=version.number, token=str(uuid.uuid4())))
+
+
+def _finish(records: Records, preparation: Preparation, failure: _Failure | None) -> bool:
+    """Write how a preparation went, unless it was for a version that is no longer there; tells whether it did."""
+    key = preparation.function, preparation.number
+    version = records.get(VERSIONS, *key)
+    if version is None or records.get(PREPARATIONS, *key) != preparation:
+        return False
+    records.delete(PREPARATIONS, *key)
+    records.replace(VERSIONS, replace(_settled(version, failure), revision_id=new_revision()))
+    return True
+
+
+def _settled(version: FunctionVersion, failure: _Failure | None) -> FunctionVersion:
+    reason, code = (failure.reason, failure.code) if failure else (None, None)
+    settled = replace(
+        version,
+        last_update_status="Failed" if failure else "Successful",
+        last_update_status_reason=reason,
+        last_update_status_reason_code=code,
+    )
+    if failure and version.state == "Active":
+        return settled
+    return replace(settled, state="Failed" if failure else "Active", state_reason=reason, state_reason_code=code)

@@ -1,0 +1,267 @@
+"""What this host does with each operation of AWS's Lambda API: the data, and the page ``docs/operations.md`` of it.
+
+An operation *acts* where what it says becomes true on this host. It is *stored* where everything is checked, kept and
+read back as AWS does, and the host does not follow it yet. It is *refused* where it is answered 501 with its name.
+Tests compare this with the AWS model and with the operations that a control plane has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from serverfull.management.durable import HINT
+from serverfull.management.durable import OPERATIONS as DURABLE
+
+Status: TypeAlias = Literal["acts", "stored", "refused"]
+
+_WORDS: Mapping[Status, str] = {"acts": "acts", "stored": "stored, not yet acting", "refused": "refused"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Operations of which the same is true.
+
+    :param title: the kind of resource that they are on.
+    :param remark: what a caller should know; empty: nothing beyond the status.
+    """
+
+    title: str
+    status: Status
+    operations: tuple[str, ...]
+    remark: str = ""
+
+
+GROUPS: tuple[Group, ...] = (
+    Group(
+        title="Invocation",
+        status="acts",
+        operations=("Invoke", "InvokeAsync"),
+        remark="Events are queued in memory and run once.",
+    ),
+    Group(title="Invocation", status="refused", operations=("InvokeWithResponseStream",)),
+    Group(
+        title="Functions",
+        status="acts",
+        operations=(
+            "CreateFunction",
+            "GetFunction",
+            "GetFunctionConfiguration",
+            "ListFunctions",
+            "UpdateFunctionCode",
+            "UpdateFunctionConfiguration",
+            "DeleteFunction",
+        ),
+        remark="See below for members of the configuration that are only stored.",
+    ),
+    Group(title="Versions", status="acts", operations=("PublishVersion", "ListVersionsByFunction")),
+    Group(
+        title="Aliases",
+        status="acts",
+        operations=("CreateAlias", "GetAlias", "UpdateAlias", "DeleteAlias", "ListAliases"),
+    ),
+    Group(
+        title="Reserved concurrency and account",
+        status="acts",
+        operations=(
+            "PutFunctionConcurrency",
+            "GetFunctionConcurrency",
+            "DeleteFunctionConcurrency",
+            "GetAccountSettings",
+        ),
+    ),
+    Group(title="Tags", status="acts", operations=("TagResource", "UntagResource", "ListTags")),
+    Group(
+        title="Code signing",
+        status="acts",
+        operations=(
+            "CreateCodeSigningConfig",
+            "GetCodeSigningConfig",
+            "UpdateCodeSigningConfig",
+            "DeleteCodeSigningConfig",
+            "ListCodeSigningConfigs",
+            "PutFunctionCodeSigningConfig",
+            "GetFunctionCodeSigningConfig",
+            "DeleteFunctionCodeSigningConfig",
+            "ListFunctionsByCodeSigningConfig",
+        ),
+        remark="The host cannot tell who signed a package: Enforce refuses every package, Warn logs each.",
+    ),
+    Group(
+        title="Permissions",
+        status="stored",
+        operations=(
+            "AddPermission",
+            "GetPolicy",
+            "RemovePermission",
+            "GetResourcePolicy",
+            "PutResourcePolicy",
+            "DeleteResourcePolicy",
+        ),
+        remark="Nobody is authorised by policies, or refused.",
+    ),
+    Group(
+        title="Layers",
+        status="stored",
+        operations=(
+            "PublishLayerVersion",
+            "GetLayerVersion",
+            "GetLayerVersionByArn",
+            "ListLayers",
+            "ListLayerVersions",
+            "DeleteLayerVersion",
+            "AddLayerVersionPermission",
+            "GetLayerVersionPolicy",
+            "RemoveLayerVersionPermission",
+        ),
+        remark="Functions do not see the content of their layers.",
+    ),
+    Group(
+        title="Provisioned concurrency",
+        status="stored",
+        operations=(
+            "PutProvisionedConcurrencyConfig",
+            "GetProvisionedConcurrencyConfig",
+            "DeleteProvisionedConcurrencyConfig",
+            "ListProvisionedConcurrencyConfigs",
+        ),
+        remark="No environment is made before it is needed, and the status says so.",
+    ),
+    Group(
+        title="Function URLs",
+        status="stored",
+        operations=(
+            "CreateFunctionUrlConfig",
+            "GetFunctionUrlConfig",
+            "UpdateFunctionUrlConfig",
+            "DeleteFunctionUrlConfig",
+            "ListFunctionUrlConfigs",
+        ),
+        remark="A URL is a path of the host, `/_serverfull/urls/<url-id>/`; nothing answers there yet.",
+    ),
+    Group(
+        title="Event invoke configs",
+        status="stored",
+        operations=(
+            "PutFunctionEventInvokeConfig",
+            "UpdateFunctionEventInvokeConfig",
+            "GetFunctionEventInvokeConfig",
+            "DeleteFunctionEventInvokeConfig",
+            "ListFunctionEventInvokeConfigs",
+        ),
+        remark="Events are not retried, and nothing goes to destinations.",
+    ),
+    Group(
+        title="Event source mappings",
+        status="stored",
+        operations=(
+            "CreateEventSourceMapping",
+            "GetEventSourceMapping",
+            "UpdateEventSourceMapping",
+            "DeleteEventSourceMapping",
+            "ListEventSourceMappings",
+        ),
+        remark="No source is polled, although State says `Enabled`; filters are checked and match nothing.",
+    ),
+    Group(
+        title="Recursive loop detection",
+        status="stored",
+        operations=("GetFunctionRecursionConfig", "PutFunctionRecursionConfig"),
+        remark="Loops are not detected.",
+    ),
+    Group(
+        title="Runtime management",
+        status="stored",
+        operations=("GetRuntimeManagementConfig", "PutRuntimeManagementConfig"),
+        remark="The host has one version of each runtime.",
+    ),
+    Group(
+        title="Capacity providers",
+        status="stored",
+        operations=(
+            "CreateCapacityProvider",
+            "GetCapacityProvider",
+            "UpdateCapacityProvider",
+            "DeleteCapacityProvider",
+            "ListCapacityProviders",
+            "ListFunctionVersionsByCapacityProvider",
+            "GetFunctionScalingConfig",
+            "PutFunctionScalingConfig",
+        ),
+        remark="Functions run on this host, whatever provider they name.",
+    ),
+    Group(title="Durable executions", status="refused", operations=DURABLE, remark=HINT),
+)
+
+STORED_MEMBERS: Mapping[str, str] = {
+    "AcceleratorConfig": "there are no accelerators to give",
+    "Architectures": "code runs on the host's own architecture",
+    "CapacityProviderConfig": "functions run on this host",
+    "DeadLetterConfig": "events that fail go nowhere",
+    "DurableConfig": "there are no durable executions",
+    "EphemeralStorage": "`/tmp` is the host's, without a limit",
+    "FileSystemConfigs": "no file system is mounted",
+    "ImageConfig": "images are kept and not run",
+    "KMSKeyArn": "nothing is encrypted with it",
+    "Layers": "their content is not there",
+    "LoggingConfig": "LogFormat acts, and functions see the name of LogGroup; levels do not act",
+    "MemorySize": "functions see the number; nothing is limited",
+    "Role": "it is not assumed: functions have the credentials of the host's environment",
+    "Runtime": "Python runs on the host's own version; other runtimes are not run",
+    "RuntimeConfig": "runtimes know nothing of it",
+    "SnapStart": "there are no snapshots",
+    "TenancyConfig": "environments are not apart by tenant",
+    "TracingConfig": "nothing is traced",
+    "VpcConfig": "functions have the host's network",
+}
+"""Members of a function's configuration that are kept and do not act, or not as they do on AWS."""
+
+
+def status_of() -> dict[str, Status]:
+    """Give the status of every operation, by its name in the AWS model."""
+    return {operation: group.status for group in GROUPS for operation in group.operations}
+
+
+def markdown() -> str:
+    """Write the page ``docs/operations.md``."""
+    return "\n".join(_lines()) + "\n"
+
+
+_INTRODUCTION = """\
+*Acts*: what the operation says becomes true on this host. *Stored, not yet acting*: everything is checked, kept and
+read back as AWS does, and the host does not follow it yet. *Refused*: answered 501 `NotImplementedException`, with the
+operation's name. So is an operation of a newer botocore that serverfull does not know."""
+
+_MEMBERS = """\
+`CreateFunction` and `UpdateFunctionConfiguration` check and keep all of them. These do not act, or not as they do on
+AWS:"""
+
+
+def _lines() -> Iterator[str]:
+    counted = Counter(status_of().values())
+    yield "<!-- Made by `make docs` from serverfull/management/support.py. -->"
+    yield "# Operations"
+    yield ""
+    yield (
+        f"serverfull knows the {counted.total()} operations of AWS's Lambda API: {counted['acts']} act, "
+        f"{counted['stored']} are stored and do not act yet, {counted['refused']} are refused."
+    )
+    yield ""
+    yield _INTRODUCTION
+    yield ""
+    yield "| resource | operation | what it does here | remark |"
+    yield "|---|---|---|---|"
+    for group in GROUPS:
+        for operation in sorted(group.operations):
+            yield f"| {group.title} | {operation} | {_WORDS[group.status]} | {group.remark} |"
+    yield ""
+    yield "## Members of a function's configuration"
+    yield ""
+    yield _MEMBERS
+    yield ""
+    yield "| member | why |"
+    yield "|---|---|"
+    for member, why in sorted(STORED_MEMBERS.items()):
+        yield f"| {member} | {why} |"

@@ -1,0 +1,229 @@
+"""What AWS refuses in a function's configuration beyond what its model says, in AWS's words where they are known.
+
+Pure functions, called by `serverfull.management.deployments` with whole versions, so that a change is checked together
+with what it does not touch.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from serverfull.domain.json_functions import dumps
+from serverfull.domain.layers import MAX_LAYERS
+from serverfull.domain.names import LATEST, FunctionReference, shown
+from serverfull.errors import InvalidParameterValue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from serverfull.domain.deployed import FunctionVersion
+    from serverfull.domain.names import RequestScope
+
+MAX_NAME = 64
+"""Characters of a function's bare name."""
+
+ENVIRONMENT_BYTES = 4_096
+
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+RESERVED_VARIABLES = frozenset(
+    (
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    )
+)
+
+# Those for which "block function create" is past in the table of
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html#runtimes-deprecated
+REFUSED_RUNTIMES = frozenset(
+    (
+        "nodejs",
+        "nodejs4.3",
+        "nodejs4.3-edge",
+        "nodejs6.10",
+        "nodejs8.10",
+        "nodejs10.x",
+        "nodejs12.x",
+        "nodejs14.x",
+        "java8",
+        "python2.7",
+        "python3.6",
+        "python3.7",
+        "dotnetcore1.0",
+        "dotnetcore2.0",
+        "dotnetcore2.1",
+        "dotnetcore3.1",
+        "go1.x",
+        "ruby2.5",
+        "ruby2.7",
+        "provided",
+    )
+)
+
+# https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html: Java from 11, Python from 3.12, .NET from 8.
+_SNAP_START_FROM = {"java": 11, "python3.": 12, "dotnet": 8}
+
+_DEAD_LETTER_SERVICES = ("sqs", "sns")
+
+
+def check_unqualified(reference: FunctionReference) -> None:
+    """Refuse a version or an alias where only a whole function will do.
+
+    :raises InvalidParameterValue: the name is qualified.
+    """
+    if reference.qualifier not in (None, LATEST):
+        raise InvalidParameterValue(
+            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
+            "Please specify either a function name or an unqualified function ARN."
+        )
+
+
+def check_latest(reference: FunctionReference) -> None:
+    """Refuse a version or an alias where ``$LATEST`` is changed.
+
+    :raises InvalidParameterValue: the name is qualified with anything else.
+    """
+    if reference.qualifier not in (None, LATEST):
+        raise InvalidParameterValue("Current operation does not support versions other than $LATEST.")
+
+
+def check_new_name(reference: FunctionReference) -> None:
+    """Refuse a name that a new function cannot have.
+
+    :raises InvalidParameterValue: it is qualified or too long.
+    """
+    check_unqualified(reference)
+    if len(reference.name) > MAX_NAME:
+        raise InvalidParameterValue(
+            f"1 validation error detected: Value '{reference.name}' at 'functionName' failed to satisfy constraint: "
+            f"Member must have length less than or equal to {MAX_NAME}"
+        )
+
+
+def check_runtime(runtime: str | None) -> None:
+    """Refuse a runtime that AWS takes no more.
+
+    :raises InvalidParameterValue: it is one of `REFUSED_RUNTIMES`.
+    """
+    if runtime in REFUSED_RUNTIMES:
+        raise InvalidParameterValue(
+            f"The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda functions. "
+            "We recommend you use a supported runtime while creating or updating functions."
+        )
+
+
+def check_configuration(version: FunctionVersion) -> None:
+    """Refuse a configuration whose members are wrong, or do not go together.
+
+    :raises InvalidParameterValue: they do not.
+    """
+    _check_package_type(version)
+    _check_environment(version.environment)
+    _check_network(version)
+    _check_dead_letter(version.settings.get("DeadLetterConfig"))
+    _check_snap_start(version)
+
+
+def check_layers(arns: Sequence[str], scope: RequestScope) -> None:
+    """Refuse a list of layers that no function can have, whether they exist or not.
+
+    :raises InvalidParameterValue: there are too many, two of the same layer, or one of another region.
+    """
+    if len(arns) > MAX_LAYERS:
+        raise InvalidParameterValue(f"Cannot reference more than {MAX_LAYERS} layers.")
+    seen: dict[str, str] = {}
+    for arn in arns:
+        if arn.split(":")[3] not in ("", scope.region):
+            raise InvalidParameterValue(
+                "Layers are not in the same region as the function. "
+                f"Layers are expected to be in region {scope.region}."
+            )
+        layer = arn.rpartition(":")[0] if ":layer:" in arn else arn
+        if layer in seen:
+            raise InvalidParameterValue(
+                "Two different versions of the same layer are not allowed to be referenced in the same function. "
+                f"{seen[layer]} and {arn} are versions of the same layer."
+            )
+        seen[layer] = arn
+
+
+def _check_package_type(version: FunctionVersion) -> None:
+    if version.package_type == "Image":
+        if version.handler is not None or version.runtime is not None or "Layers" in version.settings:
+            raise InvalidParameterValue(
+                "The Runtime, Handler and Layers parameters are not supported for functions created with container "
+                "images."
+            )
+        return
+    if not version.handler or not version.runtime:
+        raise InvalidParameterValue(
+            "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+        )
+    if "ImageConfig" in version.settings:
+        raise InvalidParameterValue("ImageConfig is supported for functions of packageType Image only.")
+
+
+def _check_environment(variables: Mapping[str, str]) -> None:
+    reserved = sorted(RESERVED_VARIABLES.intersection(variables))
+    if reserved:
+        raise InvalidParameterValue(
+            "Lambda was unable to configure your environment variables because the environment variables you have "
+            "provided contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(reserved)}"
+        )
+    text = dumps(variables, separators=(",", ":"), ensure_ascii=False)
+    if len(text.encode("utf-8", "surrogatepass")) > ENVIRONMENT_BYTES:
+        raise InvalidParameterValue(
+            "Lambda was unable to configure your environment variables because the environment variables you have "
+            f"provided exceeded the 4KB limit. String measured: {shown(text)}"
+        )
+
+
+def _check_network(version: FunctionVersion) -> None:
+    vpc = version.settings.get("VpcConfig", {})
+    if bool(vpc.get("SubnetIds")) != bool(vpc.get("SecurityGroupIds")):
+        raise InvalidParameterValue("SubnetIds and SecurityIds must coexist or be both empty list.")
+    if "FileSystemConfigs" in version.settings and not vpc.get("SubnetIds"):
+        raise InvalidParameterValue("FileSystemConfigs need a VpcConfig with subnets and security groups.")
+
+
+def _check_dead_letter(config: Mapping[str, str] | None) -> None:
+    arn = (config or {}).get("TargetArn")
+    if arn and arn.split(":")[2] not in _DEAD_LETTER_SERVICES:
+        raise InvalidParameterValue(f"The dead letter queue {shown(arn)} is neither an SQS queue nor an SNS topic.")
+
+
+def _check_snap_start(version: FunctionVersion) -> None:
+    if version.settings.get("SnapStart", {}).get("ApplyOn") != "PublishedVersions":
+        return
+    if not _has_snap_start(version.runtime or ""):
+        raise InvalidParameterValue(f"{version.runtime} is not supported for SnapStart enabled functions.")
+    if version.settings.get("EphemeralStorage", {}).get("Size", 0) > 512:
+        raise InvalidParameterValue("SnapStart enabled functions have at most 512 MB of ephemeral storage.")
+    if "FileSystemConfigs" in version.settings:
+        raise InvalidParameterValue("SnapStart enabled functions cannot have FileSystemConfigs.")
+
+
+def _has_snap_start(runtime: str) -> bool:
+    for family, first in _SNAP_START_FROM.items():
+        number = runtime.removeprefix(family).partition(".")[0]
+        if runtime.startswith(family) and number.isdecimal():
+            return int(number) >= first
+    return False

@@ -1,0 +1,188 @@
+"""Published versions: ``$LATEST`` frozen under a number.
+
+`publish` does it inside a transaction, for PublishVersion and for the ``Publish`` of CreateFunction and
+UpdateFunctionCode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from serverfull.domain.changes import FunctionChanged
+from serverfull.domain.deployed import FUNCTIONS, VERSIONS, FunctionVersion
+from serverfull.domain.json_functions import dumps
+from serverfull.domain.names import LATEST, FunctionReference, function_arn
+from serverfull.errors import InvalidParameterValue
+from serverfull.management.configuration import listed
+from serverfull.management.paging import read_page
+from serverfull.management.preparation import is_settled, pending, request_preparation
+from serverfull.management.resolution import check_not_updating
+from serverfull.management.stamps import check_revision, new_revision
+from serverfull.management.validation import check_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from serverfull.domain.changes import Changes
+    from serverfull.domain.names import RequestScope
+    from serverfull.interfaces import Records, StateStore
+    from serverfull.management.configuration import Configurations
+    from serverfull.management.functions import Functions
+    from serverfull.management.preparation import Preparations
+    from serverfull.management.resolution import FunctionResolver
+
+Request: TypeAlias = "dict[str, Any]"
+Response: TypeAlias = "dict[str, Any]"
+
+# What tells one state of $LATEST from another is everything but these.
+_NOT_CONTENT = frozenset(
+    (
+        "number",
+        "state",
+        "state_reason",
+        "state_reason_code",
+        "last_update_status",
+        "last_update_status_reason",
+        "last_update_status_reason_code",
+        "last_modified",
+        "revision_id",
+        "published_from",
+    )
+)
+
+
+class Versions:
+    """The operations on versions.
+
+    :param configurations: writes the answers.
+    :param functions: describes the operator's own functions.
+    :param preparations: prepares versions that are published before ``$LATEST`` was ready.
+    """
+
+    def __init__(
+        self,
+        state: StateStore,
+        resolver: FunctionResolver,
+        changes: Changes,
+        *,
+        configurations: Configurations,
+        functions: Functions,
+        preparations: Preparations,
+    ) -> None:
+        self._state = state
+        self._resolver = resolver
+        self._changes = changes
+        self._configurations = configurations
+        self._functions = functions
+        self._preparations = preparations
+
+    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+        """Give the methods by the names that the AWS model has for them."""
+        return {
+            "PublishVersion": self.publish_version,
+            "ListVersionsByFunction": self.list_versions_by_function,
+        }
+
+    async def publish_version(self, request: Request, scope: RequestScope) -> Response:
+        """Freeze ``$LATEST`` under the next number, or give the last version where nothing has changed since.
+
+        :raises InvalidParameterValue: CodeSha256 is not that of ``$LATEST``.
+        :raises PreconditionFailed: RevisionId is not that of ``$LATEST``.
+        :raises ResourceConflict: ``$LATEST`` is being made or changed.
+
+        AWS: https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html
+        """
+        reference = await self._resolver.writable(request, scope)
+        check_latest(reference)
+        check_publish_to(request)
+        arn = function_arn(reference.name, scope.account, scope.region)
+
+        def work(records: Records) -> FunctionVersion:
+            latest = self._resolver.version(records, FunctionReference(reference.name), scope)
+            check_revision(request.get("RevisionId"), latest.revision_id)
+            check_not_updating(latest, arn)
+            self._check_code(request.get("CodeSha256"), latest, scope)
+            return publish(records, latest, request.get("Description"))
+
+        version = await self._state.write(scope.partition, work)
+        if not is_settled(version):
+            self._preparations.start(scope.partition, reference.name, version.number)
+        self._changes.publish(FunctionChanged(scope.partition, reference.name))
+        return self._configurations.deployed(version, scope, version.version)
+
+    async def list_versions_by_function(self, request: Request, scope: RequestScope) -> Response:
+        """List the versions of a function, ``$LATEST`` first, at most 50 at a time.
+
+        :raises NotFoundError: there is no such function.
+
+        AWS: https://docs.aws.amazon.com/lambda/latest/api/API_ListVersionsByFunction.html
+        """
+        reference = self._resolver.reference(request, scope)
+        page = read_page(request, str, int)
+        if await self._resolver.registered(reference.name) is not None:
+            only = await self._functions.configuration(FunctionReference(reference.name, LATEST), scope)
+            return {"Versions": [] if page.after else [listed(only)]}
+
+        def work(records: Records) -> Sequence[FunctionVersion]:
+            self._resolver.function(records, FunctionReference(reference.name), scope)
+            return records.list(VERSIONS, reference.name, after=page.after, limit=page.limit)
+
+        cut = page.cut(await self._state.read(scope.partition, work), VERSIONS.key_of)
+        versions = [self._configurations.deployed(version, scope, version.version) for version in cut.items]
+        return {"Versions": [listed(version) for version in versions], "NextMarker": cut.next_marker}
+
+    def _check_code(self, code_sha256: str | None, latest: FunctionVersion, scope: RequestScope) -> None:
+        current = self._configurations.deployed(latest, scope)["CodeSha256"]
+        if code_sha256 and code_sha256 != current:
+            raise InvalidParameterValue(
+                f"CodeSHA256 ({code_sha256}) is different from current CodeSHA256 in $LATEST ({current}). "
+                "Please try again with the CodeSHA256 in $LATEST."
+            )
+
+
+def publish(records: Records, latest: FunctionVersion, description: str | None = None) -> FunctionVersion:
+    """Publish ``$LATEST`` inside a transaction, or find that it has been published as it is.
+
+    A version of code that is not ready yet is prepared on its own; the caller starts that.
+
+    :param description: of the version, instead of that of the function.
+    """
+    function = records.get(FUNCTIONS, latest.function)
+    assert function is not None
+    content = content_of(latest)
+    before = records.get(VERSIONS, function.name, function.last_version) if function.last_version else None
+    if before is not None and before.published_from == content:
+        return before
+    ready = is_settled(latest)
+    version = replace(
+        latest if ready else pending(latest),
+        number=function.last_version + 1,
+        description=latest.description if description is None else description,
+        revision_id=new_revision(),
+        published_from=content,
+    )
+    records.replace(FUNCTIONS, replace(function, last_version=version.number))
+    records.replace(VERSIONS, replace(latest, revision_id=new_revision()))  # as on AWS, whose clients may rely on it
+    records.insert(VERSIONS, version)
+    if not ready:
+        request_preparation(records, version)
+    return version
+
+
+def content_of(version: FunctionVersion) -> str:
+    """Give a digest of code and configuration, which differs where publishing them makes another version."""
+    content = {each.name: getattr(version, each.name) for each in fields(version) if each.name not in _NOT_CONTENT}
+    return sha256(dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_publish_to(request: Request) -> None:
+    """Refuse to publish to ``$LATEST.PUBLISHED``.
+
+    :raises InvalidParameterValue: the request asks for that.
+    """
+    if request.get("PublishTo") == "LATEST_PUBLISHED":
+        raise InvalidParameterValue(
+            "PublishTo LATEST_PUBLISHED is for functions with a capacity provider, which this host does not run on one."
+        )
