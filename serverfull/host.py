@@ -22,25 +22,30 @@ from multidict import istr
 
 from serverfull import __version__
 from serverfull.api.app import Front, LazyProtocol, make_application
+from serverfull.api.code import add_code_downloads
 from serverfull.api.contracts import ContractDocuments
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import Invocations, InvokeFront
+from serverfull.api.logs import add_logs
 from serverfull.api.probes import add_probes
 from serverfull.config import LoggingSettings, Settings
-from serverfull.errors import TargetInvalid
+from serverfull.control_plane import ControlPlane
+from serverfull.errors import ConfigurationError, TargetInvalid
+from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.interfaces import Admission, Fetcher, LogSink, Runtime
 from serverfull.invocation.admission import LocalAdmission
 from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.queue import MemoryQueue
+from serverfull.invocation.recent import RecentLog
 from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader
 from serverfull.invocation.sinks import JsonLines, NullSink, StreamSink, as_console
-from serverfull.management.functions import Functions
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
 from serverfull.observability.user_metrics import UserMetrics
+from serverfull.runtimes.deployed import DeployedRuntime
 from serverfull.runtimes.inprocess import InProcessRuntime
 
 if TYPE_CHECKING:
@@ -118,6 +123,7 @@ class Host:
         self.sharing = sharing
         self.metrics = sharing.metrics if sharing else Metrics()
         self.user_metrics = UserMetrics(self.metrics.cells, self.logger.warning)
+        self._fetcher = fetcher
         self.registered = ObservingFetcher(fetcher, self.logger, self.metrics)
         self.metrics.before_sample.append(self.registered.report)
         self.request_ids = RequestIds()
@@ -130,7 +136,16 @@ class Host:
             lost_elsewhere=sharing.lost_elsewhere if sharing else None,
         )
         self.admission = sharing.admission if sharing else LocalAdmission(settings.limits.max_concurrency)
-        self.sink = _sink(settings.logging)
+        self.recent = RecentLog()
+        self.sink = _sink(settings.logging, self.recent)
+        self.control = ControlPlane(
+            self.registered,
+            settings,
+            self.logger,
+            failure_of=self._failure_of,
+            on_open=self._serve_deployed,
+            refusal=_refusal(settings, sharing),
+        )
         self.mode = mode = _mock_mode(self, mock) if settings.mock.enabled else _serve_mode(self)
         self.reader = mode.reader
         self.invoker = Invoker(
@@ -143,15 +158,26 @@ class Host:
             logger=self.logger,
         )
         self.front = mode.front(self.invoker)
-        self.functions = Functions(self.registered, settings.functions, self.invoker.failure_of)
+        self.control.changes.subscribe(self.invoker.forget)
         self._stack = AsyncExitStack()
         self._queue: MemoryQueue
 
     async def __aenter__(self) -> Host:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _start(self) -> None:
         retry = self.sharing.event_retry if self.sharing else None
         self._queue = MemoryQueue(self.invoker.run_event, self.settings.limits.event_backlog, retry)
         self.invoker.use_queue(self._queue, self._queue.capacity_freed)
         await self._check_functions()
+        self._stack.push_async_callback(self.control.aclose)
+        if self.control.durable:
+            await self.control.operations()
         if isinstance(self.sink, StreamSink):
             self.sink.start()
             self._stack.callback(self.sink.close)
@@ -167,7 +193,16 @@ class Host:
         self.metrics.process.loop = self.runtime.loop
         self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"
-        return self
+
+    def _failure_of(self, name: str) -> str | None:
+        return self.invoker.failure_of(name)
+
+    def _serve_deployed(self) -> None:
+        """Invoke what is deployed too, from now on: until there can be any, no call pays for looking."""
+        everything = ObservingFetcher(ChainFetcher(self._fetcher, self.control.fetcher), self.logger, self.metrics)
+        self.metrics.before_sample.append(everything.report)
+        pool = self.settings.limits.account_concurrency
+        self.invoker.use_fetcher(everything, lambda partition: pool - self.control.fetcher.reserved(partition))
 
     def _prepare(self) -> None:
         """Do what the start should not wait for, and the first incident should not either."""
@@ -294,7 +329,7 @@ def create_app(
     gates = Gates(host.settings.server, host.settings.server.host)
     front = Front(
         invoke=InvokeFront(host.front, host.reader),
-        management=LazyProtocol(host.functions.operations()),
+        management=LazyProtocol(host.control.operations),
         contracts=ContractDocuments(host.registered),
         reader=host.reader,
         request_ids=host.request_ids,
@@ -310,6 +345,9 @@ def create_app(
         health_check=host.settings.server.health_check,
         new_request_id=host.request_ids.new,
     )
+    add_code_downloads(app, host.control, admit=front.admit)
+    sink = host.sink if isinstance(host.sink, StreamSink) and not sharing else None
+    add_logs(app, host.recent, sink, admit=front.admit, draining=lambda: host.draining)
     app[HOST] = host
     app[FRONT] = front
 
@@ -334,7 +372,26 @@ def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher
 
 
 def _serve_mode(host: Host) -> _Mode:
-    return _Mode(host.registered, host.runtime, InvocationReader(*_defaults(host), istr), lambda invoker: invoker)
+    reader = InvocationReader(*_defaults(host), istr)
+    return _Mode(host.registered, DeployedRuntime(host.runtime), reader, lambda invoker: invoker)
+
+
+def _refusal(settings: Settings, sharing: Sharing | None) -> str | None:
+    """Say why nothing can be deployed on a host; None where it can.
+
+    :raises ConfigurationError: the settings say where to keep what nobody can deploy.
+    """
+    if settings.mock.enabled:
+        reason = "it is in mock mode, where no code runs."
+    elif sharing is not None or settings.server.workers > 1:
+        reason = "its worker processes share no state. Serve with one worker."
+    elif not settings.server.on_loopback:
+        reason = f"it listens on {settings.server.host}, and runs deployed code in its own process on loopback alone."
+    else:
+        return None
+    if settings.state.path:
+        raise ConfigurationError(f"state.path is {settings.state.path!r}, but this host takes no deployments: {reason}")
+    return reason
 
 
 def _mock_mode(host: Host, answers: MockAnswers | None) -> _Mode:
@@ -348,7 +405,7 @@ def _mock_mode(host: Host, answers: MockAnswers | None) -> _Mode:
         fetcher=fetcher,
         runtime=SimulatingRuntime(host.runtime, host.metrics),
         reader=MockInvocationReader(*_defaults(host), istr),
-        front=lambda invoker: SimulatingInvoker(invoker, fetcher),
+        front=lambda invoker: SimulatingInvoker(invoker, fetcher, host.metrics),
         answers=answers,
     )
 
@@ -358,11 +415,11 @@ def _defaults(host: Host) -> tuple[str, str]:
     return host.settings.functions.account, host.settings.functions.region
 
 
-def _sink(settings: LoggingSettings) -> LogSink:
+def _sink(settings: LoggingSettings, recent: RecentLog) -> LogSink:
     if settings.functions == "NULL":
         return NullSink()
     stream = sys.__stderr__ if settings.functions == "STDERR" else sys.__stdout__
     if stream is None:
         return NullSink()
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
-    return StreamSink(stream.fileno(), as_console if console else JsonLines())
+    return StreamSink(stream.fileno(), as_console if console else JsonLines(), recent=recent)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import resource
 import signal
@@ -33,11 +32,12 @@ from serverfull.api.probes import AdminListener, parse_address
 from serverfull.api.server import HardenedRunner
 from serverfull.config import Settings
 from serverfull.errors import AddressInUse, ConfigurationError, StartupError, UnsafeBind
+from serverfull.fetchers.static import StaticFetcher
 from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.loops import LoopRunner, wait_in_spite_of_cancels
-from serverfull.signals import Signals, say
+from serverfull.signals import ALLOWANCE, INTERRUPTED, Signals, say
 
 if TYPE_CHECKING:
     from serverfull.config import LoadedSettings, ServerSettings
@@ -52,8 +52,8 @@ BACKLOG = 2048
 DESCRIPTORS = 65_536
 """File descriptors that a host asks for; more than its connections and its functions need."""
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells expect it."""
+DEFAULT_STATE = ".serverfull"
+"""The directory that keeps what is deployed where a host serves nothing else."""
 
 
 def serve(
@@ -139,24 +139,34 @@ def _runner(app: web.Application) -> HardenedRunner:
     return HardenedRunner(app, settings=host.settings.server, logger=host.logger, fast=Dispatcher(app[FRONT], app))
 
 
-def run_serve(target: str, loaded: LoadedSettings) -> int:
-    """Do what ``serverfull serve TARGET`` does.
+def run_serve(target: str | None, loaded: LoadedSettings) -> int:
+    """Do what ``serverfull serve [TARGET]`` does.
 
+    :param target: None serves only what is deployed, and keeps it in a directory unless the settings say otherwise.
     :raises TargetError: the target cannot be turned into functions.
     :raises StartupError: the host cannot start.
     """
-    from serverfull.fetchers.targets import load_target
-
-    check_bind(loaded.settings.server)
-    if loaded.settings.server.workers > 1:  # each of them imports the target, the supervisor does not
-        return _serve_with_workers(lambda: load_target(target), loaded.settings)
+    settings = loaded.settings
+    check_bind(settings.server)
+    if target is None and not settings.state.path:
+        settings = replace(settings, state=replace(settings.state, path=DEFAULT_STATE))
+    if settings.server.workers > 1:  # each of them imports the target, the supervisor does not
+        return _serve_with_workers(lambda: _functions_at(target), settings)
     CapturePatch.install()  # before the target is imported, so that what it takes hold of is routed
     try:
-        status = serve(load_target(target), loaded.settings)
+        status = serve(_functions_at(target), settings)
     finally:
         CapturePatch.uninstall()
     _leave_stuck_threads_behind(status)
     return status
+
+
+def _functions_at(target: str | None) -> Fetcher:
+    if target is None:
+        return StaticFetcher({})
+    from serverfull.fetchers.targets import load_target
+
+    return load_target(target)
 
 
 def check_bind(settings: ServerSettings) -> None:
@@ -164,22 +174,12 @@ def check_bind(settings: ServerSettings) -> None:
 
     :raises UnsafeBind: unless the settings say so in so many words.
     """
-    if settings.insecure_no_auth or is_loopback(settings.host):
+    if settings.insecure_no_auth or settings.on_loopback:
         return
     raise UnsafeBind(
         f"refusing to listen on {settings.host}: other machines could run code here, and nothing authenticates them. "
         "Listen on 127.0.0.1, or pass --insecure-no-auth if a network you trust is all that can reach it."
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether an address to bind is reachable from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _serve_with_workers(
@@ -307,31 +307,30 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
     raise_descriptor_limit()
     sock = bind(settings, shared=seat is not None)
     runner = _runner(app)
+    numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
     stack = contextlib.AsyncExitStack()
-    signals: Signals | None = None
-    try:
-        numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
-        signals = Signals(numbers, settings.shutdown_timeout)
-        with signals, nullcontext() if seat is None else _attended(seat, signals, host):
-            await runner.setup()
-            host.attach_server(runner.hardened)
-            await web.SockSite(runner, sock, backlog=BACKLOG).start()
-            if settings.admin_address:
-                await stack.enter_async_context(_admin_listener(host))
-            if seat is None:
-                say(f"serverfull ready {_announced(sock, host.settings)}")
-            else:
-                seat.report_ready()
-            await wait_in_spite_of_cancels(signals.first)
-            host.logger.info("draining", reason=signals.name, seconds=settings.shutdown_timeout)
-            await _drain(app, runner, signals)
-        return INTERRUPTED if signals.number == signal.SIGINT else 0
-    finally:
-        sock.close()
-        await stack.aclose()
-        await runner.cleanup()
-        if signals is not None:
+    with contextlib.closing(sock), Signals(numbers, settings.shutdown_timeout) as signals:
+        try:
+            with nullcontext() if seat is None else _attended(seat, signals, host):
+                await runner.setup()
+                host.attach_server(runner.hardened)
+                await web.SockSite(runner, sock, backlog=BACKLOG).start()
+                if settings.admin_address:
+                    await stack.enter_async_context(_admin_listener(host))
+                if seat is None:
+                    say(f"serverfull ready {_announced(sock, host.settings)}")
+                else:
+                    seat.report_ready()
+                await wait_in_spite_of_cancels(signals.first)
+                host.logger.info("draining", reason=signals.name, seconds=settings.shutdown_timeout)
+                await _drain(app, runner, signals)
+        finally:
+            sock.close()
+            await stack.aclose()
+            await runner.cleanup()
+            host.logger.flush(ALLOWANCE)
             signals.over()
+    return INTERRUPTED if signals.number == signal.SIGINT else 0
 
 
 def _admin_listener(host: Host) -> AdminListener:

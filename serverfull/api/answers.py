@@ -102,8 +102,6 @@ def direct_answer(request: web.BaseRequest, outcome: Outcome, request_id: str) -
     return DirectAnswer(head, body)
 
 
-def empty_answer(status: int, request_id: str, executed_version: str) -> web.StreamResponse:
-    """Answer Event (202) and DryRun (204): headers alone."""
-    return web.Response(
-        status=status, headers={"x-amzn-RequestId": request_id, "X-Amz-Executed-Version": executed_version}
-    )
+def empty_answer(status: int, request_id: str) -> web.StreamResponse:
+    """Answer Event (202) and DryRun (204): no body, and no executed version, as no version has been executed."""
+    return web.Response(status=status, headers={"x-amzn-RequestId": request_id})

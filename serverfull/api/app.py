@@ -13,45 +13,66 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from serverfull.api.connection import REQUEST_ID, absolute_host, error_response
+from serverfull.api.connection import REQUEST_ID, absolute_host, error_response, http_error_response
 from serverfull.api.contracts import ContractDocuments
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront, InvokeRoute, qualifier_of, read_body
-from serverfull.domain.names import RequestScope
-from serverfull.errors import RequestError, ShuttingDown
+from serverfull.api.probes import is_local
+from serverfull.domain.limits import MANAGEMENT_REQUEST_BYTES
+from serverfull.domain.names import RequestScope, check_reachable
+from serverfull.errors import (
+    InternalFailure,
+    RequestEntityTooLarge,
+    RequestError,
+    RequestTooLarge,
+    ResourceConflict,
+    ShuttingDown,
+)
 from serverfull.invocation.request_ids import RequestIds
-from serverfull.invocation.requests import InvocationReader
+from serverfull.invocation.requests import InvocationReader, reference
 
 if TYPE_CHECKING:
     from serverfull.api.protocol import OperationHandler
     from serverfull.api.protocol import Protocol as OperationProtocol
 
-MANAGEMENT_BODY_BYTES = 70_167_211
-"""The largest request that AWS takes for CreateFunction."""
+READING = ("GET", "HEAD")
+"""Methods of operations that change nothing."""
+
+FROM_ELSEWHERE = (
+    "This host takes no deployments from other machines: it runs deployed code in its own process, and nothing "
+    "authenticates its callers. Deploy from the machine that it runs on."
+)
+"""The host's own server refuses this by its address; a user may run the application on one that listens elsewhere."""
 
 
 class LazyProtocol:
     """The driver of the management API, made when the first management request comes.
 
-    Reading AWS's model imports botocore, which a host that only invokes never needs and a start should not wait for.
+    A host that only invokes never needs AWS's model and what keeps deployed functions, and a start should not wait for
+    them.
 
-    :param handlers: what runs an operation, by its name in the model.
+    :param handlers: gives what runs an operation, by its name in the model; called once, and again where it failed.
     """
 
-    def __init__(self, handlers: Mapping[str, OperationHandler]) -> None:
+    def __init__(self, handlers: Callable[[], Awaitable[Mapping[str, OperationHandler]]]) -> None:
         self._handlers = handlers
         self._loading: asyncio.Task[OperationProtocol] | None = None
 
     async def get(self) -> OperationProtocol:
-        """Give the driver, made in a thread so that invocations go on meanwhile."""
-        if self._loading is None:
-            self._loading = asyncio.create_task(asyncio.to_thread(self._load))
+        """Give the driver; invocations go on while it is made."""
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
+            self._loading = asyncio.create_task(self._load())
         return await asyncio.shield(self._loading)
 
-    def _load(self) -> OperationProtocol:
-        from serverfull.api.protocol import Protocol
+    async def _load(self) -> OperationProtocol:
+        handlers = await self._handlers()
+        return await asyncio.to_thread(_load_protocol, handlers)
 
-        return Protocol.load(self._handlers)
+
+def _load_protocol(handlers: Mapping[str, OperationHandler]) -> OperationProtocol:
+    from serverfull.api.protocol import Protocol
+
+    return Protocol.load(handlers)
 
 
 class Front:
@@ -112,18 +133,34 @@ class Front:
         """Show the contracts of the functions to those who may invoke them."""
         return await self._or_error(request, self._answer_contracts)
 
+    @web.middleware
+    async def answer_http_errors(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Give unknown paths and methods an answer that SDKs can read; a middleware, the outermost of the application.
+
+        The host's own server does this for itself; a user may run the application on another one, or mount it.
+        """
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            answer = http_error_response(error, request, request.get(REQUEST_ID) or self._request_ids.new())
+            if answer is error:
+                raise
+            return answer
+
     async def _or_error(
         self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Answer errors here and not in the server, because a user may run the application on another one."""
         try:
             return await answer(request)
-        except RequestError as error:
-            return error_response(error, request.get(REQUEST_ID) or self._request_ids.new())
         except (web.HTTPException, ConnectionError):
             raise
         except Exception as error:  # a request's boundary
             request_id = request.get(REQUEST_ID) or self._request_ids.new()
+            if isinstance(error, RequestError) and not isinstance(error, InternalFailure):
+                return error_response(error, request_id)
             self._logger.error("request failed", request_id=request_id, path=request.path, exc_info=error)
             return error_response(error, request_id)
 
@@ -140,15 +177,35 @@ class Front:
 
     async def _answer_management(self, request: web.Request) -> web.StreamResponse:
         request_id = self.admit(request)
+        if request.method not in READING and not is_local(request):
+            raise ResourceConflict(FROM_ELSEWHERE)
         account, region = self._reader.scope(request.headers)
-        scope = RequestScope(account or self._reader.account, region, request_id, account_known=account is not None)
-        body = await read_body(request, MANAGEMENT_BODY_BYTES, "management")
         path, _, query = request.raw_path.partition("?")
-        path = path[path.index(f"/{request.match_info['date']}/") :]  # without what the application is mounted below
+        start = path.index(f"/{request.match_info['date']}/")  # what is before, the application is mounted below
+        try:
+            body = await read_body(request, MANAGEMENT_REQUEST_BYTES, "management")
+        except RequestTooLarge:
+            raise await self._too_large(request.method, path[start:], query) from None
+        scope = RequestScope(
+            account or self._reader.account,
+            region,
+            request_id,
+            account_known=account is not None,
+            base_url=f"{request.scheme}://{request.host}{path[:start]}",
+        )
         headers = {name.lower(): value for name, value in request.headers.items()}
         protocol = await self._management.get()
-        answer = await protocol.handle(request.method, path, query, headers, body, scope)
+        answer = await protocol.handle(request.method, path[start:], query, headers, body, scope)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+    async def _too_large(self, method: str, path: str, query: str) -> RequestEntityTooLarge:
+        """Word it as AWS does, with the operation's name."""
+        from serverfull.api.protocol import parse_query
+
+        matched = (await self._management.get()).match(method, path, parse_query(query))
+        return RequestEntityTooLarge(
+            f"Request must be smaller than {MANAGEMENT_REQUEST_BYTES} bytes for the {matched.operation_name} operation"
+        )
 
     async def _answer_contracts(self, request: web.Request) -> web.StreamResponse:
         headers = {"Content-Type": "application/json", "x-amzn-RequestId": self.admit(request)}
@@ -156,14 +213,18 @@ class Front:
         if name is None:
             body = await self._contracts.every()
         else:
+            # As Invoke reads it: a name, a name with a qualifier, or an ARN.
+            wanted = reference(name, qualifier_of(request.rel_url.raw_query_string))
             account, region = self._reader.scope(request.headers)
-            body = await self._contracts.one(name, account or self._reader.account, region)
+            if wanted.region is not None or wanted.account is not None:
+                check_reachable(wanted, account, region)
+            body = await self._contracts.one(wanted.name, wanted.qualifier, account or self._reader.account, region)
         return web.Response(body=body, headers=headers)
 
 
 def make_application(front: Front) -> web.Application:
     """Build the application: the Lambda API's routes, Invoke first because aiohttp looks through routes in order."""
-    app = web.Application(client_max_size=MANAGEMENT_BODY_BYTES)
+    app = web.Application(client_max_size=MANAGEMENT_REQUEST_BYTES, middlewares=[front.answer_http_errors])
     router = app.router
     router.add_post("/2015-03-31/functions/{FunctionName}/invocations", front.answer_route)
     router.add_post("/2015-03-31/functions/{FunctionName}/invocations/", front.answer_route)
@@ -182,7 +243,7 @@ class Dispatcher:
         self._front = front
         self._match = front.invoke.routes.match
         self._app = app._handle  # what aiohttp's own runner calls; there is no public name for it
-        self._direct = not app.middlewares
+        self._direct = all(one == front.answer_http_errors for one in app.middlewares)  # no other sees invocations
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""

@@ -6,6 +6,7 @@ answer; this class adds what a server on a network needs and aiohttp leaves out:
 
 - Four deadlines, kept as plain floats: headers, body, unread answer, unfinished close. One timer for each connection,
   armed only while one of them runs. A request that arrives whole and whose answer is read at once arms none.
+  That of a body moves with the bytes that have arrived; how far is only looked at when the timer fires.
   Idle time between requests is aiohttp's own keep-alive timer.
 - Requests that cannot be read are answered with AWS-shaped JSON and one warning, never HTML and never a traceback.
 - Exceptions of handlers are answered by the table in `serverfull.api.errors`.
@@ -194,6 +195,7 @@ class HardenedProtocol(RequestHandler):
     __slots__ = (
         "_body",
         "_body_by",
+        "_body_since",
         "_gone",
         "_half_closed",
         "_head_by",
@@ -219,6 +221,7 @@ class HardenedProtocol(RequestHandler):
         # Loop times; NEVER where nothing is waited for.
         self._head_by = NEVER
         self._body_by = NEVER
+        self._body_since = 0.0
         self._write_by = NEVER
         self._body: StreamReader | None = None
         self._head_started = False
@@ -308,7 +311,8 @@ class HardenedProtocol(RequestHandler):
             self._unreadable(message)
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             self._body = payload
-            self._body_by = self._loop.time() + self._server.settings.body_timeout
+            self._body_since = self._loop.time()
+            self._body_by = self._body_since + self._server.settings.body_timeout
             self._arm(self._body_by)
         else:
             self._body = None
@@ -379,8 +383,7 @@ class HardenedProtocol(RequestHandler):
         self._timer_at = NEVER
         # Timers may fire a clock tick early; without the margin they would be armed again for no time at all.
         now = self._loop.time() + 0.002
-        if self._body is None or self._body.is_eof():
-            self._body_by = NEVER
+        self._body_by = self._body_due()
         if now >= self._write_by:
             self._abort_unread()
             return
@@ -392,6 +395,12 @@ class HardenedProtocol(RequestHandler):
         due = min(self._head_by, self._body_by, self._write_by)
         if due != NEVER:
             self._arm(due)
+
+    def _body_due(self) -> float:
+        if self._body_by == NEVER or self._body is None or self._body.is_eof():
+            return NEVER
+        settings = self._server.settings
+        return self._body_since + settings.body_timeout + self._body.total_bytes / settings.body_min_rate
 
     def abort(self) -> None:
         """Cut the connection off without sending what is left."""
@@ -510,7 +519,7 @@ class HardenedProtocol(RequestHandler):
             error = malformed(error)
         if isinstance(error, MalformedRequest):
             request_id = self._refuse(error)
-        elif not isinstance(error, RequestError):
+        elif not isinstance(error, RequestError) or isinstance(error, InternalFailure):
             self._server.log.error("request failed", exc_info=error, request_id=request_id, peer=self.client)
         if request._payload_writer.output_size > 0:
             self.abort()  # so that the client does not take half an answer for a whole one

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from json import dumps
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from serverfull.domain.json_functions import dumps
 from serverfull.domain.names import function_not_found
 from serverfull.errors import FunctionNotReady, NotFoundError
 
@@ -35,16 +35,18 @@ class ContractDocuments:
         functions = await self._fetcher.list()
         return _json({name: await self._document(name, functions[name]) for name in sorted(functions)})
 
-    async def one(self, name: str, account: str, region: str) -> bytes:
+    async def one(self, name: str, qualifier: str | None, account: str, region: str) -> bytes:
         """Give the contract of one function, as JSON.
 
         :param account: where the function is said not to be, if there is none.
-        :raises NotFoundError: there is no such function.
+        :raises NotFoundError: there is no such function or version.
         """
         try:
-            function = await self._fetcher.fetch(name)
+            function = await self._fetcher.fetch(name, qualifier)
         except NotFoundError:
-            raise function_not_found(name, account, region) from None
+            missing = function_not_found(name, account, region, qualifier)
+            hint = "Contracts are those of the host's own functions, not of deployed ones."
+            raise NotFoundError(missing.name, f"{missing.message}. {hint}") from None
         return _json(await self._document(name, function))
 
     async def _document(self, name: str, function: Function) -> dict[str, Any]:

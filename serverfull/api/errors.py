@@ -11,10 +11,10 @@ https://docs.aws.amazon.com/lambda/latest/api/CommonErrors.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from json import dumps
 from typing import Literal
 
 from serverfull import errors
+from serverfull.domain.json_functions import dumps
 
 CONTENT_TYPE = "application/json"
 
@@ -56,7 +56,24 @@ ROWS: dict[type[errors.RequestError], ErrorRow] = {
     errors.RequestTooLarge: ErrorRow("RequestTooLargeException", 413, "User", "message"),
     errors.TooManyRequests: ErrorRow("TooManyRequestsException", 429, "User", "message"),
     errors.FunctionNotReady: ErrorRow("ResourceConflictException", 409, "User", "message"),
+    errors.InvalidRuntime: ErrorRow("InvalidRuntimeException", 502, "Service", "Message"),
     errors.ReadOnlyFunction: ErrorRow("ResourceConflictException", 409, "User", "message"),
+    errors.ResourceNotFound: ErrorRow("ResourceNotFoundException", 404, "User", "Message"),
+    errors.CodeSigningConfigNotFound: ErrorRow("CodeSigningConfigNotFoundException", 404, "User", "Message"),
+    errors.ProvisionedConcurrencyConfigNotFound: ErrorRow(
+        "ProvisionedConcurrencyConfigNotFoundException", 404, "User", "message"
+    ),
+    errors.ResourceConflict: ErrorRow("ResourceConflictException", 409, "User", "message"),
+    errors.PreconditionFailed: ErrorRow("PreconditionFailedException", 412, "User", "message"),
+    errors.ResourceInUse: ErrorRow("ResourceInUseException", 400, "User", "Message"),
+    errors.CodeStorageExceeded: ErrorRow("CodeStorageExceededException", 400, "User", "message"),
+    errors.PolicyLengthExceeded: ErrorRow("PolicyLengthExceededException", 400, "User", "message"),
+    errors.AliasLimitExceeded: ErrorRow("AliasLimitExceededException", 400, "User", "message"),
+    errors.CapacityProviderLimitExceeded: ErrorRow("CapacityProviderLimitExceededException", 400, "User", "message"),
+    errors.CodeVerificationFailed: ErrorRow("CodeVerificationFailedException", 400, "User", "Message"),
+    errors.InvalidCodeSignature: ErrorRow("InvalidCodeSignatureException", 400, "User", "Message"),
+    errors.PublicPolicyRefused: ErrorRow("PublicPolicyException", 400, "User", "Message"),
+    errors.RequestEntityTooLarge: ErrorRow("RequestEntityTooLargeException", 413, "User", "message"),
     # 501 and not 500 or 503: it says what is the matter, and no SDK retries it.
     errors.UnsupportedOperation: ErrorRow("NotImplementedException", 501, "Service", "message"),
     errors.UnknownOperation: ErrorRow("UnknownOperationException", 404, "User", "message"),
@@ -94,11 +111,6 @@ def error_answer(error: BaseException, request_id: str) -> ErrorAnswer:
     headers = {"Content-Type": CONTENT_TYPE, "x-amzn-RequestId": request_id, "x-amzn-ErrorType": row.name}
     headers.update(_extra_headers(known))
     return ErrorAnswer(row.status, headers, dumps(_document(known, row)).encode())
-
-
-def status_of(error: BaseException) -> int:
-    """Tell the HTTP status of an exception, for logs and metrics."""
-    return _row_of(error).status if isinstance(error, errors.RequestError) else 500
 
 
 def _row_of(error: errors.RequestError) -> ErrorRow:

@@ -19,7 +19,7 @@ from aiohttp.hdrs import CONTENT_LENGTH
 
 from serverfull.api.answers import answer_outcome, direct_answer, empty_answer
 from serverfull.domain import limits
-from serverfull.domain.names import LATEST, FunctionReference
+from serverfull.domain.names import FunctionReference
 from serverfull.errors import InvalidParameterValue, RequestTooLarge, ValidationFailed
 from serverfull.invocation.requests import InvocationReader, reference
 
@@ -148,10 +148,10 @@ class InvokeFront:
         if kind == "Event":
             invocation.payload = await read_body(request, limits.ASYNC_PAYLOAD_BYTES, kind)
             await self._invoker.accept_event(invocation)
-            return empty_answer(202, request_id, LATEST)
+            return empty_answer(202, request_id)
         invocation.payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES, kind)
         await self._invoker.check(invocation)
-        return empty_answer(204, request_id, LATEST)
+        return empty_answer(204, request_id)
 
 
 async def read_body(request: web.BaseRequest, limit: int, kind: str) -> bytes:

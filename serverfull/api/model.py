@@ -12,9 +12,10 @@ import gzip
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.json_functions import loads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

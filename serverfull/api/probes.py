@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
-import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from ipaddress import IPv6Address, ip_address
+from json import dumps
 from types import TracebackType
 from typing import Any, Protocol
 from uuid import uuid4
@@ -146,17 +146,23 @@ class _Probes:
 
     def live(self, request: web.Request) -> web.Response:
         """Say whether the server's loop turns. On that loop the answer can only be yes."""
-        stall = self._view.stall if self._admin else None
+        stall = self._stall_elsewhere()
         if stall is None:
             return _json(200, {"status": "alive"})
         return _json(503, {"status": "stalled", "stall": _stall(stall, with_stack=is_local(request))})
 
+    def _stall_elsewhere(self) -> StallReport | None:
+        return self._view.stall if self._admin else None
+
     def ready(self, request: web.Request) -> web.Response:
-        """Say whether invocations are taken."""
-        state = self._view.state
-        if state == "serving":
+        """Say whether invocations are taken. While the server's loop stands still none are, whatever its state."""
+        state, stall = self._view.state, self._stall_elsewhere()
+        if state == "serving" and stall is None:
             return _json(200, {"status": "ready"})
-        return _json(503, {"status": state}, {"Retry-After": RETRY_AFTER})
+        document: dict[str, Any] = {"status": "stalled" if state == "serving" else state}
+        if stall is not None:
+            document["stall"] = _stall(stall, with_stack=False)
+        return _json(503, document, {"Retry-After": RETRY_AFTER})
 
     def health(self, request: web.Request) -> web.Response:
         """Say how the host is, in the words of LocalStack's health path too, so that tools that wait for that work."""
@@ -203,7 +209,7 @@ def is_local(request: web.BaseRequest) -> bool:
 
 
 def _json(status: int, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
-    body = json.dumps(document, default=str).encode()
+    body = dumps(document, default=str).encode()
     return web.Response(status=status, body=body, headers={"Content-Type": "application/json", **(headers or {})})
 
 

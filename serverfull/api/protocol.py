@@ -5,12 +5,13 @@ model's constraints, given to the function that is registered for the operation,
 the model says. Errors are raised; the application words them with `serverfull.api.errors`.
 
 `Protocol.load` reads the model, blocks for some 20 ms and is called in a thread when the first management request
-comes. After that everything runs on the event loop and changes nothing, so requests do not wait for each other. The hot
-path (Invoke) does not come by here.
+comes. After that everything but large bodies is read on the event loop and changes nothing, so requests do not wait for
+each other. The hot path (Invoke) does not come by here.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 MAX_QUERY_FIELDS = 1_000
 """Query parameters of one request: more than any operation takes."""
+
+
+_LARGE_BODY = 262_144
+"""Bytes of a body from which it is read in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,10 @@ class Protocol:
         handler = self._handlers.get(matched.operation_name)
         if handler is None:
             raise UnsupportedOperation(matched.operation_name)
-        request = self.parse(matched, query, headers, body)
+        if len(body) > _LARGE_BODY:  # a package takes long enough to hold up the loop
+            request = await asyncio.to_thread(self.parse, matched, query, headers, body)
+        else:
+            request = self.parse(matched, query, headers, body)
         answer = self.serialise(matched.operation_name, await handler(request, scope))
         answer.headers["x-amzn-RequestId"] = scope.request_id
         return answer

@@ -13,9 +13,9 @@ import base64
 import binascii
 import re
 from datetime import UTC, datetime
-from json import dumps, loads
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from serverfull.domain.json_functions import dumps, loads
 from serverfull.domain.names import shown
 from serverfull.errors import SerializationFailed
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _INTEGER_RANGES = {"integer": 1 << 31, "long": 1 << 63}
+
+_BASE64_PIECE = 1 << 20
+"""Characters that are decoded at once; a multiple of four."""
 
 
 def parse_input(
@@ -206,9 +209,17 @@ def _boolean_value(shape: Shape, value: Any, path: str) -> bool:
 
 def _blob_value(shape: Shape, value: Any, path: str) -> bytes:
     try:
-        return base64.b64decode(_string_value(shape, value, path), validate=True)
+        return _decoded(_string_value(shape, value, path))
     except (binascii.Error, ValueError):  # ValueError: characters outside ASCII
         _refuse("STRING_VALUE", shape.type, path)
+
+
+def _decoded(text: str) -> bytes:
+    """Decode base64 in pieces: in one call a package of 50 MB holds the interpreter, and so the loop, for 0.2 s."""
+    if text.find("=", 0, -2) >= 0:  # between pieces it would pass
+        raise ValueError("padding before the end")
+    pieces = range(0, len(text), _BASE64_PIECE)
+    return b"".join([base64.b64decode(text[at : at + _BASE64_PIECE], validate=True) for at in pieces])
 
 
 def _timestamp_value(shape: Shape, value: Any, path: str) -> datetime:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from json import dumps
 from typing import TYPE_CHECKING
 
 from serverfull.errors import ConfigurationError, ServerfullError
@@ -78,7 +78,7 @@ class Seat:
     def _report(self, report: dict[str, object]) -> None:
         self.line.setblocking(True)
         try:
-            self.line.sendall(json.dumps(report).encode() + b"\n")
+            self.line.sendall(dumps(report).encode() + b"\n")
         except OSError:  # the supervisor is gone; what watches the line ends this process
             return
 

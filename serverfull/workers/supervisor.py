@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import json
 import os
 import selectors
 import signal
@@ -17,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from json import loads
 from typing import Any
 
 from serverfull.config import Settings
@@ -84,7 +84,7 @@ class _Worker:
     def reports(self) -> list[dict[str, Any]]:
         """Give what the worker has reported since the last time."""
         *lines, self._heard = self._heard.split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [loads(line) for line in lines]
 
     def order(self, text: str) -> None:
         """Send an order; a worker that cannot take it is dead or will be killed at the deadline."""

@@ -1,0 +1,178 @@
+"""The control plane of a host: opened late, closed with it.
+
+`Host` makes one and opens it at its start where a state is kept in a directory, and with the first management request
+otherwise, because opening a state imports SQLAlchemy. Until then the data plane sees no deployed functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.changes import Changes
+from serverfull.errors import ShuttingDown
+from serverfull.fetchers.deployed import DeployedFetcher
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from serverfull.config import Settings
+    from serverfull.domain.names import RequestScope
+    from serverfull.interfaces import CodeStore, Fetcher, StateStore
+    from serverfull.storage.code import FileCodeStore
+
+    Operation = Callable[[dict[str, Any], RequestScope], Awaitable[Mapping[str, Any]]]
+
+MEMORY = "memory"
+"""The path of a state that ends with the host."""
+
+
+class ControlPlane:
+    """The management API's operations over one state.
+
+    :param registered: the operator's own functions.
+    :param failure_of: says why one of these is Failed; None where it is Active.
+    :param refusal: why nothing can be deployed on this host; None: it can.
+    :param on_open: called when the state is open and there may be deployed functions.
+    :ivar changes: tells what has changed.
+    :ivar fetcher: gives what was deployed.
+    """
+
+    def __init__(
+        self,
+        registered: Fetcher,
+        settings: Settings,
+        logger: Any,
+        *,
+        failure_of: Callable[[str], str | None],
+        on_open: Callable[[], None],
+        refusal: str | None = None,
+    ) -> None:
+        self.changes = Changes()
+        self.fetcher = DeployedFetcher(self.changes)
+        self._registered = registered
+        self._settings = settings
+        self._logger = logger
+        self._failure_of = failure_of
+        self._on_open = on_open
+        self._refusal = refusal
+        self._opening = asyncio.Lock()
+        self._closed = False
+        self._operations: Mapping[str, Operation] | None = None
+        self._files: FileCodeStore | None = None
+        self._bucket: tuple[str, str] | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def durable(self) -> bool:
+        """Whether a directory keeps what is deployed."""
+        return self._refusal is None and self._settings.state.path not in ("", MEMORY)
+
+    async def operations(self) -> Mapping[str, Operation]:
+        """Give what runs each operation, by its name in the AWS model; opens the state when it is first asked.
+
+        :raises StateUnusable: what is in the directory cannot be used.
+        :raises ShuttingDown: the control plane is closed.
+        """
+        async with self._opening:
+            if self._closed:
+                raise ShuttingDown
+            if self._operations is None:
+                try:
+                    self._operations = await self._open()
+                except BaseException:
+                    await self._stack.aclose()  # or each further attempt would leave a state behind
+                    raise
+            return self._operations
+
+    async def aclose(self) -> None:
+        """Give back what the state holds, once it is open where it is being opened now. Closing twice is fine."""
+        async with self._opening:
+            self._closed = True
+            await self._stack.aclose()
+
+    async def verify(self, sha256: str, expires: int, signature: str) -> bool:
+        """Say whether the host signed a link to a package that is good until then."""
+        return self._files is not None and await self._files.verify(sha256, expires, signature)
+
+    def file(self, sha256: str) -> Path:
+        """Give the file of a package.
+
+        :raises KeyError: it is not there.
+        """
+        if self._files is None:
+            raise KeyError(sha256)
+        return self._files.file(sha256)
+
+    async def _open(self) -> Mapping[str, Operation]:
+        from serverfull.control_plane.wiring import Resources
+        from serverfull.storage.s3 import S3Objects
+
+        state, code = await self._stores()
+        objects = S3Objects()
+        self._stack.push_async_callback(objects.aclose)
+        resources = Resources(
+            state,
+            code,
+            self.changes,
+            self._registered,
+            self._settings,
+            self._logger,
+            failure_of=self._failure_of,
+            fetch_object=objects.fetch_object,
+        )
+        self._stack.push_async_callback(resources.aclose)
+        if self._refusal is None:
+            await resources.resume()
+            if self._files is not None:  # a bucket may have packages of other hosts
+                resources.sweep_later()
+            if self._bucket is not None:
+                await self._publish(state, *self._bucket)
+            self.fetcher.read_from(state, code)
+            self._on_open()
+        return resources.operations
+
+    async def _publish(self, state: StateStore, bucket: str, prefix: str) -> None:
+        """Let other hosts see in the bucket what is deployed here."""
+        from serverfull.storage.publication import Publication
+
+        publication = Publication(state, bucket, prefix, self._logger)
+        self._stack.push_async_callback(publication.aclose)
+        self.changes.subscribe(publication.changed)
+        await publication.start()
+
+    async def _stores(self) -> tuple[StateStore, CodeStore]:
+        """Open the state and the code store; what is opened is closed when the control plane is."""
+        from serverfull.storage.state import open_state
+
+        directory = self._directory()
+        state = await open_state(directory)
+        self._stack.push_async_callback(state.aclose)
+        if self._refusal is not None:
+            from serverfull.storage.refusing import RefusingState
+
+            state = RefusingState(state, self._refusal)
+        return state, self._code_store(directory)
+
+    def _directory(self) -> Path | None:
+        """Say where things are kept: absolutely, for a handler may change the working directory."""
+        return Path(self._settings.state.path).absolute() if self.durable else None
+
+    def _code_store(self, directory: Path | None) -> CodeStore:
+        from serverfull.storage.code import FileCodeStore, MemoryCodeStore
+
+        bucket = self._settings.state.code_store
+        if bucket and self._refusal is None:
+            from serverfull.storage.s3 import S3CodeStore, bucket_and_prefix
+
+            if directory is None:
+                directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="serverfull-code-")))
+            self._bucket = bucket_and_prefix(bucket)
+            code: CodeStore = S3CodeStore(*self._bucket, directory)
+        else:
+            code = self._files = MemoryCodeStore() if directory is None else FileCodeStore(directory)
+        self._stack.push_async_callback(code.aclose)
+        return code

@@ -1,0 +1,170 @@
+"""Wires every resource's module to one state: the only place that names them all. Imported when a state is opened.
+
+Whoever adds a resource adds it here, and its operations are served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.concurrency import AccountLimits
+from serverfull.domain.deployed import VERSIONS
+from serverfull.domain.layers import LAYER_VERSIONS
+from serverfull.management.account import Account
+from serverfull.management.aliases import Aliases
+from serverfull.management.capacity_providers import CapacityProviders
+from serverfull.management.code_signing import CodeSigning
+from serverfull.management.concurrency import Concurrency
+from serverfull.management.configuration import Configurations
+from serverfull.management.deployments import Deployments
+from serverfull.management.durable import DurableExecutions
+from serverfull.management.functions import Functions
+from serverfull.management.invoke_configs import EventInvokeConfigs
+from serverfull.management.layer_permissions import LayerPermissions
+from serverfull.management.layers import Layers, find_layers, forget_deleted
+from serverfull.management.mappings import EventSourceMappings
+from serverfull.management.packages import PackageIntake
+from serverfull.management.permissions import Permissions
+from serverfull.management.preparation import Preparations, unpack
+from serverfull.management.recursion import RecursionConfigs
+from serverfull.management.resolution import FunctionResolver
+from serverfull.management.runtime_management import RuntimeManagementConfigs
+from serverfull.management.scaling import ScalingConfigs
+from serverfull.management.tags import Tags
+from serverfull.management.urls import FunctionUrls
+from serverfull.management.versions import Versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from serverfull.config import Settings
+    from serverfull.control_plane.plane import Operation
+    from serverfull.domain.changes import Changes
+    from serverfull.interfaces import CodeStore, Fetcher, StateStore
+    from serverfull.management.packages import FetchObject
+
+_SWEEP_AFTER = 5.0
+"""Seconds after the state was opened: the start is over by then."""
+
+_SWEEP_EVERY = 3600.0
+"""Seconds between one sweep and the next."""
+
+
+class Resources:
+    """Every resource of the management API, over one state and one code store.
+
+    :param registered: the operator's own functions.
+    :param failure_of: says why one of these is Failed; None where it is Active.
+    :param fetch_object: reads packages from callers' buckets.
+    """
+
+    def __init__(
+        self,
+        state: StateStore,
+        code: CodeStore,
+        changes: Changes,
+        registered: Fetcher,
+        settings: Settings,
+        logger: Any,
+        *,
+        failure_of: Callable[[str], str | None],
+        fetch_object: FetchObject,
+    ) -> None:
+        self._state = state
+        self._code = code
+        self._logger = logger
+        self._preparations = preparations = Preparations(state, changes, partial(unpack, code), logger)
+        self._sweeping: asyncio.Task[None] | None = None
+        resolver = FunctionResolver(registered)
+        limits = AccountLimits(
+            concurrent_executions=settings.limits.account_concurrency,
+            minimum_unreserved=settings.limits.minimum_unreserved,
+        )
+        configurations = Configurations(settings.functions, failure_of)
+        intake = PackageIntake(code, check_package=_check_package, fetch_object=fetch_object)
+        functions = Functions(state, resolver, registered=registered, code=code, configurations=configurations)
+        deployments = Deployments(
+            state,
+            resolver,
+            changes,
+            configurations=configurations,
+            packages=intake,
+            preparations=preparations,
+            find_layers=find_layers,
+            logger=logger,
+        )
+        versions = Versions(
+            state,
+            resolver,
+            changes,
+            configurations=configurations,
+            functions=functions,
+            preparations=preparations,
+        )
+        resources = (
+            functions,
+            deployments,
+            versions,
+            Aliases(state, resolver, changes),
+            Permissions(state, resolver, changes),
+            Concurrency(state, resolver, changes, limits=limits),
+            CodeSigning(state, resolver, changes),
+            Layers(state, code, intake=intake, limits=limits),
+            LayerPermissions(state),
+            Tags(state, resolver, changes),
+            Account(state, registered, limits),
+            FunctionUrls(state, resolver, changes),
+            EventInvokeConfigs(state, resolver, changes),
+            EventSourceMappings(state, resolver),
+            RecursionConfigs(state, resolver, changes),
+            ScalingConfigs(state, resolver, changes),
+            RuntimeManagementConfigs(state, resolver, changes),
+            CapacityProviders(state),
+            DurableExecutions(),
+        )
+        self.operations: Mapping[str, Operation] = {
+            name: operation for resource in resources for name, operation in resource.operations().items()
+        }
+
+    async def resume(self) -> None:
+        """Go on with functions that were being made when a host ended."""
+        await self._preparations.resume()
+
+    def sweep_later(self) -> None:
+        """Delete the packages that nothing refers to, some seconds from now and then every hour."""
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def aclose(self) -> None:
+        """Stop what is done in the background. Closing twice is fine."""
+        await self._preparations.aclose()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        """Delete the packages that nothing refers to, again and again: what deletions and crashes have left."""
+        await asyncio.sleep(_SWEEP_AFTER)
+        while True:
+            await self._sweep_once()
+            await asyncio.sleep(_SWEEP_EVERY)
+
+    async def _sweep_once(self) -> None:
+        try:
+            used = {version.code_sha256 for _, version in await self._state.everywhere(VERSIONS)}
+            for partition in {where for where, layer in await self._state.everywhere(LAYER_VERSIONS) if layer.deleted}:
+                await self._state.write(partition, forget_deleted)
+            used |= {layer.code_sha256 for _, layer in await self._state.everywhere(LAYER_VERSIONS)}
+            swept = await self._code.sweep(used)
+        except Exception as error:  # a task's boundary: the disk fails
+            self._logger.warning("packages not swept", exc_info=error)
+            return
+        if swept:
+            self._logger.info("packages swept", count=swept)
+
+
+async def _check_package(package: bytes) -> object:
+    from serverfull.storage.packages import check
+
+    return await asyncio.to_thread(check, package)
