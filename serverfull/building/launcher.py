@@ -27,6 +27,9 @@ def unpacked() -> Path:
         fresh = Path(tempfile.mkdtemp(prefix="serverfull-unpacking-"))
         with zipfile.ZipFile(Path(__file__).parent) as packed:
             packed.extractall(fresh)
+            for entry in packed.infolist():
+                if entry.external_attr >> 16 & 0o100:  # which zipfile drops
+                    (fresh / entry.filename).chmod(0o755)
         try:
             fresh.rename(folder)
         except OSError:  # another start was faster

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import unquote, urlsplit
 
 import serverfull
 from serverfull.building.inspection import Inspection
@@ -50,9 +52,11 @@ def stage(plan: Plan, found: Inspection, folder: Path, platforms: Iterable[str],
     """
     requirements = _own_requirements(found.modules, client=client)
     _install(requirements, plan, folder, tuple(platforms))
+    projects = list(_projects(folder))
     _clean(folder)
     _copy_serverfull(found.modules, folder)
-    base, loaded = Path(found.folder), [Path(file) for file in found.files]
+    base = Path(found.folder)
+    loaded = [Path(file) for file in found.files if not _is_installed(Path(file), folder, projects)]
     further = [path for path in plan.include if not any(path.absolute().is_relative_to(file) for file in loaded)]
     for source in [*loaded, *further]:
         copy_in(source, folder / _inside(source, base))
@@ -60,20 +64,29 @@ def stage(plan: Plan, found: Inspection, folder: Path, platforms: Iterable[str],
     (folder / f"{ARTIFACT_MODULE}.py").write_text(text, encoding="utf-8")
 
 
-def packages_left_out(modules: Iterable[str], *, client: bool) -> list[str]:
-    """Give the packages of serverfull's own that a function does without."""
-    needed = _own_packages(modules, client=client)
-    return [name for name in (*OWN_REQUIREMENTS, "boto3", "uvloop", "orjson") if name not in needed]
+def not_inside(found: Inspection, folder: Path, *, provided: Collection[str] = ()) -> dict[str, str]:
+    """Give the packages and modules that loading the function imports and that a filled folder lacks, and their files.
+
+    :param provided: names that are there where the artifact runs.
+    """
+    return {name: file for name, file in found.imported.items() if name not in provided and not _holds(folder, name)}
 
 
-def _own_packages(modules: Iterable[str], *, client: bool) -> set[str]:
+def _holds(folder: Path, name: str) -> bool:
+    *outer, last = name.split(".")
+    inside = folder.joinpath(*outer)
+    return (inside / last).is_dir() or any(path.name.partition(".")[0] == last for path in inside.glob("*.*"))
+
+
+def own_packages(modules: Iterable[str], *, client: bool) -> set[str]:
+    """Give the packages of serverfull's own requirements that a function needs."""
     loaded = {name.partition(".")[0] for name in modules}
     needed = {name for name in OWN_REQUIREMENTS if name in loaded and name not in _NEVER}
     return needed | ({"awslambdaric"} if client else set()) | {"simplejson"}
 
 
 def _own_requirements(modules: Iterable[str], *, client: bool) -> list[str]:
-    needed = _own_packages(modules, client=client)
+    needed = own_packages(modules, client=client)
     return sorted(OWN_REQUIREMENTS[name] for name in needed if client or name != "awslambdaric")
 
 
@@ -96,6 +109,19 @@ def _install(requirements: list[str], plan: Plan, folder: Path, platforms: tuple
     if "No module named pip" in said:
         said = f"this interpreter ({sys.executable}) has no pip: python -m ensurepip brings it"
     raise BuildFailed(f"pip cannot install what the function needs: {said}")
+
+
+def _projects(folder: Path) -> Iterator[Path]:
+    """Give the folders of projects that pip installed from where they are developed, as the requirement ``.`` says."""
+    for document in folder.glob("*.dist-info/direct_url.json"):
+        url = json.loads(document.read_text(encoding="utf-8")).get("url", "")
+        if url.startswith("file://"):
+            yield Path(unquote(urlsplit(url).path)).resolve()
+
+
+def _is_installed(file: Path, folder: Path, projects: Iterable[Path]) -> bool:
+    """Whether a file of the function's has come with its own project already."""
+    return (folder / file.name).exists() and any(file.resolve().is_relative_to(project) for project in projects)
 
 
 def _clean(folder: Path) -> None:
@@ -131,10 +157,11 @@ def copy_in(source: Path, target: Path) -> None:
     :raises BuildFailed: it would hide what is there.
     """
     joins = source.is_dir() and target.is_dir() and not (target / "__init__.py").exists()
-    if target.exists() and not joins:
+    twin = target.with_suffix("") / "__init__.py" if target.suffix == ".py" else target.with_name(f"{target.name}.py")
+    if (target.exists() and not joins) or twin.exists():
         raise BuildFailed(f"{source} cannot go in as {target.name}: something that is needed has that name already")
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LITTER), dirs_exist_ok=True)
     else:
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)

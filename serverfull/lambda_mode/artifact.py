@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from serverfull.errors import StartupError
+from serverfull.lambda_mode.frozen import settle_in
 from serverfull.lambda_mode.names import HANDLER
 from serverfull.lambda_mode.starting import official_main
 
 
 def main() -> None:
     """Run until the process is stopped; a start outside of a Lambda ends with status 3 and says why."""
+    settle_in()
     try:
         client = official_main()
     except StartupError as error:

@@ -8,13 +8,13 @@ AWS: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_E
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from json import dumps
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -118,7 +118,7 @@ class EmfMetrics:
     def _write_lines(self, tags: Tags, figures: dict[str, _Figure]) -> None:
         filled = iter([(name, figure) for name, figure in figures.items() if figure.values])
         while part := dict(islice(filled, MOST_METRICS)):
-            self._write(json.dumps(self._document(tags, part), separators=(",", ":")) + "\n")
+            self._write(dumps(self._document(tags, part), separators=(",", ":")) + "\n")
 
     def _document(self, tags: Tags, figures: dict[str, _Figure]) -> dict[str, Any]:
         """Put metrics and dimensions into one object, where a name that is taken gets a ``_`` behind it."""

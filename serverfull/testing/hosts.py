@@ -178,7 +178,7 @@ class ProcessHost(TestHost):
     """A host in a process of its own: ``serverfull serve TARGET`` on a free port.
 
     :param target: as on the command line.
-    :param mock: True for ``--mock``; or a path, for ``--mock --mock-answers PATH``.
+    :param mock: True for ``--mock``; or ``"random"`` or a path, for ``--mock --mock-answers``.
     :param args: further arguments of the command.
     :param env: further variables.
     :param cwd: its working directory.

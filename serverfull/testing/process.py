@@ -135,15 +135,15 @@ class HostProcess:
     @classmethod
     def start(
         cls,
-        target: str,
+        target: str | None,
         *args: str,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         timeout: float = 20.0,
     ) -> HostProcess:
-        """Start ``serverfull serve TARGET`` on a free port and wait until it is ready.
+        """Start ``serverfull serve [TARGET]`` on a free port and wait until it is ready.
 
-        :param target: as on the command line, such as ``app.py:functions``.
+        :param target: as on the command line, such as ``app.py:functions``; None: there is none.
         :param args: further arguments; ``--port 0`` is added unless they say another port.
         :param env: variables over the test's own, from which everything that configures a host or an AWS client
             is taken out first.
@@ -152,7 +152,7 @@ class HostProcess:
         :raises HostDidNotStart: it is not ready in time, or it ended.
         """
         port = () if "--port" in args else ("--port", "0")
-        command = [sys.executable, "-m", "serverfull", "serve", target, *port, *args]
+        command = [sys.executable, "-m", "serverfull", "serve", *([target] if target else ()), *port, *args]
         host = cls(command, plain_environment() | dict(env or {}), cwd)
         try:
             host._wait_until_ready(timeout)

@@ -39,8 +39,9 @@ class HostFactory(Protocol):
         :param functions: a mapping or a fetcher is served on a thread of this process, see `ThreadHost`; the text of a
             TARGET, or a path, in a process of its own, see `ProcessHost`.
         :param args: further arguments of ``serverfull serve``; for a TARGET only, as are ``env`` and ``cwd``.
-        :param mock: answers without running handlers. True: zero values. Else where the answers come from: for a TARGET
-            the path of answers, otherwise an object such as ``RandomAnswers(1)``.
+        :param mock: answers without running handlers. True: zero values. Else where the answers come from, as for
+            ``--mock-answers``: ``"random"``, or the path of answers; without a TARGET also an object such as
+            ``RandomAnswers(1)``.
         :param settings: not for a TARGET, whose settings are ``args`` and ``env``.
         :raises TypeError: an argument does not go with such functions.
         """
@@ -65,7 +66,8 @@ def _host(functions: Any, *args: str, **options: Any) -> TestHost:
     if isinstance(functions, (str, Path)):
         return ProcessHost(str(functions), *args, **options)
     if isinstance(options.get("mock"), (str, Path)):
-        from serverfull.fetchers.answers import StaticAnswers
+        from serverfull.config import MockSettings
+        from serverfull.fetchers.answers import answers_of
 
-        options["mock"] = StaticAnswers(options["mock"])
+        options["mock"] = answers_of(MockSettings(enabled=True, answers=str(options["mock"])))
     return ThreadHost(functions, *args, **options)

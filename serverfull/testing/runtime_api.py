@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import io
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.testing.process import _Lines, plain_environment
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 _BASE = "/2018-06-01/runtime"
 _DONE = re.compile(rf"{_BASE}/invocation/([^/]+)/(response|error)")
 _WAIT_FOR_START = 30.0
+_LONGEST_HEADER = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +180,22 @@ class _Server(http.server.ThreadingHTTPServer):
         """Say nothing: a runtime that was killed leaves its connection broken."""
 
 
+class _Lines64K(io.BufferedReader):
+    """Cuts lines that Python's HTTP server finds too long: causes of errors, for X-Ray, take headers of up to 1 MiB."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(_LONGEST_HEADER if size else 0)
+        return line if size is None or not 0 < size < len(line) else line[: size - 3] + b"\r\n"
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
     def setup(self) -> None:
         super().setup()
+        self.rfile.close()
+        self.rfile = _Lines64K(self.connection.makefile("rb", buffering=0))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def do_GET(self) -> None:
@@ -205,6 +218,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(202, b'{"status":"OK"}')
             return
         done = _DONE.fullmatch(self.path)
+        if done is not None and done[2] == "response" and len(body) > RESPONSE_PAYLOAD_BYTES:
+            self.server.api.finish(done[1], "error", _too_large(), "application/json")
+            self._answer(413, b'{"errorType":"RequestEntityTooLarge"}')
+            return
         taken = done is not None and self.server.api.finish(
             done[1], done[2], body, self.headers.get("Content-Type") or "application/json"
         )
@@ -378,6 +395,11 @@ class NativeLambda:
         self._process.wait()
         self._output[-1].join(5)
         self._process = None
+
+
+def _too_large() -> bytes:
+    text = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_PAYLOAD_BYTES} bytes)."
+    return json.dumps({"errorType": "Function.ResponseSizeTooLarge", "errorMessage": text}).encode()
 
 
 def _exited(request_id: str, status: int) -> bytes:
