@@ -10,6 +10,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serverfull.signals import AtOnce
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,21 +21,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: without the program's name; None takes those of the process.
     """
+    ending = None
+    if arguments is None and sys.argv[1:2] == ["serve"]:
+        from serverfull.signals import AtOnce
+
+        ending = AtOnce()
     _open_closed_streams()
+    try:
+        code = _run(arguments, ending)
+    except KeyboardInterrupt:
+        code = 130
+    if ending is not None:
+        ending.status = code
+    return code
+
+
+def _run(arguments: Sequence[str] | None, ending: AtOnce | None) -> int:
     import click
 
     from serverfull.cli.application import application
     from serverfull.errors import ServerfullError
 
     try:
-        code = application.main(arguments, prog_name="serverfull", standalone_mode=False)
+        code = application.main(arguments, prog_name="serverfull", standalone_mode=False, obj=ending)
         return code if isinstance(code, int) else 0
     except SystemExit as end:  # so ends click when it has answered a shell that completes, and when a pipe is broken
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except click.ClickException as wrong:
         wrong.show()
         return wrong.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         return 130
     except ServerfullError as error:
         return _report(error)

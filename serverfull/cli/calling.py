@@ -1,4 +1,4 @@
-"""The commands that call a running host: ``invoke``, ``list``, ``status`` and ``wait``."""
+"""The commands that invoke a function and ask how a host is: ``invoke``, ``status`` and ``wait``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,11 @@ from typing import Any, BinaryIO
 import click
 
 from serverfull.cli.client import Answer, Client, NoAnswer
-from serverfull.cli.options import config_option, loaded, seconds, setting_option
+from serverfull.cli.connecting import client_of, connection_options, endpoint_option, timeout_option
+from serverfull.cli.options import config_option, seconds
 from serverfull.cli.tables import output_option, table
 
 FUNCTION_FAILED = 4
-
-_endpoint_option = setting_option("client.endpoint", text="URL of the host.")
-_timeout_option = setting_option("client.timeout", seconds, text="How long to wait for the answer.")
-
-
-def _client(flags: dict[str, Any]) -> Client:
-    settings = loaded(flags).settings.client
-    return Client(settings.endpoint.rstrip("/"), settings.timeout)
 
 
 @click.command()
@@ -42,9 +35,7 @@ def _client(flags: dict[str, Any]) -> Client:
 @click.option("--tail", is_flag=True, help="Print the last 4 KB of the function's log to standard error.")
 @click.option("--client-context", metavar="JSON", help="What context.client_context shows.")
 @click.option("--output", type=click.File("wb"), help="Write the result to this file instead of standard output.")
-@_endpoint_option
-@_timeout_option
-@config_option
+@connection_options
 def invoke(
     name: str,
     payload: str,
@@ -68,7 +59,7 @@ def invoke(
         headers["X-Amz-Log-Type"] = "Tail"
     if client_context is not None:
         headers["X-Amz-Client-Context"] = _encoded_context(client_context)
-    answer = _client(flags).invoke(name, _payload(payload), qualifier, headers)
+    answer = client_of(flags).invoke(name, _payload(payload), qualifier, headers)
     sys.stderr.write(answer.log_tail.decode(errors="replace"))
     _write(answer.body, output)
     if answer.function_error is None:
@@ -112,30 +103,14 @@ def _failure(answer: Answer) -> str:
         return str(answer.function_error)
 
 
-@click.command("list")
-@_endpoint_option
-@_timeout_option
-@config_option
-@output_option
-def list_functions(output: str, **flags: Any) -> None:
-    """List the functions of a host."""
-    functions = sorted(_client(flags).functions(), key=lambda function: str(function["FunctionName"]))
-    if output == "json":
-        click.echo(json.dumps(functions, indent=2))
-        return
-    keys = ("FunctionName", "Handler", "Timeout", "MemorySize", "Description")
-    rows = [[str(function.get(key, "")) for key in keys] for function in functions]
-    click.echo(table(("NAME", "HANDLER", "TIMEOUT", "MEMORY", "DESCRIPTION"), rows))
-
-
 @click.command()
-@_endpoint_option
-@_timeout_option
+@endpoint_option
+@timeout_option
 @config_option
 @output_option
 def status(output: str, **flags: Any) -> int:
     """Say whether a host is up, and what it is. The exit code is 1 where it is not ready."""
-    client = _client(flags)
+    client = client_of(flags)
     ready = client.call("GET", "/_serverfull/ready").status == 200
     # A host tells other machines whether it is ready, and keeps what it is to its own machine.
     info = client.document("/_serverfull/info", unless=403)
@@ -153,14 +128,14 @@ def _rows(info: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @click.command()
-@_endpoint_option
+@endpoint_option
 @click.option(
     "--timeout", type=seconds, metavar="DURATION", default="30s", show_default=True, help="How long to wait in all."
 )
 @config_option
 def wait(timeout: float, **flags: Any) -> int:
     """Wait until a host is ready. The exit code is 1 where it is not in time."""
-    endpoint = _client(flags).endpoint
+    endpoint = client_of(flags).endpoint
     deadline = time.monotonic() + timeout
     pause = 0.02
     while True:

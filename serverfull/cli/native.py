@@ -58,7 +58,9 @@ def run_lambda(target: str, mock__enabled: bool, **flags: Any) -> None:
     help="zip: for Lambda's Python runtimes. pyz: one file for any Python. bootstrap: one executable for provided.*.",
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="File to write. [default: FUNCTION.zip, .pyz, bootstrap]"
+    "--output",
+    help="File to write, or the folder to write it into: one that is there, or a name that ends in a slash. "
+    "[default: FUNCTION.zip, .pyz, bootstrap]",
 )
 @click.option(
     "--requirements",
@@ -87,7 +89,7 @@ def run_lambda(target: str, mock__enabled: bool, **flags: Any) -> None:
 def build(
     target: str,
     kind: str,
-    output: Path | None,
+    output: str | None,
     requirements: tuple[Path, ...],
     platforms: tuple[str, ...],
     python_version: str | None,

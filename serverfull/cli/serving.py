@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from serverfull.cli.options import config_option, loaded, seconds, setting_option
+from serverfull.signals import AtOnce
 
 
 @click.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="[TARGET]", required=False)
 @setting_option("server.host", text="Address to bind.")
 @setting_option("server.port", click.IntRange(0, 65535), text="TCP port; 0 lets the system choose.")
 @setting_option("server.workers", click.IntRange(1), text="Processes that share the port.")
@@ -27,23 +28,30 @@ from serverfull.cli.options import config_option, loaded, seconds, setting_optio
     "logging.level", click.Choice(["DEBUG", "INFO", "WARN", "ERROR"], case_sensitive=False), text="Least level logged."
 )
 @setting_option("logging.format", click.Choice(["auto", "console", "json"]), text="Shape of the host's log.")
+@setting_option("state.path", text="Directory that keeps what is deployed, or 'memory'.")
+@setting_option("state.code_store", text="s3://bucket/prefix that keeps deployment packages.")
 @setting_option("mock.enabled", is_flag=True, text="Answer without running handlers.")
 @setting_option("mock.answers", text="What mock mode answers: zero, random, or a JSON file or folder.")
 @setting_option("mock.seed", int, text="Makes random answers repeatable.")
 @config_option
-def serve(target: str, server__insecure_no_auth: bool, mock__enabled: bool, **flags: Any) -> int:
+def serve(target: str | None, server__insecure_no_auth: bool, mock__enabled: bool, **flags: Any) -> int:
     """Serve functions behind the Lambda API.
 
     TARGET is module:attribute or path/file.py:attribute. The attribute is a dict of name → handler, a list of handlers,
     a Fetcher, one handler, or a module that has such a dict or list as "functions", which is also what is served when
-    TARGET has no attribute.
+    TARGET has no attribute. Without TARGET, functions come through the management API alone and are kept in the
+    directory .serverfull.
 
     \b
+    serverfull serve
     serverfull serve app.py
     serverfull serve shop.handlers:functions --port 9000
     """
     switches = {"server__insecure_no_auth": server__insecure_no_auth, "mock__enabled": mock__enabled}
     settings = loaded({**flags, **{name: given or None for name, given in switches.items()}})
+    if (ending := click.get_current_context().find_object(AtOnce)) is not None:
+        signals = settings.settings.signals
+        ending.keep(signals.os_signals if signals.installed else ())
     from serverfull.serving import run_serve
 
     return run_serve(target, settings)
