@@ -16,16 +16,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, also where the project is not installed
 
-from benchmarks.harness.figures import Results, faults
+from benchmarks.harness.figures import Results, every_sample, faults
 from benchmarks.harness.load import NotMeasured, require_wrk
 from benchmarks.harness.machine import cores
+from benchmarks.harness.management import Management, management
 from benchmarks.harness.report import machine_facts, print_report, write_json
 from benchmarks.harness.rounds import Plan, Sample, measure
 from benchmarks.harness.servers import bare, contestants, ours
 from benchmarks.harness.starts import FunctionMemory, Start, function_memory, starts
+from benchmarks.harness.together import BUSY_LEVELS, WORKLOADS, Pair, measure_together
 from benchmarks.harness.workloads import workloads
 
-EXTRAS = ("workers", "start", "memory")
+EXTRAS = ("together", "workers", "start", "memory", "management")
 DEFAULT_SERVERS = ("bare", "ours-async", "ours-sync", "ours-mock", "functions-framework")
 
 
@@ -82,6 +84,15 @@ def measure_workers(options: argparse.Namespace, plan: Plan, failures: list[str]
     return measure(servers, [workloads()["hello"]], wide, say, failures)
 
 
+def measure_side_by_side(options: argparse.Namespace, plan: Plan, failures: list[str]) -> list[Pair]:
+    """Compare hello, log and cpu side by side; fewer of them where ``--only`` names one."""
+    named = [name for name in WORKLOADS if name in options.only] or WORKLOADS
+    servers = [contestants()[name] for name in options.servers]
+    levels = tuple(level for level in options.levels if level in BUSY_LEVELS)
+    longer = replace(plan, levels=levels, seconds=plan.seconds if options.quick else 2 * plan.seconds)
+    return measure_together(servers, [workloads()[name] for name in named], longer, say, failures) if levels else []
+
+
 def measure_starts(options: argparse.Namespace, failures: list[str]) -> list[Start]:
     wanted = [name for name in options.servers if name in ("bare", "ours-async")]
     known = contestants()
@@ -98,17 +109,34 @@ def measure_memory(options: argparse.Namespace, folder: Path, failures: list[str
         return None
 
 
+def measure_management(options: argparse.Namespace, folder: Path, failures: list[str]) -> Management | None:
+    try:
+        return management(folder, 2 if options.quick else options.rounds, 50 if options.quick else 200, say)
+    except (NotMeasured, OSError) as failure:
+        failures.append(f"management: {failure}")
+        return None
+
+
 def run(options: argparse.Namespace, folder: Path) -> Results:
     """Measure what was asked for."""
-    plan = Plan(rounds=options.rounds, seconds=options.seconds, levels=options.levels, folder=folder, pins=cores())
+    plan = Plan(
+        rounds=options.rounds,
+        seconds=options.seconds,
+        warm_up=0 if options.quick else 1,
+        levels=options.levels,
+        folder=folder,
+        pins=cores(),
+    )
     failures: list[str] = []
     chosen = [workload for name, workload in workloads().items() if name in options.only]
     servers = [contestants()[name] for name in options.servers]
     return Results(
         samples=measure(servers, chosen, plan, say, failures),
+        together=measure_side_by_side(options, plan, failures) if "together" in options.only else [],
         workers=measure_workers(options, plan, failures) if "workers" in options.only else [],
         starts=measure_starts(options, failures) if "start" in options.only else [],
         memory=measure_memory(options, folder, failures) if "memory" in options.only else None,
+        management=measure_management(options, folder, failures) if "management" in options.only else None,
         failures=failures,
     )
 
@@ -123,7 +151,7 @@ def main() -> int:
     print_report(results)
     if options.json:
         write_json(results, options.json)
-    return 1 if results.failures or faults([*results.samples, *results.workers]) else 0
+    return 1 if results.failures or faults(every_sample(results)) else 0
 
 
 if __name__ == "__main__":

@@ -6,22 +6,27 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.harness.management import Management
 from benchmarks.harness.rounds import Sample
 from benchmarks.harness.starts import FunctionMemory, Start
+from benchmarks.harness.together import Pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """All that one run of the benchmarks has measured.
 
+    :param together: what was measured side by side.
     :param workers: samples of one and two processes, not pinned; the servers' names end in ``x1`` and ``x2``.
     :param failures: what could not be measured, and why.
     """
 
     samples: Sequence[Sample]
+    together: Sequence[Pair]
     workers: Sequence[Sample]
     starts: Sequence[Start]
     memory: FunctionMemory | None
+    management: Management | None = None
     failures: Sequence[str]
 
 
@@ -85,6 +90,23 @@ def sound(samples: Sequence[Sample]) -> list[Sample]:
 def spread(values: Sequence[float]) -> str:
     """Show the least and the greatest of several values, and nothing for fewer."""
     return f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else ""
+
+
+def sound_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """Give the pairs in which both went well."""
+    return [one for one in pairs if len(sound([one.mine, one.theirs])) == 2]
+
+
+def side_by_side(pairs: Sequence[Pair], workload: str, level: int, server: str, other: str) -> list[Pair]:
+    """Give the pairs of two servers on a workload and level."""
+    wanted = (workload, level, server, other)
+    return [one for one in pairs if (one.mine.workload, one.mine.level, one.mine.server, one.theirs.server) == wanted]
+
+
+def every_sample(results: Results) -> list[Sample]:
+    """Give what every section has put load on."""
+    paired = [sample for pair in results.together for sample in (pair.mine, pair.theirs)]
+    return [*results.samples, *paired, *results.workers]
 
 
 def faults(samples: Sequence[Sample]) -> list[str]:

@@ -14,12 +14,14 @@ from benchmarks.harness.figures import (
     middle,
     p50_gap,
     rate_ratio,
+    side_by_side,
     sound,
+    sound_pairs,
     start_values,
 )
+from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, SYNC
+from benchmarks.harness.together import BUSY_LEVELS
 
-ASYNC, SYNC, MOCK, BARE, FRAMEWORK = "ours-async", "ours-sync", "ours-mock", "bare", "functions-framework"
-BUSY_LEVELS = (16, 64)
 IDEAL_SLEEPS = 64 / 0.005
 """Requests a second of 64 connections that each wait for 5 ms and nothing else."""
 
@@ -55,7 +57,12 @@ class Goal:
 
 def goals(results: Results) -> Iterator[Goal]:
     """Give every goal with its figure; samples with errors do not count."""
-    results = replace(results, samples=sound(results.samples), workers=sound(results.workers))
+    results = replace(
+        results,
+        samples=sound(results.samples),
+        together=sound_pairs(results.together),
+        workers=sound(results.workers),
+    )
     yield from _throughput(results)
     yield from _against_framework(results)
     yield from _mocking(results)
@@ -65,13 +72,24 @@ def goals(results: Results) -> Iterator[Goal]:
     yield from _workers(results)
     yield from _starting(results)
     yield from _memory(results)
+    yield from _managing(results)
 
 
 def _against_bare(results: Results, workload: str, level: int, server: str, limit: float, what: str) -> Goal:
-    values = comparisons(results.samples, workload, level, server, BARE, rate_ratio)
-    cpu = compare(results.samples, workload, level, server, BARE, cpu_ratio)
-    note = "" if cpu is None else f"by CPU {cpu:.2f}"
+    values, note = _rates(results, workload, level, server, BARE)
     return Goal(what=f"{what}, c{level}", values=values, limit=limit, unit="x bare", note=note)
+
+
+def _rates(results: Results, workload: str, level: int, server: str, other: str) -> tuple[list[float], str]:
+    """Give the ratios of the rates and a note: side by side where it was measured so, otherwise by turns."""
+    turns = comparisons(results.samples, workload, level, server, other, rate_ratio)
+    pairs = side_by_side(results.together, workload, level, server, other)
+    if not pairs:
+        cpu = compare(results.samples, workload, level, server, other, cpu_ratio)
+        return turns, "" if cpu is None else f"by CPU {cpu:.2f}"
+    cpu = middle(cpu_ratio(one.mine, one.theirs) for one in pairs)
+    by_turns = f", by turns {middle(turns):.2f}" if turns else ""
+    return [rate_ratio(one.mine, one.theirs) for one in pairs], f"side by side, by CPU {cpu:.2f}{by_turns}"
 
 
 def _throughput(results: Results) -> Iterator[Goal]:
@@ -92,9 +110,7 @@ def _against_framework(results: Results) -> Iterator[Goal]:
 
 def _mocking(results: Results) -> Iterator[Goal]:
     for level in BUSY_LEVELS:
-        values = comparisons(results.samples, "hello", level, MOCK, ASYNC, rate_ratio)
-        cpu = compare(results.samples, "hello", level, MOCK, ASYNC, cpu_ratio)
-        note = "" if cpu is None else f"by CPU {cpu:.2f}"
+        values, note = _rates(results, "hello", level, MOCK, ASYNC)
         yield Goal(what=f"mock answers, c{level}", values=values, limit=0.9, unit="x real calls", note=note)
 
 
@@ -105,11 +121,14 @@ def _latency(results: Results) -> Iterator[Goal]:
 
 
 def _waiting(results: Results) -> Iterator[Goal]:
+    def of_ideal(server: str) -> list[float]:
+        return [one.rate / IDEAL_SLEEPS for one in cells(results.samples, "sleep", 64, server).values()]
+
+    reached = middle(of_ideal(BARE))
     for server in (ASYNC, SYNC):
-        taken = cells(results.samples, "sleep", 64, server).values()
-        values = [one.rate / IDEAL_SLEEPS for one in taken]
+        values = of_ideal(server)
         ratio = compare(results.samples, "sleep", 64, server, BARE, rate_ratio)
-        note = "" if ratio is None else f"{ratio:.2f} x bare"
+        note = "" if ratio is None else f"{ratio:.2f} x bare; bare itself {reached:.2f} x ideal"
         yield Goal(what=f"sleep 5 ms, {server}, c64", values=values, limit=0.78, unit="x ideal", note=note)
 
 
@@ -144,3 +163,15 @@ def _memory(results: Results) -> Iterator[Goal]:
     loaded, invoked = (memory.loaded_kb, memory.invoked_kb) if memory else ((), ())
     yield Goal(what="one more function, loaded", values=loaded, limit=20, unit="KB", ceiling=True)
     yield Goal(what="one more function, invoked once", values=invoked, limit=20, unit="KB", ceiling=True)
+
+
+def _managing(results: Results) -> Iterator[Goal]:
+    measured = results.management
+    costs = measured.call_us if measured else {}
+    slowest = max(costs, key=lambda name: costs[name], default="")
+    note = f"most: {slowest} {costs[slowest]:.0f} us" if slowest else ""
+    what = "management call (Get, List), CPU, median"
+    yield Goal(what=what, values=list(costs.values()), limit=1000, unit="us", ceiling=True, note=note)
+    listing, begun = (measured.listing, measured.starts) if measured else ((), ())
+    yield Goal(what="ListFunctions, 10,000 functions", values=listing, limit=1.5, unit="x 100 functions", ceiling=True)
+    yield Goal(what="start with 1,000 functions", values=begun, limit=1.5, unit="x empty state", ceiling=True)

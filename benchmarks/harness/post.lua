@@ -1,4 +1,5 @@
 -- Sends the same POST over and over; prints one line of figures when it is done.
+-- It says READY and begins when its standard input ends, so that two can begin at the same moment.
 -- Usage: wrk ... -s post.lua URL -- BODY_FILE
 
 function init(args)
@@ -7,6 +8,9 @@ function init(args)
   wrk.body = file:read("*a")
   wrk.headers["Content-Type"] = "application/json"
   file:close()
+  io.write("READY\n")
+  io.flush()
+  io.read("*a")
 end
 
 function done(summary, latency, requests)

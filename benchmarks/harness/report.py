@@ -9,10 +9,25 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 
-from benchmarks.harness.figures import Results, cells, compare, cpu_ratio, faults, middle, rate_ratio, spread
-from benchmarks.harness.goals import BARE, Goal, goals
+from benchmarks.harness.figures import (
+    Results,
+    cells,
+    compare,
+    cpu_ratio,
+    every_sample,
+    faults,
+    middle,
+    rate_ratio,
+    side_by_side,
+    sound_pairs,
+    spread,
+)
+from benchmarks.harness.goals import Goal, goals
 from benchmarks.harness.rounds import Sample
+from benchmarks.harness.servers import BARE
+from benchmarks.harness.together import AGAIN, Pair
 
 HEADER = f"{'workload':9} {'c':>3} {'server':20} {'req/s':>8} {'ratio':>6} {'by CPU':>6} {'CPU us':>7} {'p50 ms':>7}"
 NOISY = 0.10
@@ -66,6 +81,49 @@ def table(samples: Sequence[Sample], other: str) -> list[str]:
     return [f"{HEADER} {'p99 ms':>8} {'noise':>6}", *(_row(samples, *key, other) for key in ordered)]
 
 
+def _together_row(pairs: Sequence[Pair]) -> str:
+    mine, theirs = [one.mine for one in pairs], [one.theirs for one in pairs]
+    rates = [rate_ratio(one.mine, one.theirs) for one in pairs]
+    cpus = [cpu_ratio(one.mine, one.theirs) for one in pairs]
+    noise = max(one.noise for one in mine)
+    marks = " ERRORS" if faults([*mine, *theirs]) else ""
+    marks += " (control)" if mine[0].server == AGAIN else ""
+    return (
+        f"{mine[0].workload:9} {mine[0].level:3} {mine[0].server:11} {theirs[0].server:11}"
+        f" {middle(rates):5.2f} {spread(rates):12} {middle(cpus):6.2f} {spread(cpus):12}"
+        f" {middle(one.cpu_us for one in mine):7.1f} {middle(one.cpu_us for one in theirs):7.1f}"
+        f" {noise * 100:4.0f} %{marks}"
+    )
+
+
+def together_table(pairs: Sequence[Pair]) -> list[str]:
+    """Give one line for each workload, level and pair of servers."""
+    keys = dict.fromkeys((one.mine.workload, one.mine.level, one.mine.server, one.theirs.server) for one in pairs)
+    workloads = list(dict.fromkeys(workload for workload, *_ in keys))
+    ordered = sorted(keys, key=lambda key: (workloads.index(key[0]), key[1]))
+    header = (
+        f"{'workload':9} {'c':>3} {'server':11} {'against':11} {'ratio':>5} {'range':12} {'by CPU':>6} {'range':12}"
+        f" {'CPU us':>7} {'against':>7} {'noise':>6}"
+    )
+    return [header, *(_together_row(side_by_side(pairs, *key)) for key in ordered)]
+
+
+def trust(pairs: Sequence[Pair]) -> str:
+    """Say what the control came to, in a single round and in the median of a row."""
+    control = [one for one in sound_pairs(pairs) if one.mine.server == AGAIN]
+    if not control:
+        return "The control was not measured: nothing says how far these ratios can be trusted."
+    rows: dict[tuple[str, int], list[float]] = {}
+    for one in control:
+        rows.setdefault((one.mine.workload, one.mine.level), []).append(rate_ratio(one.mine, one.theirs))
+    medians = [median(values) for values in rows.values()]
+    rounds = [value for values in rows.values() for value in values]
+    return (
+        f"The control, a second bare server, should be 1: its medians are {min(medians):.2f} to {max(medians):.2f}, "
+        f"single rounds {min(rounds):.2f} to {max(rounds):.2f}. What differs by less than that does not differ."
+    )
+
+
 def _goal_line(goal: Goal) -> str:
     limit = f"{'<=' if goal.ceiling else '>='} {goal.limit:g} {goal.unit}"
     figures = f"{goal.figure:8.2f} {spread(goal.values):16}"
@@ -96,12 +154,16 @@ def print_report(results: Results) -> None:
     if results.samples:
         print("\n" + "\n".join(table(results.samples, BARE)))
         print(steadiness(results.samples))
+    if results.together:
+        print("\nSide by side: two servers share the core at the same time, each with a wrk of its own")
+        print("\n".join(together_table(results.together)))
+        print(trust(results.together))
     if results.workers:
         print("\nOne and two processes, server and wrk sharing all cores; ratios are to bare x1")
         print("\n".join(table(results.workers, "bare x1")))
     print("\nGoals: the median and the range over the rounds")
     print("\n".join(goal_lines(results)))
-    for fault in faults([*results.samples, *results.workers]):
+    for fault in faults(every_sample(results)):
         print(f"\n!!! ERRORS in {fault}: these figures mean nothing")
     for failure in results.failures:
         print(f"\n!!! NOT MEASURED: {failure}")
@@ -113,6 +175,6 @@ def write_json(results: Results, file: Path) -> None:
         "machine": machine_facts(),
         **asdict(results),
         "goals": [{**asdict(goal), "figure": goal.figure, "verdict": goal.verdict} for goal in goals(results)],
-        "faults": faults([*results.samples, *results.workers]),
+        "faults": faults(every_sample(results)),
     }
     file.write_text(json.dumps(content, indent=1) + "\n")

@@ -5,22 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from itertools import product
 from pathlib import Path
 
 from benchmarks.busy import busy
-from benchmarks.harness.load import NotMeasured, load
-from benchmarks.harness.machine import TICK, Ticks, noise, pinned
+from benchmarks.harness.load import Load, NotMeasured, load
+from benchmarks.harness.machine import Ticks, ended_children_seconds, noise, pinned
 from benchmarks.harness.servers import Contestant, Server, check, running
 from benchmarks.harness.workloads import Workload
 
-WARM_UP = 1
-"""Seconds of load, at the highest level, before a started server is measured."""
-
-
 SETTLE_DEADLINE = 5.0
+QUIET = 0.005
+"""CPU seconds of 0.05 below which a server is idle. One that works has a good part of them on a busy machine too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +26,7 @@ class Plan:
     """How long and how wide to measure.
 
     :param seconds: whole seconds of one measurement.
+    :param warm_up: whole seconds of load, at the highest level, before a started server is measured.
     :param levels: numbers of connections.
     :param folder: where the bodies are written for wrk to read.
     :param pins: the server's core and the load generator's; None for any.
@@ -35,13 +34,17 @@ class Plan:
 
     rounds: int
     seconds: int
+    warm_up: int
     levels: tuple[int, ...]
     folder: Path
     pins: tuple[int | None, int | None]
 
     def body(self, workload: Workload) -> Path:
-        """Give the file that holds the body of a workload."""
-        return self.folder / workload.name
+        """Give the file that holds the body of a workload; it is written when it is first asked for."""
+        file = self.folder / workload.name
+        if not file.exists():
+            file.write_bytes(workload.body)
+        return file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +70,39 @@ class Sample:
     socket_errors: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a sample belongs, and the state of the machine that it was taken in; see :class:`Sample`."""
+
+    round: int
+    workload: str
+    level: int
+    noise: float
+    work_ms: float
+
+    def sample(self, server: Server, seen: Load, cpu_each: float, rate: float) -> Sample:
+        """Make the sample of a server that took so many CPU seconds for each request."""
+        return Sample(
+            **asdict(self),
+            server=server.contestant.name,
+            rate=rate,
+            p50_us=seen.p50_us,
+            p99_us=seen.p99_us,
+            cpu_us=cpu_each * 1e6,
+            bad_status=seen.bad_status,
+            socket_errors=seen.socket_errors,
+        )
+
+
 Say = Callable[[str], None]
 
 
 class Notes:
     """Remembers which server failed on which workload, so that it is told once and not tried again."""
 
-    def __init__(self, failures: list[str]) -> None:
+    def __init__(self, failures: list[str], section: str = "") -> None:
         self._failures = failures
+        self._section = section
         self._broken: set[tuple[str, str]] = set()
 
     def wants(self, contestant: Contestant, workload: Workload) -> bool:
@@ -88,7 +116,7 @@ class Notes:
             yield
         except (NotMeasured, OSError, HTTPException) as failure:
             self._broken.add((contestant.name, workload.name))
-            self._failures.append(f"{contestant.name}, {workload.name}: {failure}")
+            self._failures.append(f"{self._section}{contestant.name}, {workload.name}: {failure}")
 
 
 def work_ms(core: int | None) -> float:
@@ -114,7 +142,7 @@ def settle(server: Server) -> None:
     while time.monotonic() < deadline:
         time.sleep(0.05)
         after = server.cpu_seconds()
-        if after - before < 2 * TICK:
+        if after - before < QUIET:
             return
         before = after
     raise NotMeasured(f"still busy {SETTLE_DEADLINE:g} s after the load had ended")
@@ -128,27 +156,19 @@ def sample(server: Server, workload: Workload, level: int, round_: int, plan: Pl
     if wrong := check(server, workload):
         raise NotMeasured(f"wrong answer: {wrong}")
     speed = work_ms(plan.pins[0])
-    ticks, cpu = Ticks.now(), server.cpu_seconds()
+    ticks, cpu, children = Ticks.now(), server.cpu_seconds(), ended_children_seconds()
     seen = load(server.url(workload.handler), plan.body(workload), level, plan.seconds, plan.pins[1])
     used = server.cpu_seconds() - cpu
-    others = noise(ticks, Ticks.now(), used + seen.wrk_cpu)
+    others = noise(ticks, Ticks.now(), used + ended_children_seconds() - children)
     settle(server)
-    if not seen.requests:
-        raise NotMeasured(f"no request was answered at {level} connections")
-    return Sample(
-        round=round_,
-        workload=workload.name,
-        level=level,
-        server=server.contestant.name,
-        rate=seen.rate,
-        p50_us=seen.p50_us,
-        p99_us=seen.p99_us,
-        cpu_us=used / seen.requests * 1e6,
-        noise=others,
-        work_ms=speed,
-        bad_status=seen.bad_status,
-        socket_errors=seen.socket_errors,
-    )
+    place = Place(round=round_, workload=workload.name, level=level, noise=others, work_ms=speed)
+    return place.sample(server, seen, used / seen.requests, seen.rate)
+
+
+def warm(server: Server, workload: Workload, plan: Plan) -> None:
+    if plan.warm_up:
+        load(server.url(workload.handler), plan.body(workload), max(plan.levels), plan.warm_up, plan.pins[1])
+        settle(server)
 
 
 @contextmanager
@@ -162,8 +182,7 @@ def started(servers: Sequence[Contestant], workload: Workload, plan: Plan, notes
             server = stack.enter_context(running(contestant, workload.handler, plan.pins[0]))
             with notes.failure(contestant, workload):
                 server.wait_ready(workload)
-                load(server.url(workload.handler), plan.body(workload), max(plan.levels), WARM_UP, plan.pins[1])
-                settle(server)
+                warm(server, workload, plan)
                 alive.append(server)
         yield alive
 
@@ -178,8 +197,6 @@ def measure(
     """
     samples: list[Sample] = []
     notes = Notes(failures)
-    for workload in chosen:
-        plan.body(workload).write_bytes(workload.body)
     for round_, workload in product(range(plan.rounds), chosen):
         say(f"round {round_ + 1}/{plan.rounds} {workload.name}")
         with started(rotated(servers, round_), workload, plan, notes) as alive:

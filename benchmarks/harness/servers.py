@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = "benchmarks/functions.py:functions"
 START_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
+ASYNC, SYNC, MOCK, BARE, FRAMEWORK = "ours-async", "ours-sync", "ours-mock", "bare", "functions-framework"
 EVERY = ("hello", "echo", "sleep", "cpu", "log")
 
 
@@ -61,16 +62,22 @@ def ours(name: str, suffix: str, *flags: str, target: str = FUNCTIONS) -> Contes
     )
 
 
+def serverfull(name: str, *flags: str) -> Contestant:
+    """Give our server without a target."""
+    command = [sys.executable, "-m", "serverfull", "serve", *flags, "--port"]
+    return Contestant(name=name, command=lambda port, handler: [*command, str(port)], path=invocations)
+
+
 def ours_mock() -> Contestant:
     """Give the server in mock mode; its answers come from a file, so that they are those of the other servers."""
     flags = ("--mock", "--mock-answers", "benchmarks/mock_answers.json")
-    return replace(ours("ours-mock", "_async", *flags), handlers=("hello",))
+    return replace(ours(MOCK, "_async", *flags), handlers=("hello",))
 
 
 def functions_framework() -> Contestant:
     command = [sys.executable, "-m", "functions_framework", "--source", "benchmarks/ff_functions.py"]
     return Contestant(
-        name="functions-framework",
+        name=FRAMEWORK,
         command=lambda port, handler: [*command, "--target", handler, "--port", str(port)],
         path=lambda handler: "/",
         handlers=("hello", "echo", "sleep", "cpu"),
@@ -80,11 +87,11 @@ def functions_framework() -> Contestant:
 def contestants() -> dict[str, Contestant]:
     """Give every server that the load workloads know, by its name."""
     every = (
-        bare("bare"),
+        bare(BARE),
         bare("bare-json", "--json"),
         bare("bare-stock-loop", "--stock-loop"),
-        ours("ours-async", "_async"),
-        ours("ours-sync", "_sync"),
+        ours(ASYNC, "_async"),
+        ours(SYNC, "_sync"),
         ours_mock(),
         functions_framework(),
     )

@@ -63,11 +63,21 @@ def first_answer(server: Server, workload: Workload) -> float:
     """Try every millisecond until the server answers; return the seconds since its process was started."""
     head = f"POST {server.path(workload.handler)} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n"
     request = f"{head}Content-Length: {len(workload.body)}\r\n\r\n".encode() + workload.body
+    return _first(server, request, workload.is_right)
+
+
+def first_listing(server: Server) -> float:
+    """Do the same with ListFunctions."""
+    head = f"GET /2015-03-31/functions/ HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n\r\n"
+    return _first(server, head.encode(), lambda body: body.startswith(b'{"'))
+
+
+def _first(server: Server, request: bytes, is_right: Callable[[bytes], bool]) -> float:
     while time.perf_counter() - server.started < START_DEADLINE:
         answer = _ask(server, request)
         if answer:
             seconds = time.perf_counter() - server.started
-            if not answer.startswith(b"HTTP/1.1 200") or not workload.is_right(answer.partition(b"\r\n\r\n")[2]):
+            if not answer.startswith(b"HTTP/1.1 200") or not is_right(answer.partition(b"\r\n\r\n")[2]):
                 raise NotMeasured(f"{server.contestant.name} answers the first request wrongly: {answer[:300]!r}")
             return seconds
         if server.process.poll() is not None:
