@@ -1,9 +1,14 @@
-"""Real hosts in the test's own process: real sockets, the hardened server, the dispatcher, everything but signals."""
+"""Real servers and hosts in the test's own process: real sockets, the hardened server, everything but signals.
+
+`listen` starts a server for an application; `start_host` one for a host, with a client. ``tests/api`` has one more for
+those that are spoken to in bytes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import io
 import json
@@ -16,7 +21,7 @@ from aiohttp import web
 
 from serverfull.api.app import Dispatcher
 from serverfull.api.server import HardenedRunner
-from serverfull.config import Settings
+from serverfull.config import ServerSettings, Settings
 from serverfull.host import FRONT, HOST, Host, create_app
 from serverfull.interfaces import LogRecord, LogSink
 
@@ -28,13 +33,17 @@ DEADLINE = 20.0
 
 
 class HostLog:
-    """Keeps what the host logs about itself."""
+    """Keeps what a host or its server logs about itself, and wakes who waits for a line."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
+        self._loop = asyncio.get_running_loop()
+        self._came = asyncio.Event()
 
     def _add(self, level: str, event: str, fields: dict[str, Any]) -> None:
         self.lines.append((level, event, fields))
+        with contextlib.suppress(RuntimeError):  # the test is over, and a thread of its host has something to say
+            self._loop.call_soon_threadsafe(self._came.set)
 
     def debug(self, event: str, **fields: Any) -> None:
         self._add("debug", event, fields)
@@ -52,7 +61,13 @@ class HostLog:
         self._add("error", event, fields)
 
     def events(self) -> list[str]:
-        return [event for _, event, _ in self.lines]
+        return [f"{level}: {event}" for level, event, _ in self.lines]
+
+    async def wait_for(self, event: str) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not any(seen == event for _, seen, _ in self.lines):
+                self._came.clear()
+                await self._came.wait()
 
 
 class FunctionLog(LogSink):
@@ -100,13 +115,31 @@ class Answer:
 
 
 @dataclass
-class Running:
-    """A host that serves on a port of its own."""
+class Listening:
+    """A server on a port of its own."""
 
-    app: web.Application
     runner: HardenedRunner
     port: int
     log: HostLog
+
+    async def close(self) -> None:
+        """End the server at once. Closing twice is fine."""
+        if self.runner.server is not None:
+            self.runner.abort()
+        await self.runner.cleanup()
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait for something that has no event of its own to wait for, such as a counter."""
+        async with asyncio.timeout(DEADLINE):
+            while not condition():  # noqa: ASYNC110 - there is no event, that is the point
+                await asyncio.sleep(0.005)
+
+
+@dataclass
+class Running(Listening):
+    """A host that serves, and a client for it."""
+
+    app: web.Application
     output: FunctionLog
     session: aiohttp.ClientSession
 
@@ -143,17 +176,9 @@ class Running:
         return await self.invoke(name, payload, Log_Type="Tail")
 
     async def close(self) -> None:
-        """End the host at once. Closing twice is fine."""
+        """End the client and the host at once. Closing twice is fine."""
         await self.session.close()
-        if self.runner.server is not None:
-            self.runner.abort()
-            await self.runner.cleanup()
-
-    async def until(self, condition: Callable[[], Any]) -> None:
-        """Wait for something that has no event of its own to wait for, such as a counter."""
-        async with asyncio.timeout(DEADLINE):
-            while not condition():  # noqa: ASYNC110 - there is no event, that is the point
-                await asyncio.sleep(0.005)
+        await super().close()
 
 
 def settings_with(**groups: Mapping[str, Any]) -> Settings:
@@ -164,7 +189,28 @@ def settings_with(**groups: Mapping[str, Any]) -> Settings:
 
 
 @pytest.fixture
-async def start_host() -> AsyncIterator[Callable[..., Any]]:
+async def listen() -> AsyncIterator[Callable[..., Any]]:
+    """Start servers: ``await listen(app, settings, fast=..., log=...)``. They end with the test."""
+    servers: list[Listening] = []
+
+    async def start(
+        app: web.Application, settings: ServerSettings, *, fast: Any = None, log: HostLog | None = None
+    ) -> Listening:
+        log = log or HostLog()
+        runner = HardenedRunner(app, settings=settings, logger=log, fast=fast)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+        await site.start()
+        servers.append(Listening(runner, site.port, log))
+        return servers[-1]
+
+    yield start
+    for server in reversed(servers):
+        await server.close()
+
+
+@pytest.fixture
+async def start_host(listen: Callable[..., Any]) -> AsyncIterator[Callable[..., Any]]:
     """Start hosts: ``await start_host({"name": handler}, limits={...})``; ``extend`` gets the application first."""
     running: list[Running] = []
 
@@ -177,12 +223,9 @@ async def start_host() -> AsyncIterator[Callable[..., Any]]:
         app[HOST].invoker._sink = output
         if extend is not None:
             extend(app)
-        runner = HardenedRunner(app, settings=settings.server, logger=log, fast=Dispatcher(app[FRONT], app))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
+        server = await listen(app, settings.server, fast=Dispatcher(app[FRONT], app), log=log)
         session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        running.append(Running(app, runner, site.port, log, output, session))
+        running.append(Running(server.runner, server.port, log, app, output, session))
         return running[-1]
 
     yield start

@@ -87,7 +87,7 @@ class Reader:
         words = command_of_make(command) if command.startswith("make ") else command.split()
         assert words[:2] == ["serverfull", "serve"]
         cwd = ROOT if command.startswith("make ") else self.folder
-        self.host = HostProcess.start(words[2], *words[3:], cwd=cwd)
+        self.host = HostProcess.start(*(words[2:] or [None]), cwd=cwd)
 
     def address(self, text: str) -> str:
         return text.replace("localhost:8080", f"127.0.0.1:{self.host.port}") if self.host else text

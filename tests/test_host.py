@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from serverfull import Fetcher, Function, Settings, StaticFetcher, create_app, serve
 from serverfull.api import app as app_module
-from serverfull.config import LoggingSettings
-from serverfull.errors import NotFoundError, TargetInvalid
-from serverfull.host import HOST, as_fetcher
+from serverfull.config import LoggingSettings, StateSettings
+from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, TargetInvalid
+from serverfull.host import HOST, Host, as_fetcher
 from serverfull.interfaces import Fetcher as FetcherInterface
 
 INVOKE = "/2015-03-31/functions/{}/invocations"
@@ -56,18 +58,21 @@ async def test_without_middleware_the_answer_is_written_directly(
 async def test_a_middleware_that_gives_up_waiting_does_not_free_the_permit_of_a_running_handler(
     start_host: Any,
 ) -> None:
-    go, ended = threading.Event(), threading.Event()
+    began, go, ended = threading.Event(), threading.Event(), threading.Event()
 
     @web.middleware
     async def impatient(request: web.Request, handler: Any) -> web.StreamResponse:
-        try:
-            async with asyncio.timeout(0.05):
-                answer: web.StreamResponse = await handler(request)
-                return answer
-        except TimeoutError:
-            return web.Response(status=504)
+        if began.is_set():
+            answer: web.StreamResponse = await handler(request)
+            return answer
+        answering = asyncio.ensure_future(handler(request))
+        await host.until(began.is_set)
+        answering.cancel()
+        await asyncio.wait([answering])
+        return web.Response(status=504)
 
     def handler() -> None:
+        began.set()
         go.wait(20)
         ended.set()
 
@@ -84,25 +89,26 @@ async def test_a_middleware_that_gives_up_waiting_does_not_free_the_permit_of_a_
 
 
 async def test_a_handler_that_outlives_its_caller_still_times_out(start_host: Any) -> None:
-    release = threading.Event()
+    began, release = threading.Event(), threading.Event()
 
     @web.middleware
     async def impatient(request: web.Request, handler: Any) -> web.StreamResponse:
-        try:
-            async with asyncio.timeout(0.02):
-                answer: web.StreamResponse = await handler(request)
-                return answer
-        except TimeoutError:
-            return web.Response(status=504)
+        answering = asyncio.ensure_future(handler(request))
+        await host.until(began.is_set)
+        answering.cancel()
+        await asyncio.wait([answering])
+        return web.Response(status=504)
 
-    host = await start_host(
-        {"f": Function(lambda: release.wait(20), timeout=0.1)},
-        extend=lambda app: app.middlewares.append(impatient),
-    )
+    def stuck() -> None:
+        began.set()
+        release.wait(20)
+
+    host = await start_host({"f": Function(stuck, timeout=0.5)}, extend=lambda app: app.middlewares.append(impatient))
     assert (await host.invoke("f")).status == 504
     try:
         await host.until(lambda: host.host.invoker._units["f"].environment.lost)
-        assert host.host.admission.running == 0
+        await host.until(lambda: host.host.admission.running == 0)  # a turn of the loop later
+        assert not release.is_set()
     finally:
         release.set()
 
@@ -135,6 +141,94 @@ async def test_an_application_below_a_prefix_serves_the_whole_api() -> None:
         assert missing.content_type == "application/json"
 
 
+def has_the_shape_of_awss_errors(answer: Any, document: dict[str, str]) -> bool:
+    return bool(answer.headers["x-amzn-RequestId"] and answer.headers["x-amzn-ErrorType"] and document["message"])
+
+
+@pytest.mark.parametrize("prefix", ["", "/lambda"])
+async def test_on_a_users_own_server_what_is_unknown_is_answered_in_aws_form_too(prefix: str) -> None:
+    async def page(request: web.Request) -> web.StreamResponse:
+        if request.match_info["name"] == "none":
+            raise web.HTTPNotFound(text="a page of the user's")
+        if request.match_info["name"] == "moved":
+            raise web.HTTPFound("/")
+        return web.Response(text="mine")
+
+    seen: list[int] = []
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            answer: web.StreamResponse = await handler(request)
+        except web.HTTPException as error:
+            seen.append(error.status)
+            raise
+        answer.headers["X-Mine"] = "yes"
+        return answer
+
+    app = create_app({"f": lambda: 1}, QUIET)
+    app.router.add_get("/pages/{name}", page)
+    app.middlewares.append(watch)
+    site = app
+    if prefix:
+        site = web.Application()
+        site.add_subapp(prefix, app)
+    async with TestClient(TestServer(site)) as client:
+        for method, path, status, kind in (
+            ("GET", "/nothing/here", 404, "UnknownOperationException"),
+            ("POST", "/pages/one/two", 404, "UnknownOperationException"),
+            ("DELETE", "/pages/one", 405, "MethodNotAllowedException"),
+            ("POST", "/healthcheck", 405, "MethodNotAllowedException"),
+        ):
+            answer = await client.request(method, prefix + path)
+            assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (status, kind)
+            assert has_the_shape_of_awss_errors(answer, await answer.json())
+            assert ("GET" in answer.headers.get("Allow", "")) is (status == 405)
+        assert seen == [404, 404, 405, 405]
+        answer = await client.get(prefix + "/pages/one")
+        assert (await answer.text(), answer.headers["X-Mine"]) == ("mine", "yes")
+        assert await (await client.get(prefix + "/pages/none")).text() == "a page of the user's"
+        assert (await client.get(prefix + "/pages/moved", allow_redirects=False)).status == 302
+        answer = await client.post(prefix + INVOKE.format("f"))
+        assert (answer.status, answer.headers["X-Mine"]) == (200, "yes")
+
+
+async def figures_of(host: Any) -> dict[str, float]:
+    text = (await host.request("GET", "/metrics")).body.decode()
+    rows = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in rows}
+
+
+async def test_the_age_of_events_is_shown_once_they_start_to_run(start_host: Any) -> None:
+    go, waited = asyncio.Event(), 'serverfull_async_event_age_seconds_%s{function="f"}'
+    host = await start_host({"f": Function(go.wait, max_concurrency=1)})
+    await host.invoke("f", Invocation_Type="Event")
+    await host.until(lambda: host.host.admission.running == 1)
+    assert (await figures_of(host))[waited % "count"] == 1  # the handler is not at its end
+    await host.invoke("f", Invocation_Type="Event")
+    assert (await host.invoke("f")).status == 429
+    await asyncio.sleep(0.15)  # the second event grows old behind the limit
+    assert (await figures_of(host))[waited % "count"] == 1
+    go.set()
+    await host.until(lambda: host.host.admission.running == 0 and not host.host._queue.waiting)
+    assert (await host.invoke("f")).json() is True
+    figures = await figures_of(host)
+    assert figures[waited % "count"] == 2  # of the events alone, and each of them once
+    assert figures[waited % "sum"] > 0.15
+
+
+async def test_functions_with_a_limit_of_their_own_are_not_among_the_unreserved_executions(start_host: Any) -> None:
+    go = asyncio.Event()
+    host = await start_host({"limited": Function(go.wait, max_concurrency=5), "free": Function(go.wait)})
+    calls = [asyncio.create_task(host.invoke(name)) for name in ("limited", "limited", "free")]
+    await host.until(lambda: host.host.admission.running == 3)
+    figures = await figures_of(host)
+    assert figures["serverfull_account_concurrent_executions"] == 3
+    assert figures["serverfull_unreserved_concurrent_executions"] == 1
+    go.set()
+    await asyncio.gather(*calls)
+
+
 async def test_two_applications_in_one_process_are_strangers() -> None:
     one, two = create_app({"f": lambda: "one"}, QUIET), create_app({"f": lambda: "two", "g": lambda: 2}, QUIET)
     async with TestClient(TestServer(one)) as first, TestClient(TestServer(two)) as second:
@@ -161,6 +255,64 @@ async def test_an_application_that_never_starts_costs_no_thread() -> None:
     before = set(threading.enumerate())
     create_app({"f": lambda: 1})
     assert set(threading.enumerate()) <= before
+
+
+async def test_a_start_that_fails_leaves_no_threads_and_no_state_behind(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    settings = replace(QUIET, state=StateSettings(path=str(tmp_path)))
+    (tmp_path / "code").write_text("in the place of a folder")
+    with pytest.raises(FileExistsError):
+        await Host(StaticFetcher({}), settings).__aenter__()
+    assert set(threading.enumerate()) <= before
+    (tmp_path / "code").unlink()
+    async with Host(StaticFetcher({}), settings) as host:
+        assert host.state == "serving"
+
+
+async def test_a_host_that_fails_after_its_state_was_opened_lets_others_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(QUIET, state=StateSettings(path=str(tmp_path)))
+    broken = Host(StaticFetcher({}), settings)
+    monkeypatch.setattr(broken, "runtime", Unstartable())
+    with pytest.raises(OSError, match="no more threads"):
+        await broken.__aenter__()
+    async with Host(StaticFetcher({}), settings):
+        pass
+
+
+async def test_a_state_that_is_being_opened_when_the_host_ends_is_closed_too() -> None:
+    before = set(threading.enumerate())
+    async with Host(StaticFetcher({}), QUIET) as host:
+        opening = asyncio.create_task(host.control.operations())
+        await asyncio.sleep(0)
+    await opening
+    with pytest.raises(ShuttingDown):
+        await host.control.operations()
+    assert "serverfull-state" not in {thread.name for thread in set(threading.enumerate()) - before}
+
+
+async def test_on_a_users_own_server_other_machines_may_read_and_not_deploy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with TestClient(TestServer(create_app({"f": lambda: 1}, QUIET))) as client:
+        layer = "/2018-10-31/layers/l/versions"
+        assert "Could not unzip" in (await (await client.post(layer, json={"Content": {"ZipFile": "eA=="}})).text())
+        monkeypatch.setattr(app_module, "is_local", lambda request: False)
+        refused = await client.post(layer, json={"Content": {"ZipFile": "eA=="}})
+        assert refused.status == 409
+        assert "no deployments from other machines" in await refused.text()
+        assert (await client.get("/2015-03-31/functions/")).status == 200
+        assert (await client.post(INVOKE.format("f"))).status == 200
+
+
+class Unstartable:
+    def check(self, function: Function) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        raise OSError("no more threads")
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
 
 
 class Broken(Fetcher):
@@ -212,3 +364,22 @@ async def test_a_draining_host_answers_503_in_aws_form(start_host: Any) -> None:
     assert answer.headers["retry-after"] == "1"
     assert answer.headers["connection"] == "close"
     assert (await host.request("GET", "/2015-03-31/functions/")).status == 503
+
+
+async def test_a_failure_that_the_host_names_itself_is_in_its_log_with_the_cause(start_host: Any) -> None:
+    class Broken(FetcherInterface):
+        async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+            raise InternalFailure from OSError("the disk is gone")
+
+        async def list(self) -> dict[str, Function]:
+            return {}
+
+    host = await start_host(Broken())
+    for path in ("/2015-03-31/functions/f/invocations", "/2015-03-31/functions/f"):
+        answer = await host.request("POST" if path.endswith("s") else "GET", path)
+        assert (answer.status, answer.error_type) == (500, "ServiceException")
+        assert "disk" not in answer.body.decode()
+        (logged,) = [fields for _, event, fields in host.log.lines if event == "request failed"]
+        assert str(logged["exc_info"].__cause__) == "the disk is gone"
+        assert logged["request_id"] == answer.request_id
+        host.log.lines.clear()

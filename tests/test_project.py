@@ -16,7 +16,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 READS_ENVIRONMENT = {
     "config/loading.py": "the settings",
     "config/native.py": "the settings of a native Lambda",
-    "building/recipes.py": "starts PyInstaller with the machine's environment and its own search path",
+    "building/freezing.py": "starts PyInstaller with the machine's environment and its own search path",
+    "lambda_mode/frozen.py": "takes back what PyInstaller's loader has set for itself",
     "runtimes/environ.py": "shows each function its own variables over the host's",
     "testing/process.py": "starts hosts with the environment of the test",
 }
@@ -56,6 +57,23 @@ def test_only_the_settings_read_the_environment(path: Path) -> None:
 
 def _is_environment(node: ast.Attribute) -> bool:
     return node.attr in ("environ", "getenv") and isinstance(node.value, ast.Name) and node.value.id == "os"
+
+
+IMPORTED_LATE = ("api/contracts.py", "contracts/", "control_plane", "fetchers/answers.py", "management/", "storage/")
+NO_HANDLER_RUNS_WITH = ("building/", "cli/", "config/", "testing/")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_handler_that_replaces_functions_of_the_json_module_reaches_none_of_the_hosts(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    if name.startswith(NO_HANDLER_RUNS_WITH):
+        return
+    tree = ast.walk(ast.parse(path.read_text()))
+    for node in tree:
+        if isinstance(node, ast.Attribute) and node.attr in ("dumps", "loads"):
+            assert not (isinstance(node.value, ast.Name) and node.value.id == "json"), f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.module == "json":
+            assert not name.startswith(IMPORTED_LATE), "import from serverfull.domain.json_functions instead"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -15,7 +15,7 @@ import pytest
 
 from serverfull.config import ServerSettings
 from serverfull.errors import AddressInUse, UnsafeBind
-from serverfull.serving import bind, check_bind, is_loopback, url_of
+from serverfull.serving import bind, check_bind, url_of
 from serverfull.testing.process import READY_MARK, HostDidNotStart, HostProcess
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def test_serve_called_by_a_program_serves_and_returns_the_status(tmp_path: Path)
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
 def test_loopback_addresses_may_be_bound(host: str) -> None:
-    assert is_loopback(host)
+    assert ServerSettings(host=host).on_loopback
     check_bind(ServerSettings(host=host))
 
 

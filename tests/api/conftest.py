@@ -1,4 +1,4 @@
-"""Servers on real sockets for the tests of the front door, on both event loops."""
+"""Servers that are spoken to in bytes, for the tests of the front door, on both event loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from serverfull.api.server import HardenedRunner
 from serverfull.config import ServerSettings
 
 if TYPE_CHECKING:
@@ -33,44 +32,27 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     return factories
 
 
-class RecordingLog:
-    """Keeps what the server logs, and wakes who waits for a line."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-        self._came = asyncio.Event()
-
-    def _add(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        self.lines.append((level, event, fields))
-        self._came.set()
-
-    def info(self, event: str, **fields: Any) -> None:
-        self._add("info", event, fields)
-
-    def warning(self, event: str, **fields: Any) -> None:
-        self._add("warning", event, fields)
-
-    def error(self, event: str, **fields: Any) -> None:
-        self._add("error", event, fields)
-
-    def events(self) -> list[str]:
-        return [f"{level}: {event}" for level, event, _ in self.lines]
-
-    async def wait_for(self, event: str) -> None:
-        async with asyncio.timeout(DEADLINE):
-            while not any(seen == event for _, seen, _ in self.lines):
-                self._came.clear()
-                await self._came.wait()
-
-
 @dataclass
 class RawServer:
-    """A running server that is spoken to in bytes."""
+    """A running server that is spoken to in bytes; ``server`` is what ``listen`` gave."""
 
-    runner: HardenedRunner
-    port: int
-    log: RecordingLog
+    server: Any
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    @property
+    def runner(self) -> Any:
+        return self.server.runner
+
+    @property
+    def port(self) -> int:
+        return int(self.server.port)
+
+    @property
+    def log(self) -> Any:
+        return self.server.log
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await self.server.until(condition)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; the connection is closed at the end of the test at the latest."""
@@ -99,25 +81,14 @@ class RawServer:
         [length] = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         return head + await asyncio.wait_for(reader.readexactly(int(length.partition(b":")[2])), DEADLINE)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that has no event of its own to wait for, such as a counter."""
-        async with asyncio.timeout(DEADLINE):
-            while not condition():  # noqa: ASYNC110 - there is no event, that is the point
-                await asyncio.sleep(0.005)
-
 
 @pytest.fixture
-async def raw_server() -> AsyncIterator[Callable[..., Any]]:
+async def raw_server(listen: Callable[..., Any]) -> AsyncIterator[Callable[..., Any]]:
     """Start servers: ``await raw_server(app, fast=..., **settings)``."""
     servers: list[RawServer] = []
 
     async def start(app: web.Application, *, fast: Any = None, **settings: Any) -> RawServer:
-        log = RecordingLog()
-        runner = HardenedRunner(app, settings=ServerSettings(**settings), logger=log, fast=fast)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
-        await site.start()
-        servers.append(RawServer(runner, site.port, log))
+        servers.append(RawServer(await listen(app, ServerSettings(**settings), fast=fast)))
         return servers[-1]
 
     loop_errors: list[dict[str, Any]] = []
@@ -126,7 +97,5 @@ async def raw_server() -> AsyncIterator[Callable[..., Any]]:
     for server in servers:
         for writer in server.writers:
             writer.transport.abort()
-        if server.runner.server is not None:
-            server.runner.abort()
-        await server.runner.cleanup()
+        await server.server.close()
     assert not loop_errors

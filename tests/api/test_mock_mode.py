@@ -266,6 +266,17 @@ async def test_latency_and_an_error_come_together(consumer: Consumer) -> None:
     assert json.loads(answer["Payload"])["errorType"] == "KeyError"
 
 
+async def test_a_throttled_call_is_counted_as_a_real_one(start_host: Start) -> None:
+    host = await start_host(FUNCTIONS, mock=MOCK)
+    headers = {PREFIX + "Throttle": "CallerRateLimitExceeded"}
+    for _ in range(2):
+        refused = await host.request("POST", "/2015-03-31/functions/order/invocations", b"{}", headers)
+        assert refused.status == 429
+    figures = host.host.metrics_text()[0].decode().splitlines()
+    assert 'serverfull_throttles_total{function="order",reason="CallerRateLimitExceeded"} 2.0' in figures
+    assert 'serverfull_invocations_total{function="order"} 0.0' in figures
+
+
 @pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun"])
 async def test_a_throttled_call_is_what_boto3_calls_too_many_requests(consumer: Consumer, kind: str) -> None:
     headers = {PREFIX + "Throttle": "ReservedFunctionConcurrentInvocationLimitExceeded"}
@@ -339,7 +350,23 @@ async def test_the_contracts_are_served_in_both_modes(start_host: Start, mock: d
     assert one.json() == shown
     unknown = await host.request("GET", "/_serverfull/contracts/nope")
     assert (unknown.status, unknown.error_type) == (404, "ResourceNotFoundException")
-    assert unknown.json()["Message"] == "Function not found: arn:aws:lambda:us-east-1:000000000000:function:nope"
+    assert unknown.json()["Message"] == (
+        "Function not found: arn:aws:lambda:us-east-1:000000000000:function:nope. "
+        "Contracts are those of the host's own functions, not of deployed ones."
+    )
+
+
+async def test_a_contract_is_found_as_a_function_is_invoked(start_host: Start) -> None:
+    host = await start_host(FUNCTIONS)
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:order"
+    for path in ("order?Qualifier=$LATEST", "order:$LATEST", arn):
+        found = await host.request("GET", f"/_serverfull/contracts/{path}")
+        assert (found.status, found.json()["name"]) == (200, "order")
+    for path in ("order?Qualifier=7", "order:7", arn.replace("us-east-1", "eu-west-1")):
+        unknown = await host.request("GET", f"/_serverfull/contracts/{path}")
+        assert (unknown.status, unknown.error_type) == (404, "ResourceNotFoundException")
+    invalid = await host.request("GET", "/_serverfull/contracts/a%2Fb")
+    assert (invalid.status, invalid.error_type) == (400, "ValidationException")
 
 
 async def test_the_contracts_are_behind_the_gates(start_host: Start) -> None:

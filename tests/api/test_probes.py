@@ -176,6 +176,10 @@ class TestAdminListener:
             assert status == 503
             assert document["stall"] == {"function": "slow", "seconds": 1.25, "stack": "File slow.py, line 1"}
             assert fetch_while_blocked(url + "/_serverfull/health")[1]["status"] == "degraded"
+            ready = fetch_while_blocked(url + "/_serverfull/ready")
+            assert ready == (503, {"status": "stalled", "stall": {"function": "slow", "seconds": 1.25}})
+            view.stall = None
+            assert fetch_while_blocked(url + "/_serverfull/ready") == (200, {"status": "ready"})
             assert fetch_while_blocked(url + "/metrics")[0] == 200
 
     async def test_the_gate_stands_before_it_too(self, view: View) -> None:

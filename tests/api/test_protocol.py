@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import random
@@ -491,6 +492,16 @@ def test_a_value_of_another_type_is_refused_and_located(changes, message, protoc
     with pytest.raises(errors.SerializationFailed) as caught:
         create_function(protocol, MINIMAL | changes)
     assert caught.value.message == message
+
+
+def test_a_large_blob_is_read_whole_and_refused_wherever_it_is_damaged(protocol):
+    text = base64.b64encode(bytes(range(256)) * 12_000 + b"end!").decode()
+    parsed = create_function(protocol, MINIMAL | {"Code": {"ZipFile": text}})
+    assert parsed["Code"]["ZipFile"] == base64.b64decode(text)
+    for at in (0, 1 << 20, (1 << 20) - 2, len(text) - 9):
+        for bad in ("==", "= ", "A\n", "-_"):
+            with pytest.raises(errors.SerializationFailed):
+                create_function(protocol, MINIMAL | {"Code": {"ZipFile": text[:at] + bad + text[at + 2 :]}})
 
 
 @pytest.mark.parametrize("value", ["x", "1_0", " 1", "1.0", "\u0661", "9" * 5000, ""])

@@ -198,6 +198,35 @@ async def test_a_body_that_drips_is_answered_408(serve: Callable[..., Any]) -> N
     assert server.log.events() == ["warning: request refused"]
 
 
+async def test_a_large_body_on_a_slow_link_has_the_time_that_its_size_takes(serve: Callable[..., Any]) -> None:
+    server = await serve(body_timeout=0.05, body_min_rate=10)
+    reader, writer = await server.connect()
+    # What came with the headers gives it 90 seconds more.
+    writer.write(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 901\r\n\r\n" + b"a" * 900)
+    await asyncio.sleep(0.3)
+    writer.write(b"b")
+    assert body_of(await server.answer(reader)) == b"a" * 900 + b"b"
+    assert server.log.lines == []
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_stays_under_the_least_rate_is_answered_408(serve: Callable[..., Any], chunked: bool) -> None:
+    server = await serve(body_timeout=0.1, body_min_rate=100)
+    reader, writer = await server.connect()
+    framing, data = (b"Transfer-Encoding: chunked", b"1\r\na\r\n") if chunked else (b"Content-Length: 900", b"a")
+    writer.write(b"POST /echo HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n\r\n" + data)
+
+    async def drip() -> None:
+        while True:
+            await asyncio.sleep(0.02)  # half of what is asked for, or less
+            writer.write(data)
+
+    dripping = asyncio.ensure_future(drip())
+    answer = await server.rest(reader)
+    dripping.cancel()
+    assert error_of(answer) == (408, "RequestTimeoutException")
+
+
 async def test_the_body_deadline_does_not_count_the_time_of_the_handler(site: Site, serve: Callable[..., Any]) -> None:
     server = await serve(body_timeout=0.05, header_timeout=0.05)
     reader, writer = await server.connect()

@@ -16,7 +16,16 @@ import pytest
 from serverfull.building.archive import write_zip
 from serverfull.building.inspection import Inspection, inspect
 from serverfull.building.plan import Plan, lambda_platforms
-from serverfull.building.staging import OWN_REQUIREMENTS, _copy_serverfull, copy_in, packages_left_out
+from serverfull.building.recipes import _file_name, _output
+from serverfull.building.staging import (
+    OWN_REQUIREMENTS,
+    _copy_serverfull,
+    _is_installed,
+    _projects,
+    copy_in,
+    not_inside,
+    own_packages,
+)
 from serverfull.errors import BuildFailed, NotFoundError, TargetImportFailed
 
 ROOT = Path(__file__).parents[2]
@@ -54,17 +63,16 @@ def test_the_files_that_a_function_is_loaded_from_are_found_and_others_are_not(
 
 def test_validation_goes_in_only_where_the_function_uses_it(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(app)
-    plain, typed = (packages_left_out(found(function=name).modules, client=True) for name in ("hello", "typed"))
-    assert set(plain) - set(typed) == {"pydantic"}
-    assert {"aiohttp", "botocore", "boto3", "click"} <= set(typed)
-    assert not {"simplejson", "awslambdaric"} & set(plain)
+    plain, typed = (own_packages(found(function=name).modules, client=True) for name in ("hello", "typed"))
+    assert plain == {"simplejson", "awslambdaric"}
+    assert typed - plain == {"pydantic"}
 
 
 def test_a_module_that_imports_the_server_gets_it(app: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(app)
     (app / "app.py").write_text("from serverfull import serve\nfunctions = {'hello': print}\n")
     modules = found().modules
-    assert "aiohttp" not in packages_left_out(modules, client=True)
+    assert "aiohttp" in own_packages(modules, client=True)
     staged = tmp_path / "staged"
     staged.mkdir()
     _copy_serverfull(modules, staged)
@@ -77,6 +85,86 @@ def test_a_target_of_a_package_brings_the_whole_package(app: Path, monkeypatch: 
     (app / "shop" / "handlers.py").write_text("def hello():\n    return 1\n")
     seen = inspect(Plan(target="shop.handlers:hello"))
     assert (seen.target, seen.function, seen.files) == ("shop.handlers:hello", "hello", (str(app / "shop"),))
+
+
+@pytest.mark.parametrize("name", ["my.app", "queue", "json", "__main__", "serverfull_artifact", "awslambdaric"])
+def test_a_file_that_its_name_would_not_bring_back_is_refused(
+    app: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(app)
+    (app / f"{name}.py").write_text("def hello():\n    return 1\n")
+    with pytest.raises(BuildFailed, match="rename it"):
+        inspect(Plan(target=f"{name}.py:hello"))
+
+
+def test_files_of_the_current_folder_do_not_hide_what_serverfull_needs(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(app)
+    for name in ("simplejson.py", "json.py"):
+        (app / name).write_text("")
+    assert found(function="hello").function == "hello"
+
+
+def test_what_the_function_imports_from_elsewhere_and_nothing_brings_is_found(
+    app: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere, library = tmp_path_factory.mktemp("elsewhere"), app / "library"
+    library.mkdir()
+    (library / "inside.py").write_text("")
+    for name in ("common/__init__.py", "orjson.py", "provided.py", "spread/one/__init__.py", "spread/two.py"):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text("def loads(_): pass\ndumps = loads\n")
+    installed = elsewhere / "site-packages"
+    installed.mkdir()
+    (installed / "optional.py").write_text("")
+    (installed / "library.py").write_text("import optional")
+    (app / "plugin.py").write_text("")
+    (app / "app.py").write_text(
+        "import sysconfig; sysconfig.get_config_vars()  # whose module has a name of its own on each platform\n"
+        "from library import optional\n"
+        "import common, inside, orjson, provided, spread.one, spread.two, shop.prices, importlib.util as u, sys\n"
+        "spec = u.spec_from_file_location('any_name', __file__.replace('app.py', 'plugin.py'))\n"
+        "sys.modules['any_name'] = u.module_from_spec(spec)\n"
+        "functions = {'hello': print}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{elsewhere}:{library}:{installed}")
+    monkeypatch.chdir(app)
+    seen = found()
+    staged = app / "staged"
+    for file in map(Path, seen.files):
+        copy_in(file, staged / file.name)
+    copy_in(elsewhere / "spread" / "two.py", staged / "spread" / "two.py")
+    copy_in(installed / "library.py", staged / "library.py")
+    lacking = not_inside(seen, staged, provided={"provided"})
+    assert lacking == {
+        "common": str(elsewhere / "common" / "__init__.py"),
+        "inside": str(library / "inside.py"),
+        "orjson": str(elsewhere / "orjson.py"),
+        "spread.one": str(elsewhere / "spread" / "one" / "__init__.py"),
+    }
+
+
+def test_a_file_of_a_package_does_not_bring_the_package_as_if_it_were_a_folder_of_modules(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (app / "shop" / "handlers.py").write_text("import shop\ndef hello():\n    return 1\n")
+    monkeypatch.setenv("PYTHONPATH", str(app))
+    monkeypatch.chdir(app)
+    seen = inspect(Plan(target="shop/handlers.py:hello"))
+    assert seen.files == (str(app / "shop" / "handlers.py"),)
+    assert not_inside(seen, app / "shop") == {"shop": str(app / "shop" / "__init__.py")}
+
+
+def test_a_project_that_pip_has_installed_does_not_go_in_a_second_time(app: Path, tmp_path: Path) -> None:
+    staged = tmp_path / "staged"
+    copy_in(app / "shop", staged / "shop")
+    (staged / "shop-1.dist-info").mkdir()
+    (staged / "shop-1.dist-info" / "direct_url.json").write_text(f'{{"url": "{app.as_uri()}", "dir_info": {{}}}}')
+    projects = list(_projects(staged))
+    assert _is_installed(app / "shop", staged, projects)
+    assert not _is_installed(app / "app.py", staged, projects)
+    assert not _is_installed(app.parent / "shop", staged, projects)
 
 
 def test_what_loading_raises_in_the_other_process_is_raised_here(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,19 +182,20 @@ def test_what_loading_raises_in_the_other_process_is_raised_here(app: Path, monk
 
 def test_the_same_files_make_the_same_archive_whatever_their_times_and_modes(tmp_path: Path) -> None:
     archives = []
-    for number, mode in enumerate((0o600, 0o755)):
+    for number, mode in enumerate((0o600, 0o664)):
         folder = tmp_path / str(number)
         (folder / "inner").mkdir(parents=True)
         for name in ("b", "a", "inner/c")[:: 1 if number else -1]:
             (folder / name).write_text(name)
             (folder / name).chmod(mode)
+        (folder / "b").chmod(mode | 0o100)
         archive = tmp_path / f"{number}.zip"
         write_zip(folder, archive, programs=["a"])
         archives.append(archive.read_bytes())
     assert archives[0] == archives[1]
     with zipfile.ZipFile(tmp_path / "0.zip") as packed:
         assert packed.namelist() == ["a", "b", "inner/c"]
-        assert [entry.external_attr >> 16 for entry in packed.infolist()] == [0o100755, 0o100644, 0o100644]
+        assert [entry.external_attr >> 16 for entry in packed.infolist()] == [0o100755, 0o100755, 0o100644]
 
 
 def test_wheels_are_no_newer_than_the_c_library_of_the_runtime() -> None:
@@ -131,6 +220,9 @@ def test_what_is_asked_of_pip_is_what_the_project_asks_for() -> None:
         (("--format", "rpm"), 2, "'rpm' is not one of"),
         (("--format", "zip", "--include", "absent"), 2, "'absent' does not exist"),
         (("--format", "zip", "--function", "hello", "--requirements", "bad.txt"), 1, "pip cannot install"),
+        (("--format", "zip", "--function", "hello", "--output", "app.py"), 2, "app.py is in"),
+        (("--format", "zip", "--function", "hello", "--output", "shop/"), 2, "name another place with --output"),
+        (("--format", "zip", "--function", "hello", "--output", "bad.txt/a.zip"), 1, "a.zip cannot be made"),
     ],
 )
 def test_what_cannot_be_built_is_said_and_nothing_is_written(
@@ -141,6 +233,13 @@ def test_what_cannot_be_built_is_said_and_nothing_is_written(
     assert done.returncode == code
     assert message in re.sub(r"\s+", " ", done.stderr)
     assert not list(app.glob("*.zip"))
+
+
+def test_the_file_is_named_after_the_function_and_stays_in_its_folder(tmp_path: Path) -> None:
+    assert _file_name("b-2_x") == "b-2_x"
+    assert [_file_name(name) for name in ("a/b", "../../evil", "..", "")] == ["a_b", "evil", "function", "function"]
+    places = [_output(place, "a.zip") for place in (None, str(tmp_path), "absent/", "absent")]
+    assert places == [Path("a.zip"), tmp_path / "a.zip", Path("absent/a.zip"), Path("absent")]
 
 
 def test_without_pyinstaller_the_extra_is_named(run: Run, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +257,13 @@ def test_what_would_hide_an_installed_package_does_not_go_in(app: Path, tmp_path
     for source in (app / "shop", app / "app.py"):
         with pytest.raises(BuildFailed, match="cannot go in as shop"):
             copy_in(source, staged / "shop")
+    (app / "shop.py").write_text("")
+    with pytest.raises(BuildFailed, match=r"cannot go in as shop\.py"):  # the package would hide it
+        copy_in(app / "shop.py", staged / "shop.py")
+    copy_in(app / "unused.py", staged / "unused.py")
+    (app / "unused").mkdir()
+    with pytest.raises(BuildFailed, match="cannot go in as unused"):
+        copy_in(app / "unused", staged / "unused")
     (app / "data").mkdir()
     for name in ("a.txt", "b.txt"):  # a folder that is no package takes more
         (app / "data" / name).write_text("")

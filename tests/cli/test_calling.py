@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from serverfull.domain.names import credential_of
+
 Run = Callable[..., Any]
 
 
@@ -97,6 +99,24 @@ def test_invoke_passes_names_qualifier_type_and_client_context_on(run: Run, host
     assert body == b""
 
 
+@pytest.mark.parametrize(
+    ("variables", "flags", "credential"),
+    [
+        ({}, [], None),
+        ({"AWS_REGION": "eu-west-1"}, [], "serverfull/20150331/eu-west-1/lambda/aws4_request"),
+        ({"AWS_REGION": "eu-west-1"}, ["--region", "eu-west-2"], "serverfull/20150331/eu-west-2/lambda/aws4_request"),
+        ({"SERVERFULL_FUNCTIONS__ACCOUNT": "1" * 12}, [], f"{'1' * 12}/20150331/us-east-1/lambda/aws4_request"),
+    ],
+)
+def test_account_and_region_are_the_hosts_own_unless_somebody_says_otherwise(
+    run: Run, host: Standin, variables: dict[str, str], flags: list[str], credential: str | None
+) -> None:
+    host.answer(200)
+    assert run("invoke", "hello", *flags, SERVERFULL_ENDPOINT=host.endpoint, **variables).returncode == 0
+    sent = host.requests[0][1].get("authorization")
+    assert credential_of(sent) == credential
+
+
 def test_the_payload_may_come_from_standard_input_or_a_file(run: Run, host: Standin, tmp_path: Path) -> None:
     (tmp_path / "event.json").write_text('{"from": "file"}')
     host.answer(200)
@@ -162,7 +182,7 @@ def closed_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("command", [["invoke", "x"], ["list"], ["status"]])
+@pytest.mark.parametrize("command", [["invoke", "x"], ["list"], ["status"], ["get", "x"], ["logs", "x"]])
 def test_a_host_that_is_not_there_is_one_line_and_exits_with_1(run: Run, command: list[str]) -> None:
     endpoint = f"http://127.0.0.1:{closed_port()}"
     done = run(*command, AWS_ENDPOINT_URL_LAMBDA=endpoint)
@@ -183,15 +203,16 @@ def test_something_else_than_a_host_is_told(run: Run, host: Standin) -> None:
 
 
 def test_list_follows_pages_and_sorts(run: Run, host: Standin) -> None:
-    first = {"FunctionName": "b", "Handler": "app.b", "Timeout": 3, "MemorySize": 128, "Description": ""}
+    sizes = {"Timeout": 3, "MemorySize": 128}
+    first = {"FunctionName": "b", "Runtime": "python3.12", "Handler": "app.b", **sizes, "Description": ""}
     host.answer(200, {"Functions": [first], "NextMarker": "m/1"})
     host.answer(200, {"Functions": [{**first, "FunctionName": "a", "Description": "first of all"}]})
     host.answer(200, {"Functions": [first], "NextMarker": None})
     table = run("list", "--endpoint", host.endpoint).stdout.splitlines()
     assert [re.split(r"\s{2,}", line) for line in table] == [
-        ["NAME", "HANDLER", "TIMEOUT", "MEMORY", "DESCRIPTION"],
-        ["a", "app.b", "3", "128", "first of all"],
-        ["b", "app.b", "3", "128"],
+        ["NAME", "RUNTIME", "HANDLER", "TIMEOUT", "MEMORY", "DESCRIPTION"],
+        ["a", "python3.12", "app.b", "3", "128", "first of all"],
+        ["b", "python3.12", "app.b", "3", "128"],
     ]
     assert [line for line, _, _ in host.requests] == [
         "GET /2015-03-31/functions",

@@ -52,7 +52,11 @@ def test_help_lists_every_command_with_its_own_summary() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "contracts", "lambda", "build", "invoke", "list", "status", "wait", "config", "completion"]
+    "command",
+    [
+        *("serve", "lambda", "build", "invoke", "deploy", "list", "get", "delete", "logs"),
+        *("contracts", "status", "wait", "state", "config", "completion"),
+    ],
 )
 def test_every_command_has_help(run: Run, command: str) -> None:
     done = run(command, "--help")
@@ -69,7 +73,7 @@ def test_the_version_is_printed(run: Run) -> None:
     ("arguments", "message"),
     [
         (["sevre"], "Error: there is no command 'sevre'; did you mean serve?"),
-        (["serve"], "Error: Missing argument 'TARGET'."),
+        (["build"], "Error: Missing argument 'TARGET'."),
         (["serve", "app", "--port", "70000"], "70000 is not in the range 0<=x<=65535"),
         (["serve", "app", "--prot", "1"], "No such option"),
         (["wait", "--timeout", "soon"], "'soon' is not a duration such as 250ms, 5s or 1m30s"),
@@ -123,7 +127,9 @@ def test_a_completion_script_completes_our_command(run: Run, shell: str) -> None
 
 def test_completion_offers_commands_and_flags(run: Run) -> None:
     command = run(_SERVERFULL_COMPLETE="bash_complete", COMP_WORDS="serverfull s", COMP_CWORD="1")
-    assert command.stdout.split() == ["plain,serve", "plain,status"]
+    assert command.stdout.split() == ["plain,serve", "plain,status", "plain,state"]
+    command = run(_SERVERFULL_COMPLETE="bash_complete", COMP_WORDS="serverfull de", COMP_CWORD="1")
+    assert command.stdout.split() == ["plain,deploy", "plain,delete"]
     flag = run(_SERVERFULL_COMPLETE="bash_complete", COMP_WORDS="serverfull serve --insec", COMP_CWORD="2")
     assert flag.stdout.split() == ["plain,--insecure-no-auth"]
 

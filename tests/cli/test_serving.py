@@ -52,6 +52,7 @@ def serving(folder: Path, environ: dict[str, str], *arguments: str) -> Iterator[
             for line in process.stdout:
                 seen += line
                 if line.startswith("serverfull ready http"):
+                    give_up.cancel()  # who uses it has deadlines of their own
                     yield line.split()[2], process
                     break
             else:
@@ -97,6 +98,54 @@ def test_functions_are_served_listed_and_invoked(
         assert [function["FunctionName"] for function in listed] == ["custom", "fails", "hello"]
 
 
+BREAKS_JSON = """
+    import json
+    import serverfull
+
+    def replace(event):
+        json.dumps = json.loads = None
+
+    def use(event):
+        serverfull.logger().info("still written", text="a b", beyond_64_bits=2**70)
+        serverfull.metrics().count("made.later", 3, flavour="bitter")
+        return "fine"
+
+    functions = {"replace": replace, "use": use}
+"""
+
+
+def test_what_the_host_says_of_itself_survives_a_handler_that_replaces_functions_of_the_json_module(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    (tmp_path / "breaks.py").write_text(dedent(BREAKS_JSON))
+    with serving(tmp_path, environ, "breaks.py", "--port", "0") as (url, process):
+        assert ask(url, "POST", "/2015-03-31/functions/replace/invocations") == (200, None)
+        assert ask(url, "POST", "/2015-03-31/functions/use/invocations") == (200, "fine")
+        assert ask(url, "GET", "/_serverfull/health")[1]["status"] == "ok"
+        assert ask(url, "GET", "/_serverfull/info")[1]["state"] == "serving"
+        assert 'made_later_total{flavour="bitter"} 3.0' in ask(url, "GET", "/metrics")[1]
+        status, listed = ask(url, "GET", "/2015-03-31/functions/")
+        assert (status, [one["FunctionName"] for one in listed["Functions"]]) == (200, ["replace", "use"])
+        assert ask(url, "BREW", "/pot")[0] == 400  # of which the host's own log tells
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=40)
+    for texts in (("still written", f"{2**70}"), ('"request refused"', '"reason"')):
+        assert any(all(text in line for text in texts) for line in output.splitlines()), output
+    assert "log_error" not in output
+
+
+def ask(url: str, method: str, path: str) -> tuple[int, Any]:
+    """Make a request; gives status and body, read where it is JSON."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://").rstrip("/"), timeout=40)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        body = answer.read()
+        return answer.status, json.loads(body) if answer.headers.get_content_subtype() == "json" else body.decode()
+    finally:
+        connection.close()
+
+
 def test_status_and_wait_find_a_host_that_runs(app: Path, tmp_path: Path, environ: dict[str, str], run: Run) -> None:
     with serving(tmp_path, environ, app.name, "--port", "0") as (url, _):
         assert run("wait", "--timeout", "20s", SERVERFULL_ENDPOINT=url).returncode == 0
@@ -124,6 +173,75 @@ def test_a_signal_ends_the_host_with_its_exit_code(
         output, _ = process.communicate(timeout=40)
     assert process.returncode == code, output
     assert "Traceback" not in output
+
+
+SIGNALS_ITSELF = """
+    import asyncio, atexit, os, time
+
+    class Now:
+        def __del__(self, kill=os.kill, pid=os.getpid()):
+            kill(pid, NUMBER)
+
+    async def leave(event, context):
+        async def outlast():
+            try:
+                await asyncio.sleep(600)
+            finally:
+                Now()
+        TASKS.append(asyncio.create_task(outlast()))
+        await asyncio.sleep(0)
+
+    TASKS = []
+    MOMENT, NUMBER = {moment!r}, {number}
+    functions = {{"leave": leave}}
+    if MOMENT == "import":
+        print("imported")
+        Now()  # a KeyboardInterrupt in here would print a traceback, and be forgotten
+        time.sleep(60)
+    if MOMENT == "atexit":
+        atexit.register(Now)
+    if MOMENT == "interpreter's end":
+        LAST = Now()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_while_the_target_is_imported_ends_the_host_without_a_word(
+    tmp_path: Path, environ: dict[str, str], number: signal.Signals, code: int
+) -> None:
+    (tmp_path / "itself.py").write_text(dedent(SIGNALS_ITSELF.format(moment="import", number=int(number))))
+    done = start(tmp_path, environ, "itself.py", "--port", "0")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "imported\n", "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("moment", ["end of the loop", "atexit", "interpreter's end"])
+def test_a_second_signal_after_the_drain_changes_nothing_about_the_end(
+    tmp_path: Path, environ: dict[str, str], moment: str, number: signal.Signals, code: int
+) -> None:
+    (tmp_path / "itself.py").write_text(dedent(SIGNALS_ITSELF.format(moment=moment, number=int(number))))
+    with serving(tmp_path, environ, "itself.py", "--port", "0") as (url, process):
+        if moment == "end of the loop":
+            assert ask(url, "POST", "/2015-03-31/functions/leave/invocations") == (200, None)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=40)
+    assert process.returncode == code, output
+    assert '"draining"' in output
+    assert "Traceback" not in output
+
+
+def test_another_signal_after_the_drain_does_not_change_the_exit_code(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "itself.py").write_text(dedent(SIGNALS_ITSELF.format(moment="atexit", number=int(signal.SIGINT))))
+    with serving(tmp_path, environ, "itself.py", "--port", "0") as (_, process):
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=40)
+    assert process.returncode == 0, output
+
+
+def test_signals_that_the_settings_leave_alone_do_what_they_always_do(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "itself.py").write_text(dedent(SIGNALS_ITSELF.format(moment="import", number=int(signal.SIGTERM))))
+    done = start(tmp_path, {**environ, "SERVERFULL_SIGNALS__OS_SIGNALS": "2"}, "itself.py", "--port", "0")
+    assert done.returncode == -signal.SIGTERM
 
 
 def test_a_port_that_is_taken_is_one_line_and_exits_with_3(

@@ -182,6 +182,7 @@ def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, 
     samples |= {"stats.output": "DATADOG", "stats.datadog_address": "h:1", "server.admin_address": "h:1"}
     samples |= {"server.health_check": "/up", "functions.region": "eu-north-1", "functions.account": "1" * 12}
     samples |= {"signals.installed": "OS", "signals.os_signals": "1", "client.endpoint": "http://h"}
+    samples |= {"state.code_store": "s3://bucket"}
     environ, lines = {}, []
     for group, field in setting_keys():
         default = get(Settings(), f"{group}.{field}")

@@ -169,6 +169,7 @@ CASES: list[tuple[Any, Any, list[str], list[str]]] = [
     (list[int], tuple[int, int], [": minItems none became 2", ": maxItems none became 2"], []),
     (OldPair, NewPair, [], [": minItems 2 became 1"]),
     (set[int], list[int], [], [": uniqueItems true became none"]),
+    (list[int], set[int], [], []),  # what an event has twice is there once
     # constraints
     (int, Annotated[int, Field(gt=0)], [": exclusiveMinimum none became 0"], []),
     (Annotated[int, Field(gt=0)], int, [], [": exclusiveMinimum 0 became none"]),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import decimal
 import functools
-from typing import TYPE_CHECKING, Any, TypedDict
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import pydantic
 import pytest
@@ -120,6 +123,72 @@ def test_a_result_that_does_not_fit_is_refused_with_the_field(value: Any, proble
         contract_of("orders", Function(order)).validate_result(value)
 
 
+class Area(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    width: int
+    note: str = pydantic.Field(exclude=True)
+    kinds: dict[str, Literal["a", "b"] | None] = {}
+
+    @pydantic.computed_field
+    def double(self) -> int:
+        return self.width * 2
+
+    @pydantic.field_serializer("width")
+    def as_text(self, width: int) -> str:
+        return f"{width} m"
+
+
+def returning(annotation: Any) -> Any:
+    def handler(event: Any) -> Any: ...
+
+    handler.__annotations__["return"] = annotation
+    return contract_of("f", Function(handler))
+
+
+def test_a_result_that_is_written_otherwise_than_read_is_compared_with_what_is_written() -> None:
+    contract = returning(list[Area])
+    fits = {"width": "1 m", "double": 2, "kinds": {"x": "a", "y": None}}
+    assert contract.validate_result([fits]) == [fits]
+    contract.validate_result(contract.answers.zero())
+    for change, problem in {
+        "width": "result.0.width: Input should be of type string",
+        "double": "result.0.double: Input should be of type integer",
+        "kinds": "result.0.kinds: Input should be of type object",
+        "note": "result.0.note: Extra inputs are not permitted",
+    }.items():
+        with pytest.raises(ResultInvalid) as refused:
+            contract.validate_result([fits | {change: 1.5}])
+        assert str(refused.value) == problem
+    with pytest.raises(ResultInvalid, match=r"^result\.0\.kinds\.x: Input should be one of 2 types$"):
+        contract.validate_result([fits | {"kinds": {"x": "c"}}])
+    with pytest.raises(ResultInvalid, match=r"^result\.0\.double: Field required$"):
+        contract.validate_result([{"width": "1 m", "kinds": {}}])
+    with pytest.raises(ResultInvalid, match=r"^result: Input should be of type array$"):
+        contract.validate_result({})
+
+
+@pytest.mark.parametrize(("annotation", "value"), [(int, "1"), (str, 1), (bool, 1), (dt.date, 0), (list[int], ["1"])])
+def test_json_that_only_a_conversion_would_make_fit_is_refused(annotation: Any, value: Any) -> None:
+    with pytest.raises(ResultInvalid, match="Input should be"):
+        returning(annotation).validate_result(value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [(float, 1), (dt.date, "2026-01-01"), (set[int], [1]), (tuple[int, str], [1, "a"]), (dict[int, str], {"1": "a"}),
+     (decimal.Decimal, 1.5), (decimal.Decimal, "1.5"), (uuid.UUID, str(uuid.UUID(int=1))), (dt.timedelta, "PT1S")],
+)  # fmt: skip
+def test_json_that_stands_for_a_value_is_taken(annotation: Any, value: Any) -> None:
+    assert returning(annotation).validate_result(value) == value
+
+
+def test_the_text_of_a_result_that_is_bytes_is_answered_as_bytes() -> None:
+    assert returning(bytes).validate_result("tea") == b"tea"
+    assert returning(bytes | None).validate_result(None) is None
+    assert returning(list[bytes]).validate_result(["tea"]) == ["tea"]
+    assert returning(pydantic.Base64Bytes).validate_result(b"o") == b"o"
+
+
 def test_a_result_of_a_class_that_pydantic_does_not_know_is_anything() -> None:
     class Library: ...
 
@@ -140,6 +209,46 @@ def test_declared_errors_have_a_type_and_a_message() -> None:
         DeclaredErrorContract("ValueError", ""),
     )
     assert json_schema(contract)["errors"][0] == {"errorType": "OutOfStock", "message": "There is nothing left."}
+
+
+def test_errors_whose_text_cannot_be_had_or_is_made_by_dataclass_are_declared_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    @dataclasses.dataclass
+    class Coded(Exception):
+        code: int = 5
+
+    assert contract_of("f", Function(order, errors=[Mute(), Coded])).errors == (
+        DeclaredErrorContract("Mute", "<Mute.__str__ failed: RuntimeError>"),
+        DeclaredErrorContract("Coded", ""),
+    )
+
+
+class Unfinished(pydantic.BaseModel):
+    price: Missing  # type: ignore[name-defined] # noqa: F821 - as with a type imported for the type checker alone
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (Unfinished, "name 'Missing' is not defined"),
+        (Annotated[int | str, pydantic.Strict()], "Unable to apply constraint 'strict'"),
+        (Annotated[str, pydantic.Field(pattern="(?=a)b")], "regex parse error"),
+    ],
+)
+@pytest.mark.parametrize("where", ["event", "return"])
+def test_types_that_no_call_could_use_are_refused_at_start(where: str, annotation: Any, reason: str) -> None:
+    def handler(event: Any) -> Any: ...
+
+    handler.__annotations__[where] = annotation
+    refusals = []
+    for use in (bind, lambda function: contract_of("f", function).answers):
+        with pytest.raises(TypeError, match=reason) as refused:
+            use(Function(handler))
+        refusals.append(str(refused.value))
+    assert all("pydantic cannot use the annotation" in refusal for refusal in refusals)
 
 
 def test_annotations_that_cannot_be_used_are_refused_as_at_start() -> None:

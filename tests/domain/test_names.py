@@ -14,7 +14,6 @@ from serverfull.domain.names import (
     CredentialScope,
     FunctionReference,
     check_reachable,
-    check_version,
     function_arn,
     function_not_found,
     parse_credential_scope,
@@ -213,15 +212,8 @@ def test_no_text_gets_anything_but_a_reference_or_a_typed_error(text, qualifier)
     assert shown.isprintable()
 
 
-def test_only_the_latest_version_exists():
-    check_version("hello", "123456789012", "us-east-1", None)
-    check_version("hello", "123456789012", "us-east-1", "$LATEST")
-    with pytest.raises(NotFoundError) as caught:
-        check_version("hello", "123456789012", "us-east-1", "7")
-    assert caught.value.message == f"Function not found: {ARN}:7"
-
-
-def test_an_unknown_function_is_named_by_its_arn():
+def test_an_unknown_function_is_named_by_its_arn_with_the_qualifier_that_was_asked_for():
+    assert function_not_found("hello", "123456789012", "us-east-1", "7").message == f"Function not found: {ARN}:7"
     assert function_not_found("hello", "123456789012", "us-east-1").message == f"Function not found: {ARN}"
 
 

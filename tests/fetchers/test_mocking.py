@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import sys
 import weakref
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NewType
 from uuid import UUID
 
 import pytest
@@ -20,7 +22,7 @@ from typing_extensions import TypedDict
 
 from serverfull import ChainFetcher, Function, MockingFetcher, RandomAnswers, StaticAnswers, StaticFetcher, ZeroAnswers
 from serverfull.config import MockSettings
-from serverfull.contracts.validation import EventInvalid
+from serverfull.contracts.validation import EventInvalid, ResultInvalid
 from serverfull.domain.functions import NOT_GIVEN
 from serverfull.errors import ConfigurationError, FunctionNotReady, NotFoundError, TargetInvalid
 from serverfull.fetchers.answers import answers_of
@@ -273,6 +275,95 @@ async def test_a_mock_that_is_called_gets_the_event_as_the_handler_would_and_its
         assert await call(fetcher, "price", {"item": "tea", "quantity": 2}) == {"amount": 200, "currency": "EUR"}
         with pytest.raises(EventInvalid):
             await call(fetcher, "price", {"item": 1})
+
+
+async def test_a_mock_that_is_called_with_a_partial_is_awaited_too() -> None:
+    async def later(amount: int, event: Order) -> Money:
+        return Money(amount=amount)
+
+    fetcher = mocked({"price": Function(price, mock=partial(later, 3))})
+    assert (await call(fetcher, "price", {"item": "tea"}))["amount"] == 3
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+async def test_what_a_called_mock_gives_has_to_fit_the_result(in_a_loop: bool) -> None:
+    def wrong(event: Order) -> Any:
+        return {"amount": "many"}
+
+    async def wrong_later(event: Order) -> Any:
+        return {"amount": "many"}
+
+    fetcher = mocked({"price": Function(price, mock=wrong_later if in_a_loop else wrong)})
+    with pytest.raises(ResultInvalid, match=r"the mock of function 'price' does not fit its result: .*amount: Input"):
+        await call(fetcher, "price", {"item": "tea"})
+
+
+@pytest.mark.parametrize("mock", [lambda event, context: None, lambda: None, Money])
+async def test_a_mock_that_cannot_be_called_with_the_event_is_refused_at_start(mock: Any) -> None:
+    with pytest.raises(TargetInvalid, match="'price' cannot be mocked: its mock is called with the event alone"):
+        await mocked({"price": Function(price, mock=mock)}).list()
+
+
+async def test_a_result_that_is_bytes_is_answered_as_the_bytes_that_a_handler_would_give(tmp_path: Path) -> None:
+    def raw() -> bytes:
+        raise AssertionError("a mock ran the handler")
+
+    (tmp_path / "it.json").write_text('"tea"')
+    assert encode_result(await call(mocked({"it": raw}), "it")) == (b"", "application/unknown")
+    assert encode_result(await call(mocked({"it": raw}, StaticAnswers(tmp_path)), "it")) == (
+        b"tea",
+        "application/unknown",
+    )
+    random = encode_result(await call(mocked({"it": raw}, RandomAnswers(1)), "it"))
+    assert random[1] == "application/unknown"
+    assert b'"' not in random[0]
+    assert encode_result(await call(mocked({"it": Function(raw, mock=b"\xff")}), "it"))[0] == b"\xff"
+
+
+async def test_a_static_answer_that_only_a_conversion_would_make_fit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "price.json").write_text('{"amount": "3"}')
+    with pytest.raises(ConfigurationError, match=r"price\.json: the answer does not fit .*amount: Input"):
+        await mocked({"price": price}, StaticAnswers(tmp_path)).list()
+
+
+async def test_answers_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "price.json").write_bytes(b'\xef\xbb\xbf{"amount": 3}')
+    answer = await call(mocked({"price": price}, StaticAnswers(tmp_path)), "price", {"item": "tea"})
+    assert answer == {"amount": 3}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fits", "others"),
+    [
+        (dict, [{}, {"a": 1}], ["text", 1, [], None]),
+        (list, [[], [1]], ["text", 1, {}, None]),
+        (str, ["", "text"], [1, {}, [], None]),
+        (int, [0, -1], ["1", 1.5, True, {}, None]),
+        (float, [0, 1.5], ["1", True, {}, None]),
+        (bool, [True], [1, "true", None]),
+        (str | None, ["", None], [1, {}]),
+        (int | str | None, [1, "1", None], [1.5, True, {}]),
+        (NewType("Name", str), ["Ada"], [1]),
+        (Any, [None, {}, 1], []),
+        (None, [None, {}, 1], []),
+    ],
+)
+@pytest.mark.parametrize("mock", [NOT_GIVEN, lambda _event: 1])
+async def test_events_of_plain_types_are_held_to_the_contract(
+    annotation: Any, fits: list[Any], others: list[Any], mock: Any
+) -> None:
+    def handler(event):
+        raise AssertionError("a mock ran the handler")
+
+    handler.__annotations__ = {"event": annotation, "return": int}
+    assert (decode := bind(Function(handler)).decode) is None, f"a real handler gets anything: {decode}"
+    fetcher = mocked({"it": Function(handler, mock=mock)})
+    for event in fits:
+        await call(fetcher, "it", event)
+    for event in others:
+        title = re.escape(getattr(annotation, "__name__", str(annotation)))
+        with pytest.raises(EventInvalid, match=rf"^\d validation errors? for {title}: "):
+            await call(fetcher, "it", event)
 
 
 async def test_a_mock_that_does_not_fit_is_refused_with_its_field() -> None:

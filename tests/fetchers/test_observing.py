@@ -8,7 +8,7 @@ import pytest
 
 from serverfull.config import LoggingSettings
 from serverfull.domain.functions import Function
-from serverfull.errors import NotFoundError, TargetInvalid
+from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError, TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
@@ -76,6 +76,23 @@ async def test_an_unknown_name_is_counted_and_not_logged() -> None:
         await ObservingFetcher(StaticFetcher({}), log, counts).fetch("a")
     assert counts.totals == {("fetcher.not_found", "static"): 1}
     assert log.lines == []
+
+
+@pytest.mark.parametrize("refusal", [FunctionNotReady("a", "Failed", "no code"), InvalidRuntime("nodejs22.x")])
+async def test_a_function_that_cannot_run_is_no_failure_of_its_fetcher(refusal: Exception) -> None:
+    class Refusing(Fetcher):
+        source = "refusing"
+
+        async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+            raise refusal
+
+        async def list(self) -> Mapping[str, Function]:
+            return {}
+
+    log, counts = Lines(), Counts()
+    with pytest.raises(type(refusal)):
+        await ObservingFetcher(Refusing(), log, counts).fetch("a")
+    assert (counts.totals, log.lines) == ({}, [])
 
 
 async def test_successes_reach_the_metrics_as_one_sum_for_each_source_when_they_are_reported() -> None:

@@ -93,5 +93,20 @@ def test_every_declared_error_is_found_whatever_the_case_and_nothing_else() -> N
     for asked in ("Reject", "", "Rejected ", "Exception"):
         with pytest.raises(UnknownRequestMockError, match=r"Choices are \[Rejected, KeyError, Late\]$"):
             declared_error("f", function, asked)
+    twice = Function(lambda: None, [KeyError("colour"), KeyError])
+    with pytest.raises(UnknownRequestMockError, match=r"Choices are \[KeyError\]$"):
+        declared_error("f", twice, "Late")
     with pytest.raises(UnknownRequestMockError, match=r"Choices are \[\]$"):
         declared_error("f", Function(lambda: None), "Rejected")
+
+
+def test_of_errors_that_differ_in_case_alone_the_one_that_is_spelt_as_asked_for_is_found() -> None:
+    class Late(Exception):
+        pass
+
+    class LATE(Exception):
+        pass
+
+    function = Function(lambda: None, [Late, LATE])
+    for asked, found in {"Late": "Late", "LATE": "LATE", "late": "Late"}.items():
+        assert declared_error("f", function, asked) == (found, "")

@@ -129,3 +129,13 @@ def test_names_that_meet_in_a_line_are_kept_apart(metrics: EmfMetrics, lines: li
 def test_what_the_hosts_metrics_refuse_is_refused_here_too(metrics: EmfMetrics, wrong: Callable[[Any], Any]) -> None:
     with pytest.raises(ValueError, match=r"takes|name"):
         wrong(metrics)
+
+
+def test_a_handler_that_replaces_functions_of_the_json_module_breaks_no_figures(
+    metrics: EmfMetrics, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", None)
+        metrics.count("orders")
+        metrics.flush()
+    assert json.loads(lines[0])["orders"] == 1

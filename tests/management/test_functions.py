@@ -25,9 +25,12 @@ from serverfull.config import FunctionSettings
 from serverfull.domain.functions import Function
 from serverfull.domain.names import RequestScope
 from serverfull.errors import InvalidParameterValue, NotFoundError, ValidationFailed
-from serverfull.interfaces import Fetcher
+from serverfull.interfaces import Fetcher, Records, StateStore
+from serverfull.management.configuration import Configurations
 from serverfull.management.functions import Functions
+from serverfull.management.resolution import FunctionResolver
 from serverfull.management.sources import read_source
+from serverfull.storage.code import MemoryCodeStore
 
 SCOPE = RequestScope("123456789012", "eu-west-1", "5f0f7a5e-1b2c-4d3e-8f90-a1b2c3d4e5f6", account_known=True)
 GUESSED = RequestScope("000000000000", "eu-west-1", SCOPE.request_id)
@@ -51,6 +54,30 @@ class Shelf(Fetcher):
 
     async def list(self):
         return self.functions
+
+
+class NoRecords(Records):
+    """Nothing was deployed."""
+
+    def get(self, kind, *key):
+        return None
+
+    def list(self, kind, *prefix, **narrowed):
+        return []
+
+    def count(self, kind, *prefix, where=None):
+        return 0
+
+    insert = replace = delete = None
+
+
+class NoState(StateStore):
+    """A state in which nothing was deployed."""
+
+    async def read(self, partition, work):
+        return work(NoRecords())
+
+    write = everywhere = aclose = None
 
 
 @pytest.fixture
@@ -88,8 +115,14 @@ class Client:
 
     def __init__(self, functions: Mapping[str, Function], failed: Mapping[str, str] | None = None) -> None:
         self.shelf = Shelf(functions)
-        self.management = Functions(self.shelf, FunctionSettings(), (failed or {}).get)
-        self.protocol = Protocol.load(self.management.operations())
+        functions = Functions(
+            NoState(),
+            FunctionResolver(self.shelf),
+            registered=self.shelf,
+            code=MemoryCodeStore(),
+            configurations=Configurations(FunctionSettings(), (failed or {}).get),
+        )
+        self.protocol = Protocol.load(functions.operations())
 
     async def call(self, operation, path, scope=SCOPE, **query):
         answer = await self.protocol.handle("GET", "/2015-03-31/functions" + path, urlencode(query), {}, b"", scope)
@@ -151,6 +184,11 @@ async def test_a_plain_function_has_the_defaults_of_the_host(handler):
     assert (configuration["Timeout"], configuration["MemorySize"], configuration["Description"]) == (3, 128, "")
     assert configuration["LoggingConfig"] == {"LogFormat": "Text", "LogGroup": "/aws/lambda/hello"}
     assert "Environment" not in configuration
+
+
+async def test_a_function_shows_the_log_group_that_it_was_given(handler):
+    configuration = await Client({"hello": Function(handler, log_group="/shop/all")}).configuration("hello")
+    assert configuration["LoggingConfig"] == {"LogFormat": "Text", "LogGroup": "/shop/all"}
 
 
 async def test_get_function_tells_code_tags_and_concurrency(full, source_file):
@@ -268,7 +306,8 @@ async def test_a_marker_outlives_the_function_that_it_names(handler):
 
 
 @pytest.mark.parametrize(
-    "marker", ["x", "b", "\u00e9", "e30=", "W10=", "eyJhZnRlciI6MX0=", "bnVsbA==", "x" * 5000, "W1tbW1tb" * 40_000]
+    "marker",
+    ["x", "b", "\u00e9", "e30=", "W10=", "eyJhZnRlciI6MX0=", "WyJhIl0=", "bnVsbA==", "x" * 5000, "W1tbW1tb" * 40_000],
 )
 async def test_a_marker_that_was_never_given_is_refused(handler, marker):
     with pytest.raises(InvalidParameterValue, match="Marker"):

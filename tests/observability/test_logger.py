@@ -134,6 +134,64 @@ class TestHostLogger:
         log.info("hello")
         assert '"event":"hello"' in capfd.readouterr().err
 
+    def test_the_import_for_the_first_record_does_not_hold_up_a_loop(self) -> None:
+        program = (
+            "import asyncio, sys, threading\n"
+            "from serverfull.config import LoggingSettings\n"
+            "from serverfull.observability.logger import HostLogger\n"
+            "class Slow:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name == 'structlog':\n"
+            "            assert went_on.wait(20)\n"
+            "async def main():\n"
+            "    log.info('first', n=1)\n"
+            "    log.bind(n=2).warning('second')\n"
+            "    went_on.set()\n"
+            "went_on = threading.Event()\n"
+            "sys.meta_path.insert(0, Slow())\n"
+            "log = HostLogger(LoggingSettings(format='json'))\n"
+            "asyncio.run(main())\n"
+            "log.flush(20)\n"
+            "log.error('third', n=3)\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
+        records = [json.loads(line) for line in ran.stderr.splitlines()]
+        assert [(record["level"], record["event"], record["n"]) for record in records] == [
+            ("info", "first", 1),
+            ("warning", "second", 2),
+            ("error", "third", 3),
+        ]
+        assert [next(iter(record)) for record in records] == ["timestamp"] * 3
+        assert all(TIMESTAMP.fullmatch(record["timestamp"]) for record in records)
+        assert sorted(records, key=lambda record: record["timestamp"]) == records
+
+    def test_a_structlog_that_cannot_be_imported_costs_the_text_of_records_only(self) -> None:
+        program = (
+            "import sys\n"
+            "sys.modules['structlog'] = None\n"
+            "from serverfull.config import LoggingSettings\n"
+            "from serverfull.observability.logger import HostLogger\n"
+            "log = HostLogger(LoggingSettings(format='json'))\n"
+            "log.info('one')\n"
+            "log.error('two')\n"
+            "assert log.dropped == 2\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
+        assert [json.loads(line) for line in ran.stderr.splitlines()] == [
+            {"level": "info", "event": "one", "log_error": "ModuleNotFoundError"},
+            {"level": "error", "event": "two", "log_error": "ModuleNotFoundError"},
+        ]
+
+    def test_a_record_that_is_made_while_the_first_one_is_written_comes_after_it(self) -> None:
+        class Logs:
+            def __repr__(self) -> str:
+                log.info("inner")
+                return "said"
+
+        log, stream = host_lines()
+        log.info("outer", field=Logs())
+        assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["outer", "inner"]
+
     def test_structlog_as_handlers_configured_it_stays_so(self, tmp_path: Path) -> None:
         program = (
             "import structlog, sys\n"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import datetime as dt
 import decimal
 import enum
+import fractions
 import functools
 import subprocess
 import sys
@@ -435,6 +437,12 @@ def test_an_async_handler_is_typed_too() -> None:
         (Colour, Colour.RED, b'"red"'),
         (Movie, {"name": "x"}, b'{"name": "x"}'),
         (set[int], {1}, b"[1]"),
+        (set, {1}, b"[1]"),
+        (frozenset, frozenset({dt.date(2026, 1, 1)}), b'["2026-01-01"]'),
+        (collections.deque[int], collections.deque([1]), b"[1]"),
+        (complex, 1j, b'"1j"'),
+        (fractions.Fraction, fractions.Fraction(1, 2), b'"1/2"'),
+        (Literal[Colour.RED], Colour.RED, b'"red"'),
         (Item, {"sku": "given as a dict", "count": 1}, b'{"sku": "given as a dict", "count": 1}'),
         (Item, b"raw", b"raw"),
         # What the JSON encoder knows is written as on AWS.

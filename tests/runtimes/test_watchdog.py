@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 from serverfull import Function
+from serverfull.runtimes.loops import Heart
+from serverfull.runtimes.watchdog import Watchdog
 
 
 def hold_the_loop(go: threading.Event) -> None:
@@ -49,9 +51,57 @@ async def test_a_stall_of_the_hosts_loop_names_the_function_and_its_stack(start_
     assert fields["seconds"] >= 0.25
     assert fields["seen"].function == "culprit"
     await host.until(lambda: host.host.stall is None)
-    await host.until(lambda: "event loop turns again" in host.log.events())
-    assert host.log.events().count("event loop stalled") == 1
+    await host.until(lambda: "warning: event loop turns again" in host.log.events())
+    assert host.log.events().count("warning: event loop stalled") == 1
     assert b"culprit" in host.host.metrics_text()[0]
+
+
+async def test_the_time_of_a_stall_is_counted_while_it_lasts_and_once(start_host: Any) -> None:
+    seen: list[float] = []
+
+    def counted() -> float:
+        text = host.host.metrics_text()[0].decode()
+        name = 'serverfull_loop_stall_seconds_total{function="culprit"} '
+        return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
+
+    def watch() -> None:
+        give_up = time.monotonic() + 15
+        while counted() < 0.6 and time.monotonic() < give_up:
+            time.sleep(0.005)
+        seen.append(counted())
+        go.set()
+
+    go = threading.Event()
+
+    async def blocking(event: Any) -> None:
+        hold_the_loop(go)
+
+    host = await start_host({"culprit": Function(blocking, timeout=30)})
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began = time.monotonic()
+    await host.invoke("culprit")
+    await host.until(lambda: "warning: event loop turns again" in host.log.events())
+    watcher.join()
+    assert 0.6 <= seen[0] <= counted()
+    assert counted() <= time.monotonic() - began
+
+
+async def test_two_stalls_between_two_looks_are_two_stalls() -> None:
+    told: list[Any] = []
+    dog = Watchdog(
+        0.25,
+        lambda stall: told.append("begun"),
+        lambda stall, seconds: told.append(round(seconds)),
+        lambda stall, seconds: told.append(("over", round(seconds))),
+    )
+    heart = Heart(asyncio.get_running_loop())
+    heart.thread_id = threading.get_ident()
+    dog.watch(heart)
+    for silent_for in (100.0, 200.0):
+        heart.last = time.monotonic() - silent_for
+        dog._look(heart, dog._hearts[heart])
+    assert told == ["begun", 100, ("over", 100), "begun", 200]
 
 
 async def test_a_stall_of_an_own_loop_is_seen_while_the_host_goes_on(start_host: Any) -> None:
@@ -62,7 +112,7 @@ async def test_a_stall_of_an_own_loop_is_seen_while_the_host_goes_on(start_host:
 
     host = await start_host({"own": Function(blocking, loop="own", timeout=30), "other": lambda: "fine"})
     call = asyncio.create_task(host.invoke("own"))
-    await host.until(lambda: "event loop stalled" in host.log.events())
+    await host.until(lambda: "warning: event loop stalled" in host.log.events())
     [fields] = [fields for _, event, fields in host.log.lines if event == "event loop stalled"]
     assert fields["function"] == "own"
     assert "hold_the_loop" in fields["stack"]
@@ -70,7 +120,7 @@ async def test_a_stall_of_an_own_loop_is_seen_while_the_host_goes_on(start_host:
     assert (await host.invoke("other")).json() == "fine"
     go.set()
     assert (await call).status == 200
-    await host.until(lambda: "event loop turns again" in host.log.events())
+    await host.until(lambda: "warning: event loop turns again" in host.log.events())
 
 
 async def test_a_loop_that_is_given_up_is_replaced(start_host: Any) -> None:
@@ -90,4 +140,4 @@ async def test_a_loop_that_is_given_up_is_replaced(start_host: Any) -> None:
 async def test_a_host_that_is_idle_or_busy_with_threads_has_no_stall(start_host: Any) -> None:
     host = await start_host({"f": lambda: time.sleep(0.4)})
     await host.invoke("f")
-    assert "event loop stalled" not in host.log.events()
+    assert "warning: event loop stalled" not in host.log.events()

@@ -228,6 +228,9 @@ def test_mock_mode(serverfull_host):
     host = serverfull_host({"number": number}, mock="answers.json")
     assert host.client().invoke(FunctionName="number")["Payload"].read() == b"7"
     assert host.calls[0].result == 7
+    hosts = [serverfull_host({"number": number}, mock=mock) for mock in ("random", RandomAnswers(0), "zero")]
+    answers = [json.load(host.client().invoke(FunctionName="number")["Payload"]) for host in hosts]
+    assert answers[0] == answers[1] != answers[2] == 0
 
 
 def test_a_target(serverfull_host):

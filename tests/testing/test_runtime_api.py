@@ -33,6 +33,14 @@ while True:
         time.sleep(60)
     if event == "twice":
         print("first", call("POST", f"invocation/{id}/response", b"1")[0], flush=True)
+    if event == "large":
+        print("large", call("POST", f"invocation/{id}/response", b"1" * 6_291_557)[0], flush=True)
+        continue
+    if event == "cause":
+        connection.request("POST", f"/2018-06-01/runtime/invocation/{id}/error", b'{"errorType": "Caused"}',
+                           {"Lambda-Runtime-Function-XRay-Error-Cause": "x" * 1_000_000})
+        print("cause", connection.getresponse().read(), flush=True)
+        continue
     if event == "error":
         call("POST", f"invocation/{id}/error", b'{"errorType": "Mine"}')
         continue
@@ -74,6 +82,19 @@ def test_the_process_stays_warm_and_a_second_answer_to_one_invocation_is_refused
 def test_an_error_of_the_runtime_is_a_function_error(native: NativeLambda) -> None:
     answer = native.invoke("error")
     assert (answer.json(), answer.function_error) == ({"errorType": "Mine"}, "Unhandled")
+
+
+def test_a_result_that_is_too_large_is_refused_and_an_error_of_the_invocation(native: NativeLambda) -> None:
+    error = native.invoke("large").json()
+    assert error["errorType"] == "Function.ResponseSizeTooLarge"
+    assert "exceeded maximum allowed payload size (6291556 bytes)" in error["errorMessage"]
+    native.wait_for_output("large 413")
+
+
+def test_the_cause_of_an_error_may_take_a_megabyte_of_header(native: NativeLambda) -> None:
+    assert native.invoke("cause").json() == {"errorType": "Caused"}
+    native.wait_for_output('cause b\'{"status":"OK"}\'')
+    assert native.invoke("next").cold is False
 
 
 def test_a_call_beyond_its_time_is_ended_with_its_process(native: NativeLambda) -> None:

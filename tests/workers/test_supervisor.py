@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 
@@ -43,3 +44,15 @@ def test_a_worker_that_served_for_a_while_is_replaced_at_once_and_its_past_is_fo
 )
 def test_how_a_worker_ended_is_said_in_words(status, words) -> None:
     assert _how(status) == words
+
+
+def test_reports_are_read_although_a_program_replaces_functions_of_the_json_module(
+    worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker.adopt(1, ours)
+        theirs.sendall(b'{"ready": true}\n')
+        assert worker.hear()
+        monkeypatch.setattr(json, "loads", None)
+        assert worker.reports() == [{"ready": True}]

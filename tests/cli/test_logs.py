@@ -1,0 +1,118 @@
+"""``serverfull logs`` and ``GET /_serverfull/logs``, against real hosts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serverfull.testing.process import HostProcess
+
+Run = Callable[..., Any]
+
+APP = r"""
+def hello(event):
+    print("hello", event)
+    print("\x1b[2Jnext line")
+
+def other(event):
+    print("other", event)
+
+functions = {"hello": hello, "other": other}
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostProcess]:
+    (tmp_path / "app.py").write_text(APP)
+    with HostProcess.start("app.py", cwd=tmp_path) as started:
+        yield started
+
+
+def test_logs_prints_what_a_function_wrote_last_with_its_times(run: Run, host: HostProcess) -> None:
+    for number in (b"1", b"2"):
+        host.invoke("hello", number)
+    host.invoke("other", b"3")
+    lines = run("logs", "hello", "--endpoint", host.url).stdout.splitlines()
+    texts = [line.partition("  ")[2] for line in lines]
+    assert [text for text in texts if text[0] in "h\\"] == [
+        "hello 1",
+        "\\x1b[2Jnext line",
+        "hello 2",
+        "\\x1b[2Jnext line",
+    ]
+    assert [text.split()[0] for text in texts if text.isascii() and text[0].isupper()] == ["START", "END", "REPORT"] * 2
+    assert all(len(line.partition("  ")[0]) == len("2026-01-31T12:00:00.000Z") for line in lines)
+
+
+def test_json_gives_the_records_as_the_host_has_them(run: Run, host: HostProcess) -> None:
+    host.invoke("hello", b"1")
+    records = [
+        json.loads(line)
+        for line in run("logs", "hello", "--output", "json", "--endpoint", host.url).stdout.splitlines()
+    ]
+    assert {record["function"] for record in records} == {"hello"}
+    assert any("\x1b[2Jnext line" in record["message"] for record in records)
+
+
+def test_since_leaves_out_what_is_older(run: Run, host: HostProcess) -> None:
+    host.invoke("hello", b"1")
+    assert "hello 1" in run("logs", "hello", "--since", "1h", "--endpoint", host.url).stdout
+    run("wait", "--endpoint", host.url)
+    assert run("logs", "hello", "--since", "0.001", "--endpoint", host.url).stdout == ""
+    answer = host.request("GET", "/_serverfull/logs/hello?since=soon")
+    assert (answer.status, answer.headers["x-amzn-errortype"]) == (400, "InvalidParameterValueException")
+
+
+def test_a_function_that_is_not_there_has_no_log(run: Run, host: HostProcess) -> None:
+    done = run("logs", "nobody", "--endpoint", host.url)
+    assert (done.returncode, "Function not found" in done.stderr) == (1, True)
+
+
+def test_logs_are_gated_as_everything_else(host: HostProcess) -> None:
+    answer = host.request("GET", "/_serverfull/logs/hello", headers={"Origin": "http://evil.example"})
+    assert answer.status == 403
+
+
+def test_a_host_whose_functions_log_goes_nowhere_says_so(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    env = {"SERVERFULL_LOGGING__FUNCTIONS": "NULL"}
+    with HostProcess.start("app.py", cwd=tmp_path, env=env) as host:
+        done = run("logs", "hello", "--endpoint", host.url)
+    assert (done.returncode, "logging.functions is NULL" in done.stderr) == (1, True)
+
+
+def test_follow_goes_on_until_ctrl_c(host: HostProcess, environ: dict[str, str], tmp_path: Path) -> None:
+    host.invoke("hello", b'"before"')
+    command = [sys.executable, "-m", "serverfull", "logs", "hello", "--follow", "--endpoint", host.url]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "hello before" in "".join(process.stdout.readline() for _ in range(3))
+        host.invoke("hello", b'"while"')
+        lines = iter(process.stdout.readline, "")
+        assert any("hello while" in line for line in lines)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in errors) == (130, False)
+
+
+def test_a_host_that_ends_ends_those_who_follow_and_does_not_wait_for_them(
+    host: HostProcess, environ: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "serverfull", "logs", "hello", "--follow", "--endpoint", host.url]
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        host.invoke("hello", b"1")
+        assert process.stdout.readline()
+        assert host.stop(timeout=15) == 0
+        process.communicate(timeout=15)
+    assert process.returncode == 0
+    assert not [line for line in host.stderr_lines() if "lost" in line or "error" in line.lower()]

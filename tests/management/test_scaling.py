@@ -1,0 +1,123 @@
+"""Scaling configurations, driven with boto3."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError
+
+from serverfull.domain.functions import Function
+from serverfull.management.scaling import ScalingConfigs
+
+ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
+PROVIDER = {
+    "CapacityProviderConfig": {
+        "LambdaManagedInstancesCapacityProviderConfig": {
+            "CapacityProviderArn": "arn:aws:lambda:eu-west-1:123456789012:capacity-provider:metal"
+        }
+    }
+}
+INVALID = "InvalidParameterValueException"
+BOTH = {"MinExecutionEnvironments": 2, "MaxExecutionEnvironments": 5}
+
+
+@pytest.fixture
+def plane(control_plane):
+    plane = control_plane
+    plane.serve(ScalingConfigs(plane.state, plane.resolver, plane.changes).operations())
+    plane.put_function("orders", 1, settings=PROVIDER)
+    plane.put_function("plain", 1)
+    return plane
+
+
+@pytest.fixture
+def client(plane):
+    return plane.client(parameter_validation=False)
+
+
+def refused(code, call, **members):
+    with pytest.raises(ClientError) as caught:
+        call(**members)
+    error = caught.value.response["Error"]
+    assert error["Code"] == code
+    return error["Message"]
+
+
+def answer(response):
+    return {name: value for name, value in response.items() if name != "ResponseMetadata"}
+
+
+def test_what_is_asked_for_is_read_back_and_never_said_to_be_applied(client, plane):
+    assert answer(client.get_function_scaling_config(FunctionName="orders", Qualifier="1")) == {
+        "FunctionArn": ARN + "orders:1"
+    }
+    put = client.put_function_scaling_config(FunctionName="orders", Qualifier="1", FunctionScalingConfig=BOTH)
+    assert put["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert answer(put) == {"FunctionState": "Active"}
+    assert answer(client.get_function_scaling_config(FunctionName="orders", Qualifier="1")) == {
+        "FunctionArn": ARN + "orders:1",
+        "RequestedFunctionScalingConfig": BOTH,
+    }
+    assert len(plane.published) == 1
+
+
+def test_a_request_without_bounds_takes_them_back(client):
+    client.put_function_scaling_config(FunctionName="orders", Qualifier="1", FunctionScalingConfig=BOTH)
+    client.put_function_scaling_config(
+        FunctionName="orders", Qualifier="1", FunctionScalingConfig={"MaxExecutionEnvironments": 0}
+    )
+    read = client.get_function_scaling_config(FunctionName="orders", Qualifier="1")
+    assert read["RequestedFunctionScalingConfig"] == {"MaxExecutionEnvironments": 0}
+    client.put_function_scaling_config(FunctionName="orders", Qualifier="1")
+    assert "RequestedFunctionScalingConfig" not in client.get_function_scaling_config(
+        FunctionName="orders", Qualifier="1"
+    )
+
+
+def test_only_versions_on_a_capacity_provider_scale(client):
+    put = client.put_function_scaling_config
+    message = refused(INVALID, put, FunctionName="plain", Qualifier="1", FunctionScalingConfig=BOTH)
+    assert message.startswith(f"{ARN}plain:1 has no capacity provider")
+
+
+def test_the_minimum_is_not_over_the_maximum(client):
+    bounds = {"MinExecutionEnvironments": 6, "MaxExecutionEnvironments": 5}
+    put = client.put_function_scaling_config
+    message = refused(INVALID, put, FunctionName="orders", Qualifier="1", FunctionScalingConfig=bounds)
+    assert message == "MinExecutionEnvironments (6) must not be greater than MaxExecutionEnvironments (5)."
+
+
+@pytest.mark.parametrize("qualifier", ["2", "$LATEST.PUBLISHED"])
+def test_the_version_has_to_exist(client, qualifier):
+    text = f"Function not found: {ARN}orders:{qualifier}"
+    for call in (client.get_function_scaling_config, client.put_function_scaling_config):
+        assert refused("ResourceNotFoundException", call, FunctionName="orders", Qualifier=qualifier) == text
+
+
+@pytest.mark.parametrize(
+    ("members", "part"),
+    [
+        ({"Qualifier": "live"}, "'qualifier'"),
+        ({"Qualifier": "$LATEST"}, "'qualifier'"),
+        (
+            {"Qualifier": "1", "FunctionScalingConfig": {"MaxExecutionEnvironments": 15_001}},
+            "'functionScalingConfig.maxExecutionEnvironments'",
+        ),
+    ],
+)
+def test_the_constraints_of_the_model_hold(client, members, part):
+    put = client.put_function_scaling_config
+    assert part in refused("ValidationException", put, FunctionName="orders", **members)
+
+
+def test_a_version_that_is_being_made_is_left_alone(client, plane):
+    plane.put_function("new", 1, settings=PROVIDER, state="Pending")
+    put = client.put_function_scaling_config
+    message = refused("ResourceConflictException", put, FunctionName="new", Qualifier="1", FunctionScalingConfig=BOTH)
+    assert message.endswith("in the following state: Pending")
+
+
+def test_functions_of_the_operator_have_no_versions(client, plane):
+    plane.registered["orders"] = Function(print)
+    refused("ResourceNotFoundException", client.get_function_scaling_config, FunctionName="orders", Qualifier="1")
+    put = client.put_function_scaling_config
+    assert "static fetcher" in refused("ResourceConflictException", put, FunctionName="orders", Qualifier="1")

@@ -1,0 +1,71 @@
+"""The table of what each operation does here, against the model and against what is really there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from serverfull.api.model import read_model
+from serverfull.config import Settings
+from serverfull.control_plane import ControlPlane
+from serverfull.fetchers.static import StaticFetcher
+from serverfull.management import support
+from serverfull.management.durable import OPERATIONS as DURABLE
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+BY_HAND = {"Invoke", "InvokeAsync"}
+"""Operations that `serverfull.api.invocations` answers."""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return read_model()
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text() == support.markdown(), "run `make docs`"
+
+
+def test_every_operation_has_one_status():
+    counted = Counter(operation for group in support.GROUPS for operation in group.operations)
+    assert [name for name, count in counted.items() if count > 1] == []
+    assert len(support.status_of()) == 91
+
+
+def test_the_model_has_every_operation_and_may_have_more(model):
+    assert set(support.status_of()) - set(model["operations"]) == set()
+
+
+def test_only_streaming_and_durable_executions_are_refused():
+    refused = {name for name, status in support.status_of().items() if status == "refused"}
+    assert refused == {"InvokeWithResponseStream", *DURABLE}
+    assert len(DURABLE) == 12
+
+
+async def test_a_control_plane_has_what_is_not_refused_and_what_is_refused_with_a_reason():
+    plane = ControlPlane(StaticFetcher({}), Settings(), None, failure_of=lambda name: None, on_open=lambda: None)
+    try:
+        served = set(await plane.operations())
+    finally:
+        await plane.aclose()
+    expected = {name for name, status in support.status_of().items() if status != "refused"}
+    assert served == (expected - BY_HAND) | set(DURABLE)
+
+
+def test_members_that_do_not_act_are_members(model):
+    members = {
+        name
+        for shape in ("CreateFunctionRequest", "UpdateFunctionConfigurationRequest")
+        for name in model["shapes"][shape]["members"]
+    }
+    assert set(support.STORED_MEMBERS) - members == set()
+
+
+def test_the_page_names_every_operation_with_its_status():
+    page = support.markdown()
+    for name, status in support.status_of().items():
+        words = {"acts": "acts", "stored": "stored, not yet acting", "refused": "refused"}[status]
+        assert f" | {name} | {words} | " in page
+    assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
