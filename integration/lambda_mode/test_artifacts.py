@@ -125,6 +125,69 @@ def test_a_bootstrap_is_one_executable_and_ready_for_upload(order_bootstrap: Pat
     assert (entry.filename, stat.filemode(entry.external_attr >> 16)) == ("bootstrap", "-rwxr-xr-x")
 
 
+COMPLETE = """
+import importlib, importlib.metadata, os, time
+import orjson
+
+def handler(event):
+    if event == "slow":
+        time.sleep(60)
+    version, value = importlib.metadata.version(orjson.__name__), importlib.import_module(event).VALUE
+    return [orjson.dumps(event).decode(), value, bool(version), "LD_LIBRARY_PATH" in os.environ]
+"""
+
+
+def test_a_bootstrap_holds_compiled_packages_their_metadata_and_what_is_included_and_fills_no_disk(
+    build: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "complete.py").write_text(COMPLETE)
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "plugin" / "__init__.py").write_text("VALUE = 'by its name'\n")
+    (tmp_path / "requirements.txt").write_text("orjson>=3.10\n")
+    bootstrap = build(
+        *(f"{tmp_path}/complete.py:handler", "--format", "bootstrap", "--include", str(tmp_path / "plugin")),
+        *("--requirements", str(tmp_path / "requirements.txt")),
+    ).path
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with NativeLambda([bootstrap], cwd=tmp_path, env={"TMPDIR": str(temporary), "PATH": "/usr/bin:/bin"}) as native:
+        assert native.invoke("plugin").json() == ['"plugin"', "by its name", True, False]
+        for _ in range(3):
+            assert native.invoke("slow", timeout=0.2).json()["errorType"] == "Sandbox.Timedout"
+        assert native.invoke("plugin").cold
+        assert len(list(temporary.glob("_MEI*"))) == 1
+
+
+def test_a_program_that_is_included_can_be_started(
+    build: Callable[..., Any], clean_python: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(
+        "import pathlib, subprocess\ndef handler():\n"
+        "    return subprocess.check_output([pathlib.Path(__file__).with_name('tool')], text=True)\n"
+    )
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\nprintf started\n")
+    tool.chmod(0o755)
+    pyz = build(f"{tmp_path}/program.py:handler", "--format", "pyz", "--include", str(tool)).path
+    with NativeLambda([clean_python, pyz], cwd=tmp_path, env={"TMPDIR": str(tmp_path)}) as native:
+        assert native.invoke().json() == "started"
+
+
+def test_what_the_function_imports_and_nothing_brings_is_said_when_it_is_built(
+    build: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "lacking.py").write_text("import boto3, pytest\ndef handler():\n    return 1\n")
+    zipped = build(f"{tmp_path}/lacking.py:handler", "--format", "zip").stderr
+    pyz = build(f"{tmp_path}/lacking.py:handler", "--format", "pyz").stderr
+    for said in (zipped, pyz):
+        assert "WARNING: the function imports what is not inside: " in said
+        assert f"pytest ({pytest.__file__})" in said
+    assert "boto3 (" in pyz
+    assert "boto3" not in zipped  # Lambda's runtimes for Python have it
+    complete = build("shop.py", "--function", "order", "--format", "zip").stderr
+    assert "WARNING" not in complete
+
+
 def test_a_pyz_needs_the_python_that_it_is_built_for_and_says_what_it_is_run_by(
     order_pyz: Path, clean_python: Path, tmp_path: Path
 ) -> None:

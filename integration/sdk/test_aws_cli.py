@@ -1,22 +1,15 @@
-"""The AWS CLI and curl, with command lines as users find them in manuals, word for word.
-
-Of several AWS CLIs on the PATH, version 2 is taken. Version 1 knows no ``--cli-binary-format`` and behaves as if
-``raw-in-base64-out`` had been said, so that option is left out for it.
-"""
+"""The AWS CLI and curl, with command lines as users find them in manuals, word for word."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from serverfull.testing.process import HostProcess, plain_environment
+from serverfull.testing.process import HostProcess
 
 pytestmark = pytest.mark.real_client
 
@@ -70,64 +63,6 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-@pytest.fixture
-def run(host, tmp_path):
-    """Run a command line in a shell, in an empty folder."""
-    env = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": host.url,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_PAGER": "",
-        "AWS_MAX_ATTEMPTS": "1",
-    }
-
-    def shell(command: str, *, first_on_path: str = "") -> subprocess.CompletedProcess[str]:
-        command = command.replace("localhost:8080", f"localhost:{host.port}")
-        path = os.pathsep.join(filter(None, (first_on_path, os.environ["PATH"])))
-        return subprocess.run(
-            ["bash", "-c", command],
-            cwd=tmp_path,
-            env=plain_environment() | env | {"PATH": path},
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-
-    return shell
-
-
-@pytest.fixture(scope="session")
-def aws_version():
-    """Find the folder of the newest AWS CLI and its version, such as 2; (None, 0) where there is none."""
-    found = {}
-    for folder in os.get_exec_path():
-        if os.access(Path(folder, "aws"), os.X_OK):
-            done = subprocess.run(
-                [Path(folder, "aws"), "--version"], capture_output=True, text=True, timeout=50, check=False
-            )
-            if version := re.match(r"aws-cli/(\d+)", done.stdout):
-                found.setdefault(int(version[1]), folder)
-    newest = max(found, default=0)
-    return found.get(newest), newest
-
-
-@pytest.fixture
-def aws(run, require, aws_version):
-    folder, version = aws_version
-    require("the AWS CLI", folder, "make clients")
-
-    def command_line(text: str) -> subprocess.CompletedProcess[str]:
-        if version == 1:
-            text = re.sub(r" --cli-binary-format raw-in-base64-out", " ", text)
-        return run(text, first_on_path=folder)
-
-    return command_line
 
 
 def test_curl_invokes_hello(run, require) -> None:

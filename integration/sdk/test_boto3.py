@@ -249,6 +249,6 @@ def test_reading_an_unknown_function_is_a_typed_exception(client, operation: str
 
 def test_an_operation_that_is_not_there_yet_says_so_by_name(client) -> None:
     with pytest.raises(ClientError) as caught:
-        client.list_layers()
+        client.list_durable_executions_by_function(FunctionName="hello")
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
-    assert "ListLayers" in caught.value.response["Error"]["Message"]
+    assert "ListDurableExecutionsByFunction" in caught.value.response["Error"]["Message"]
