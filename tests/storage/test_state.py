@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -241,28 +241,38 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         await open_state(tmp_path / "file" / "state")
 
 
+@contextmanager
+def powerless(folder: Path) -> Iterator[None]:
+    """Own a folder in a process that may write only where permissions let it; being root would let it anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, 65534, -1)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 @pytest.fixture
-def powerless() -> Iterator[Path]:
-    """A folder, in a process that may write only where permissions let it; being root would let it anywhere."""
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user reaches."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        if os.geteuid() != 0:
-            yield Path(folder)
-            return
-        os.chown(folder, 65534, -1)
-        os.seteuid(65534)
-        try:
-            yield Path(folder)
-        finally:
-            os.seteuid(0)
+        yield Path(folder)
 
 
-async def test_a_read_only_folder_is_told_at_start(powerless: Path) -> None:
-    powerless.chmod(0o500)
-    with pytest.raises(StateUnusable, match="cannot keep the state: Permission denied"):
-        await open_state(powerless)
-    with pytest.raises(StateUnusable, match="cannot keep the state: Permission denied"):
-        await open_state(powerless / "inside")
-    powerless.chmod(0o700)
+async def test_a_read_only_folder_is_told_at_start(open_to_all: Path, directory: Path) -> None:
+    async with opened(directory):
+        pass  # what is imported on the way may be out of reach later
+    with powerless(open_to_all):
+        open_to_all.chmod(0o500)
+        with pytest.raises(StateUnusable, match="cannot keep the state: Permission denied"):
+            await open_state(open_to_all)
+        with pytest.raises(StateUnusable, match="cannot keep the state: Permission denied"):
+            await open_state(open_to_all / "inside")
+        open_to_all.chmod(0o700)
 
 
 # What goes wrong while the host runs fails single calls.
@@ -357,16 +367,16 @@ async def test_a_full_disk_fails_writes_and_nothing_else(directory: Path) -> Non
         assert await names(state) == ["one", "two"]
 
 
-async def test_a_folder_that_becomes_read_only_fails_writes_until_it_is_not(powerless: Path) -> None:
-    directory = powerless / "state"
-    async with opened(directory) as state:
+async def test_a_folder_that_becomes_read_only_fails_writes_until_it_is_not(open_to_all: Path) -> None:
+    async with opened(open_to_all) as state:
         await add(state, "one")
-        (directory / "state.db-wal").unlink()  # so that the next transaction needs a new file
-        directory.chmod(0o500)
-        await fails(state, "")
-        directory.chmod(0o700)
-        await add(state, "two")
-        assert await names(state) == ["one", "two"]
+        (open_to_all / "state.db-wal").unlink()  # so that the next transaction needs a new file
+        with powerless(open_to_all):
+            open_to_all.chmod(0o500)
+            await fails(state, "")
+            open_to_all.chmod(0o700)
+            await add(state, "two")
+            assert await names(state) == ["one", "two"]
 
 
 async def test_while_another_program_has_locked_the_database_reads_go_on_and_writes_wait(directory: Path) -> None:
