@@ -9,7 +9,7 @@ import urllib.request
 import zipfile
 
 import pytest
-from botocore.exceptions import IncompleteReadError
+from botocore.exceptions import BotoCoreError
 
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import HostProcess
@@ -80,7 +80,7 @@ def published(rclone, prefix, accept):
             document = json.load(rclone.client.get_object(Bucket=BUCKET, Key=key)["Body"])
         except rclone.client.exceptions.NoSuchKey:
             document = None
-        except (json.JSONDecodeError, IncompleteReadError):
+        except (json.JSONDecodeError, BotoCoreError):
             document = "half written"
         if document != "half written" and accept(document):
             return document
