@@ -51,6 +51,7 @@ def test_an_artifact_starts_cold_answers_warm_and_survives_errors_and_a_timeout(
         {"price": 250, "calls": number, "function": "my-orders", "note": "a note\n"} for number in (1, 2, 3)
     ]
     assert [answer.cold for answer in answers] == [True, False, False]
+    order.wait_for_output(answers[2].request_id)  # a line comes after its answer
     assert order.output().count("cold start") == 1
 
     failed = order.invoke({"item": "coffee"})
