@@ -222,6 +222,10 @@ class Records(ABC):
         """Count what `list` would give."""
 
     @abstractmethod
+    def total(self, kind: Kind[Record], field: str) -> int:
+        """Sum up a field that holds whole numbers, over all records of a kind, without reading each of them."""
+
+    @abstractmethod
     def insert(self, kind: Kind[Record], record: Record) -> None:
         """Add a record.
 

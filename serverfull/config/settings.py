@@ -120,6 +120,9 @@ class LimitSettings:
     can reserve."""
     minimum_unreserved: Annotated[int, Range(least=0)] = 100
     """Executions of these that deployed functions cannot reserve."""
+    account_code_bytes: Count = 80_530_636_800
+    """Bytes of packages that an account may keep in a region, as GetAccountSettings shows them: each version of a
+    function or layer takes as many as its package has. 75 GB, as on AWS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

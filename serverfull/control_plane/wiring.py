@@ -81,6 +81,7 @@ class Resources:
         limits = AccountLimits(
             concurrent_executions=settings.limits.account_concurrency,
             minimum_unreserved=settings.limits.minimum_unreserved,
+            total_code_size=settings.limits.account_code_bytes,
         )
         configurations = Configurations(settings.functions, failure_of)
         intake = PackageIntake(code, check_package=_check_package, fetch_object=fetch_object)
@@ -93,6 +94,7 @@ class Resources:
             packages=intake,
             preparations=preparations,
             find_layers=find_layers,
+            limits=limits,
             logger=logger,
         )
         versions = Versions(
@@ -102,6 +104,7 @@ class Resources:
             configurations=configurations,
             functions=functions,
             preparations=preparations,
+            limits=limits,
         )
         resources = (
             functions,

@@ -69,16 +69,14 @@ class Account:
 
 def code_size(records: Records) -> int:
     """Sum up the packages of all versions of functions and layers, in bytes; the same package counts for each."""
-    return sum(version.code_size for version in records.list(VERSIONS)) + sum(
-        version.code_size for version in records.list(LAYER_VERSIONS)
-    )
+    return records.total(VERSIONS, "code_size") + records.total(LAYER_VERSIONS, "code_size")
 
 
 def check_code_storage(records: Records, added: int, limits: AccountLimits) -> None:
     """Refuse a package for which the account has no room.
 
-    :param added: bytes of the package.
+    :param added: bytes of the package, less those of the one that it replaces: what takes no more room always has some.
     :raises CodeStorageExceeded: there is none.
     """
-    if code_size(records) + added > limits.total_code_size:
+    if added > 0 and code_size(records) + added > limits.total_code_size:
         raise CodeStorageExceeded("Code storage limit exceeded.")

@@ -289,7 +289,7 @@ def config_of(records: Records, arn: str, partition: Partition) -> CodeSigningCo
 
 
 def is_signed(package: bytes) -> bool:
-    """Tell whether a zip archive has a signature of AWS Signer, of whatever worth."""
+    """Tell whether a zip archive has a signature of AWS Signer, of whatever worth. Reads its list: call it on a thread."""
     try:
         with zipfile.ZipFile(io.BytesIO(package)) as archive:
             return SIGNATURE in archive.namelist()
@@ -301,13 +301,14 @@ def check_signature(
     records: Records,
     config: CodeSigningConfig | DeployedFunction,
     name: str,
-    package: bytes,
+    signed: bool,
     layers: Sequence[LayerVersion] = (),
 ) -> str | None:
     """Check a package, and the layers of its function, before they are deployed.
 
     :param config: the configuration, or the function that may have one.
     :param name: of the function, for messages.
+    :param signed: whether the package has a signature (`is_signed`).
     :returns: what the host's log should say, where the policy is to warn; None where nothing is checked.
     :raises CodeVerificationFailed: the policy is to enforce.
     """
@@ -318,7 +319,7 @@ def check_signature(
         if found is None:
             raise CodeVerificationFailed(f"The code signing configuration of {name} is missing, so nothing is trusted.")
         config = found
-    reason = _why_untrusted(package, layers)
+    reason = _why_untrusted(signed, layers)
     if config.policy == "Enforce":
         raise CodeVerificationFailed(
             "Lambda cannot deploy the function. The function or layer might be signed using a signature that the "
@@ -327,8 +328,8 @@ def check_signature(
     return f"The code of {name} was deployed though its signature is not trusted. {reason}"
 
 
-def _why_untrusted(package: bytes, layers: Sequence[LayerVersion]) -> str:
-    if not is_signed(package):
+def _why_untrusted(signed: bool, layers: Sequence[LayerVersion]) -> str:
+    if not signed:
         return "The package is not signed."
     unsigned = [f"{layer.layer}:{layer.number}" for layer in layers if not layer.signed]
     if unsigned:

@@ -18,6 +18,7 @@ from serverfull.domain.layers import LAYER_VERSIONS, LayerVersion, layer_key
 from serverfull.domain.names import LATEST, FunctionReference, function_arn
 from serverfull.errors import InvalidParameterValue, ResourceConflict
 from serverfull.interfaces import Records
+from serverfull.management.account import check_code_storage
 from serverfull.management.aliases import aliases_of_version, forget_qualifier
 from serverfull.management.code_signing import check_signature, config_of
 from serverfull.management.members import configured
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from serverfull.domain.changes import Changes
+    from serverfull.domain.concurrency import AccountLimits
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import StateStore
     from serverfull.management.configuration import Configurations
@@ -60,6 +62,7 @@ class Deployments:
     :param packages: takes in code.
     :param preparations: makes versions ready to run.
     :param find_layers: looks layers up.
+    :param limits: the room that an account has for packages.
     :param logger: takes what an operator should know of code whose signature nobody trusts.
     """
 
@@ -73,6 +76,7 @@ class Deployments:
         packages: PackageIntake,
         preparations: Preparations,
         find_layers: FindLayers,
+        limits: AccountLimits,
         logger: Any,
     ) -> None:
         self._state = state
@@ -82,6 +86,7 @@ class Deployments:
         self._packages = packages
         self._preparations = preparations
         self._find_layers = find_layers
+        self._limits = limits
         self._logger = logger
 
     def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
@@ -99,6 +104,7 @@ class Deployments:
         :raises ResourceConflict: there is one of that name.
         :raises InvalidParameterValue: its code or its configuration cannot be used.
         :raises CodeVerificationFailed: the code is not signed as the code signing configuration wants it.
+        :raises CodeStorageExceeded: the account has no room for it.
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
         """
@@ -128,7 +134,7 @@ class Deployments:
             records.insert(FUNCTIONS, function)
             records.insert(VERSIONS, version)
             request_preparation(records, version)
-            return publish(records, version) if request.get("Publish") else version
+            return publish(records, version, self._limits) if request.get("Publish") else version
 
         version = await self._state.write(scope.partition, write)
         self._tell(scope, version)
@@ -142,6 +148,7 @@ class Deployments:
         :raises PreconditionFailed: RevisionId is not that of ``$LATEST``.
         :raises InvalidParameterValue: the code cannot be used.
         :raises CodeVerificationFailed: the code is not signed as the code signing configuration wants it.
+        :raises CodeStorageExceeded: the account has no room for it.
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionCode.html
         """
@@ -247,22 +254,24 @@ class Deployments:
         package: Package,
         scope: RequestScope,
     ) -> FunctionVersion:
-        """Put code on a version, if the function's code signing configuration lets it in."""
+        """Put code on a version, if the function's code signing configuration lets it in and there is room for it."""
         if package.content is not None:
-            self._check_signature(records, function, version, package.content)
-        return package.put_on(version)
+            self._check_signature(records, function, version, package.signed)
+        changed = package.put_on(version)
+        check_code_storage(records, changed.code_size - version.code_size, self._limits)
+        return changed
 
     def _check_signature(
-        self, records: Records, function: DeployedFunction, version: FunctionVersion, content: bytes
+        self, records: Records, function: DeployedFunction, version: FunctionVersion, signed: bool
     ) -> None:
         """Refuse a package, or layers beside it, that the function's code signing configuration does not let in."""
         layers = _layer_versions(records, version) if function.code_signing_config is not None else ()
-        warning = check_signature(records, function, function.name, content, layers)
+        warning = check_signature(records, function, function.name, signed, layers)
         if warning is not None:
             self._logger.warning("untrusted code", function=function.name, reason=warning)
 
-    async def _signed_code(self, reference: FunctionReference, request: Request, scope: RequestScope) -> bytes | None:
-        """Give the package that has to be checked again because layers come to it; None where nothing has to be."""
+    async def _signed_code(self, reference: FunctionReference, request: Request, scope: RequestScope) -> bool | None:
+        """Tell whether the package that layers come to is signed; None where no configuration asks for that."""
         if not request.get("Layers"):
             return None
 
@@ -272,7 +281,7 @@ class Deployments:
             return latest.code_sha256 if function.code_signing_config is not None else None
 
         sha256 = await self._state.read(scope.partition, work)
-        return await self._packages.kept(sha256) if sha256 else None
+        return await self._packages.is_signed(sha256) if sha256 else None
 
     def _layers(self, records: Records, arns: Sequence[str], scope: RequestScope) -> list[Mapping[str, Any]]:
         """Give AWS's ``Layer`` for each ARN."""
@@ -289,7 +298,7 @@ class Deployments:
             latest = in_progress(stamped)
             records.replace(VERSIONS, latest)
             request_preparation(records, latest)
-            return publish(records, latest) if request.get("Publish") else latest
+            return publish(records, latest, self._limits) if request.get("Publish") else latest
 
         version = await self._state.write(scope.partition, write)
         self._tell(scope, version)

@@ -6,18 +6,16 @@ function sees the content of its layers yet, and layers of other accounts cannot
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from serverfull.domain.checksums import code_sha256, sha256_of
+from serverfull.domain.checksums import code_sha256
 from serverfull.domain.deployed import VERSIONS
 from serverfull.domain.layers import LAYER_VERSIONS, LAYERS, Layer, LayerVersion, layer_arn, layer_key
 from serverfull.domain.names import partition_of
 from serverfull.errors import InvalidParameterValue, RequestRefused, ResourceNotFound
 from serverfull.management.account import check_code_storage
-from serverfull.management.code_signing import is_signed
 from serverfull.management.paging import read_page
 from serverfull.management.stamps import timestamp
 
@@ -75,20 +73,18 @@ class Layers:
         """
         name = layer_name(request["LayerName"], scope)
         package = await self._intake.read(request["Content"], "Zip")
-        content = package.content or b""
-        digest, signed = await asyncio.to_thread(lambda: (sha256_of(content), is_signed(content)))
         await self._intake.keep(package)
         version = LayerVersion(
             layer=name,
             number=0,
-            code_sha256=digest,
-            code_size=len(content),
+            code_sha256=package.sha256,
+            code_size=len(package.content or b""),
             created=timestamp(),
             description=request.get("Description", ""),
             license_info=request.get("LicenseInfo"),
             compatible_runtimes=request.get("CompatibleRuntimes"),
             compatible_architectures=request.get("CompatibleArchitectures"),
-            signed=signed,
+            signed=package.signed,
         )
 
         def work(records: Records) -> LayerVersion:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from serverfull.domain.checksums import sha256_of
 from serverfull.domain.limits import ZIPPED_PACKAGE_BYTES
 from serverfull.errors import InvalidParameterValue, RequestEntityTooLarge
+from serverfull.management.code_signing import is_signed
 
 if TYPE_CHECKING:
     from serverfull.domain.deployed import FunctionVersion
@@ -35,10 +36,12 @@ class Package:
 
     :param content: the zip archive; None for an image.
     :param sha256: of the archive, in hexadecimal; empty for an image.
+    :param signed: whether the archive has a signature of AWS Signer, of whatever worth.
     """
 
     content: bytes | None = None
     sha256: str = ""
+    signed: bool = False
     image_uri: str | None = None
     kms_key: str | None = None
 
@@ -88,19 +91,19 @@ class PackageIntake:
         else:
             content = await self._fetch(members)
         await self._check_package(content)
-        return Package(content=content, sha256=await asyncio.to_thread(sha256_of, content), kms_key=kms_key)
+        return await asyncio.to_thread(_described, content, kms_key)
 
     async def keep(self, package: Package) -> None:
         """Keep a package, durably when this returns."""
         if package.content is not None:
             await self._code.put(package.content)
 
-    async def kept(self, sha256: str) -> bytes:
-        """Give a package that was kept.
+    async def is_signed(self, sha256: str) -> bool:
+        """Tell whether a package that was kept has a signature.
 
         :raises KeyError: it is not there.
         """
-        return await self._code.package(sha256)
+        return await asyncio.to_thread(is_signed, await self._code.package(sha256))
 
     async def _fetch(self, members: Mapping[str, Any]) -> bytes:
         if self._fetch_object is None:
@@ -109,6 +112,11 @@ class PackageIntake:
                 "(pip install 'serverfull[s3]')."
             )
         return await self._fetch_object(members["S3Bucket"], members["S3Key"], members.get("S3ObjectVersion"))
+
+
+def _described(content: bytes, kms_key: str | None) -> Package:
+    """Find out what is known of an archive; that takes its time."""
+    return Package(content=content, sha256=sha256_of(content), signed=is_signed(content), kms_key=kms_key)
 
 
 def _check_sources(members: Mapping[str, Any], package_type: str) -> None:

@@ -15,6 +15,7 @@ from serverfull.domain.deployed import FUNCTIONS, VERSIONS, FunctionVersion
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.names import LATEST, FunctionReference, function_arn
 from serverfull.errors import InvalidParameterValue
+from serverfull.management.account import check_code_storage
 from serverfull.management.configuration import listed
 from serverfull.management.paging import read_page
 from serverfull.management.preparation import is_settled, pending, request_preparation
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from serverfull.domain.changes import Changes
+    from serverfull.domain.concurrency import AccountLimits
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Records, StateStore
     from serverfull.management.configuration import Configurations
@@ -59,6 +61,7 @@ class Versions:
     :param configurations: writes the answers.
     :param functions: describes the operator's own functions.
     :param preparations: prepares versions that are published before ``$LATEST`` was ready.
+    :param limits: the room that an account has for packages.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Versions:
         configurations: Configurations,
         functions: Functions,
         preparations: Preparations,
+        limits: AccountLimits,
     ) -> None:
         self._state = state
         self._resolver = resolver
@@ -77,6 +81,7 @@ class Versions:
         self._configurations = configurations
         self._functions = functions
         self._preparations = preparations
+        self._limits = limits
 
     def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
         """Give the methods by the names that the AWS model has for them."""
@@ -91,6 +96,7 @@ class Versions:
         :raises InvalidParameterValue: CodeSha256 is not that of ``$LATEST``.
         :raises PreconditionFailed: RevisionId is not that of ``$LATEST``.
         :raises ResourceConflict: ``$LATEST`` is being made or changed.
+        :raises CodeStorageExceeded: the account has no room for another version of the package.
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html
         """
@@ -104,7 +110,7 @@ class Versions:
             check_revision(request.get("RevisionId"), latest.revision_id)
             check_not_updating(latest, arn)
             self._check_code(request.get("CodeSha256"), latest, scope)
-            return publish(records, latest, request.get("Description"))
+            return publish(records, latest, self._limits, request.get("Description"))
 
         version = await self._state.write(scope.partition, work)
         if not is_settled(version):
@@ -142,12 +148,16 @@ class Versions:
             )
 
 
-def publish(records: Records, latest: FunctionVersion, description: str | None = None) -> FunctionVersion:
+def publish(
+    records: Records, latest: FunctionVersion, limits: AccountLimits, description: str | None = None
+) -> FunctionVersion:
     """Publish ``$LATEST`` inside a transaction, or find that it has been published as it is.
 
     A version of code that is not ready yet is prepared on its own; the caller starts that.
 
+    :param limits: the room that the account has: as on AWS, a version takes as much of it as ``$LATEST`` does.
     :param description: of the version, instead of that of the function.
+    :raises CodeStorageExceeded: there is no room for it.
     """
     function = records.get(FUNCTIONS, latest.function)
     assert function is not None
@@ -155,6 +165,7 @@ def publish(records: Records, latest: FunctionVersion, description: str | None =
     before = records.get(VERSIONS, function.name, function.last_version) if function.last_version else None
     if before is not None and before.published_from == content:
         return before
+    check_code_storage(records, latest.code_size, limits)
     ready = is_settled(latest)
     version = replace(
         latest if ready else pending(latest),

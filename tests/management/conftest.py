@@ -38,6 +38,7 @@ from serverfull.api.invocations import InvokeFront
 from serverfull.api.server import HardenedRunner
 from serverfull.config import FunctionSettings, ServerSettings
 from serverfull.domain.changes import Change, Changes
+from serverfull.domain.concurrency import AccountLimits
 from serverfull.domain.deployed import FUNCTIONS, VERSIONS, DeployedFunction, FunctionVersion
 from serverfull.domain.layers import LayerVersion
 from serverfull.domain.names import LATEST
@@ -305,7 +306,7 @@ class Deploying:
     zipped = staticmethod(zipped)
     sha256_of = staticmethod(sha256_of)
 
-    def __init__(self, plane: Any, *, fetch: bool = True) -> None:
+    def __init__(self, plane: Any, limits: AccountLimits, *, fetch: bool = True) -> None:
         self.plane = plane
         self.objects: dict[tuple[str, str, str | None], bytes] = {}
         self.code = plane.run(self._store())
@@ -323,7 +324,13 @@ class Deploying:
         )
         plane.serve(functions.operations())
         plane.serve(Aliases(*common).operations())
-        versions = Versions(*common, configurations=configurations, functions=functions, preparations=self.preparations)
+        versions = Versions(
+            *common,
+            configurations=configurations,
+            functions=functions,
+            preparations=self.preparations,
+            limits=limits,
+        )
         plane.serve(versions.operations())
         self.deployments = Deployments(
             *common,
@@ -331,6 +338,7 @@ class Deploying:
             packages=self.packages,
             preparations=self.preparations,
             find_layers=find_layers,
+            limits=limits,
             logger=plane.log,
         )
         plane.serve(self.deployments.operations())
@@ -397,9 +405,15 @@ def find_layers(records: Any, scope: Any, arns: Sequence[str]) -> list[LayerVers
 
 
 @pytest.fixture
-def deploying(control_plane: ControlPlane) -> Deploying:
+def limits() -> AccountLimits:
+    """What accounts may have: as much as on AWS; tests set other limits."""
+    return AccountLimits()
+
+
+@pytest.fixture
+def deploying(control_plane: ControlPlane, limits: AccountLimits) -> Deploying:
     """Give a control plane that functions can be deployed to; ``deploying.plane.client()`` makes clients."""
-    return Deploying(control_plane)
+    return Deploying(control_plane, limits)
 
 
 @cache

@@ -246,18 +246,18 @@ def layer(signed):
 
 
 @pytest.mark.parametrize(
-    ("package", "layers", "why"),
+    ("signed", "layers", "why"),
     [
-        (UNSIGNED, [], "The package is not signed."),
-        (SIGNED, [layer(signed=False)], "The layers tools:3 are not signed."),
-        (SIGNED, [layer(signed=True)], "this host cannot verify such signatures"),
+        (False, [], "The package is not signed."),
+        (True, [layer(signed=False)], "The layers tools:3 are not signed."),
+        (True, [layer(signed=True)], "this host cannot verify such signatures"),
     ],
 )
-def test_enforcing_refuses_what_warning_lets_through_with_the_same_reason(package, layers, why):
-    warning = check_signature(None, config_with("Warn"), "orders", package, layers)
+def test_enforcing_refuses_what_warning_lets_through_with_the_same_reason(signed, layers, why):
+    warning = check_signature(None, config_with("Warn"), "orders", signed, layers)
     assert why in warning
     with pytest.raises(CodeVerificationFailed) as caught:
-        check_signature(None, config_with("Enforce"), "orders", package, layers)
+        check_signature(None, config_with("Enforce"), "orders", signed, layers)
     assert caught.value.message.startswith(
         "Lambda cannot deploy the function. The function or layer might be signed using a signature that the client "
         "is not configured to accept. Check the provided signature for orders."
@@ -269,7 +269,7 @@ def test_a_function_is_checked_by_its_configuration_or_not_at_all(control_plane,
     arn = create(client, "Enforce")["CodeSigningConfigArn"]
 
     def check(records):
-        return check_signature(records, records.get(FUNCTIONS, "orders"), "orders", UNSIGNED)
+        return check_signature(records, records.get(FUNCTIONS, "orders"), "orders", False)
 
     assert control_plane.write(check) is None
     client.put_function_code_signing_config(FunctionName="orders", CodeSigningConfigArn=arn)
@@ -280,4 +280,4 @@ def test_a_function_is_checked_by_its_configuration_or_not_at_all(control_plane,
 def test_nothing_is_trusted_where_the_configuration_is_missing(control_plane):
     lost = DeployedFunction(name="orders", code_signing_config=UNKNOWN)
     with pytest.raises(CodeVerificationFailed, match="missing"):
-        control_plane.write(lambda records: check_signature(records, lost, "orders", SIGNED))
+        control_plane.write(lambda records: check_signature(records, lost, "orders", True))

@@ -68,6 +68,9 @@ class NoRecords(Records):
     def count(self, kind, *prefix, where=None):
         return 0
 
+    def total(self, kind, field):
+        return 0
+
     insert = replace = delete = None
 
 

@@ -138,6 +138,17 @@ async def test_lists_and_counts_are_narrowed_by_indexed_fields(state: StateStore
     assert await names(state, where=where) == ["f3", "f5"]
 
 
+async def test_a_total_is_the_sum_of_a_field_here_and_of_no_other_partition(state: StateStore) -> None:
+    await state.write(HERE, insert(*((VERSIONS, version("f", number, code_size=10**9 * number)) for number in (1, 3))))
+    await state.write(Partition(HERE.account, "eu-west-1"), insert((VERSIONS, version("f", 1, code_size=7))))
+    assert await state.read(HERE, lambda r: (r.total(VERSIONS, "code_size"), r.total(FUNCTIONS, "last_version"))) == (
+        4 * 10**9,
+        0,
+    )
+    with pytest.raises(ValueError, match="functions has no field code_size"):
+        await state.read(HERE, lambda r: r.total(FUNCTIONS, "code_size"))
+
+
 async def test_what_no_index_serves_is_refused(state: StateStore) -> None:
     with pytest.raises(ValueError, match="functions has no index of last_version"):
         await names(state, where={"last_version": "1"})

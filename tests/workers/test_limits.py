@@ -59,7 +59,8 @@ def test_every_setting_that_limits_something_is_shared_divided_or_of_a_single_ca
     shared = {"max_concurrency", "max_lost_threads"}
     of_one_call_or_loop = {"log_bytes", "loop_stall"}
     divided = {field for group, field in DIVIDED if group == "limits"}
-    of_deployed_functions = {"account_concurrency", "minimum_unreserved"}  # several workers take no deployments
+    # Several workers take no deployments.
+    of_deployed_functions = {"account_concurrency", "minimum_unreserved", "account_code_bytes"}
     assert set(LimitSettings.__slots__) == shared | of_one_call_or_loop | divided | of_deployed_functions
     limits_of_server = {name for name in ServerSettings.__slots__ if name.startswith("max_")}
     assert limits_of_server == {field for group, field in DIVIDED if group == "server"}
