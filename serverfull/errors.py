@@ -44,7 +44,7 @@
         │   └── InvalidCodeSignature  the package was changed after it was signed
         ├── PublicPolicyRefused       a policy would let everybody in where that is blocked
         ├── RequestEntityTooLarge     a management call, or the package in it, is over its limit
-        ├── UnsupportedOperation      a known operation that this host does not have yet
+        ├── UnsupportedOperation      an operation that this host does not have yet, or a newer API may have
         ├── UnknownOperation          no operation of the API has this method and path
         ├── MethodNotAllowed          the path exists, with another method
         ├── UnsupportedMediaType      a management call with a content type that is not JSON
@@ -322,9 +322,9 @@ class RequestEntityTooLarge(RequestError):
 
 
 class UnsupportedOperation(RequestError):
-    """An operation of the API that this host knows by name and does not have.
+    """An operation of the API that this host does not have.
 
-    :param operation: the operation's name in the AWS model.
+    :param operation: its name in the AWS model, or what the request tells of one that the model does not have.
     """
 
     def __init__(self, operation: str, hint: str = "") -> None:

@@ -185,7 +185,7 @@ class Front:
         try:
             body = await read_body(request, MANAGEMENT_REQUEST_BYTES, "management")
         except RequestTooLarge:
-            raise await self._too_large(request.method, path[start:], query) from None
+            raise await self._too_large(request, path[start:], query) from None
         scope = RequestScope(
             account or self._reader.account,
             region,
@@ -198,11 +198,12 @@ class Front:
         answer = await protocol.handle(request.method, path[start:], query, headers, body, scope)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
-    async def _too_large(self, method: str, path: str, query: str) -> RequestEntityTooLarge:
+    async def _too_large(self, request: web.Request, path: str, query: str) -> RequestEntityTooLarge:
         """Word it as AWS does, with the operation's name."""
         from serverfull.api.protocol import parse_query
 
-        matched = (await self._management.get()).match(method, path, parse_query(query))
+        agent = request.headers.get("User-Agent", "")
+        matched = (await self._management.get()).match(request.method, path, parse_query(query), agent)
         return RequestEntityTooLarge(
             f"Request must be smaller than {MANAGEMENT_REQUEST_BYTES} bytes for the {matched.operation_name} operation"
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import re
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,14 @@ def read_model() -> dict[str, Any]:
     content = versions[-1].read_bytes()
     model: dict[str, Any] = loads(gzip.decompress(content) if versions[-1].suffix == ".gz" else content)
     return model
+
+
+def model_source() -> str:
+    """Say whose model `read_model` gives, as messages name it. Blocks."""
+    try:
+        return f"botocore {version('botocore')}"
+    except PackageNotFoundError:  # a frozen program has the package and not what pip knows of it
+        return "botocore"
 
 
 def compile_operations(model: Mapping[str, Any]) -> dict[str, Operation]:

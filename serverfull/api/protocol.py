@@ -12,16 +12,23 @@ each other. The hot path (Invoke) does not come by here.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
 
 from serverfull.api.constraints import check_constraints
-from serverfull.api.model import compile_operations, read_model
+from serverfull.api.model import compile_operations, model_source, read_model
 from serverfull.api.routing import MatchedOperation, Router
 from serverfull.api.wire import parse_input, serialise_output
 from serverfull.domain.names import shown
-from serverfull.errors import MalformedRequest, UnsupportedMediaType, UnsupportedOperation
+from serverfull.errors import (
+    MalformedRequest,
+    MethodNotAllowed,
+    UnknownOperation,
+    UnsupportedMediaType,
+    UnsupportedOperation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,6 +44,12 @@ MAX_QUERY_FIELDS = 1_000
 
 _LARGE_BODY = 262_144
 """Bytes of a body from which it is read in a thread."""
+
+_VERSIONED = re.compile(r"/\d{4}-\d{2}-\d{2}/", re.ASCII)
+"""How the paths of all operations begin: with a version of the API."""
+
+_COMMAND = re.compile(r"\bcommand[/#]lambda\.([a-z0-9-]{1,100})", re.ASCII)
+"""What the AWS CLI (2) says in its User-Agent; no other client tells the operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +70,16 @@ class Protocol:
     :param model: botocore's service model of Lambda, as JSON holds it.
     :param handlers: what runs an operation, by the operation's name in the model. It takes the validated request and
         the scope, and returns the response by the model's member names.
+    :param source: where the model comes from, for messages.
     """
 
-    def __init__(self, model: Mapping[str, Any], handlers: Mapping[str, OperationHandler]) -> None:
+    def __init__(
+        self, model: Mapping[str, Any], handlers: Mapping[str, OperationHandler], source: str = "botocore"
+    ) -> None:
         self.operations: Mapping[str, Operation] = compile_operations(model)
         self._router = Router(self.operations.values())
         self._handlers = dict(handlers)
+        self._source = source
 
     @classmethod
     def load(cls, handlers: Mapping[str, OperationHandler]) -> Protocol:
@@ -70,7 +87,7 @@ class Protocol:
 
         :raises FileNotFoundError: botocore's data is not there.
         """
-        return cls(read_model(), handlers)
+        return cls(read_model(), handlers, model_source())
 
     async def handle(
         self,
@@ -85,10 +102,11 @@ class Protocol:
 
         :param raw_path: percent-encoded, as it came over the wire, without the query.
         :param raw_query: what stands behind ``?``, percent-encoded.
+        :param headers: by names in small letters.
         :raises RequestError: the request cannot be served; its class tells why.
         """
         query = parse_query(raw_query)
-        matched = self.match(method, raw_path, query)
+        matched = self.match(method, raw_path, query, headers.get("user-agent", ""))
         handler = self._handlers.get(matched.operation_name)
         if handler is None:
             raise UnsupportedOperation(matched.operation_name)
@@ -100,14 +118,29 @@ class Protocol:
         answer.headers["x-amzn-RequestId"] = scope.request_id
         return answer
 
-    def match(self, method: str, raw_path: str, query: Mapping[str, Sequence[str]]) -> MatchedOperation:
+    def match(
+        self, method: str, raw_path: str, query: Mapping[str, Sequence[str]], user_agent: str = ""
+    ) -> MatchedOperation:
         """Find the operation of a request.
 
-        :raises UnknownOperation: no operation has this path.
+        :param user_agent: tells the name of an operation that the model does not have, if anything does.
+        :raises UnsupportedOperation: the model has no such path, and a newer one may: it begins as operations' do.
+        :raises UnknownOperation: no operation has this path, or ever will.
         :raises MethodNotAllowed: operations have it, with other methods.
         :raises MalformedRequest: the path is not UTF-8.
         """
-        return self._router.match(method, raw_path, query)
+        try:
+            return self._router.match(method, raw_path, query)
+        except (UnknownOperation, MethodNotAllowed) as unknown:
+            command = _COMMAND.search(user_agent)
+            if not _VERSIONED.match(raw_path) or (command is None and isinstance(unknown, MethodNotAllowed)):
+                raise
+        request = f"{shown(method)} {shown(raw_path)}"
+        raise UnsupportedOperation(
+            request if command is None else f"{command[1]} ({request})",
+            f"The AWS model that it has, of {self._source}, does not know it. Where the client is newer than that, "
+            "upgrade botocore, and serverfull with it, on the host.",
+        )
 
     def parse(
         self, matched: MatchedOperation, query: Mapping[str, Sequence[str]], headers: Mapping[str, str], body: bytes

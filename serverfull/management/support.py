@@ -232,7 +232,8 @@ def markdown() -> str:
 _INTRODUCTION = """\
 *Acts*: what the operation says becomes true on this host. *Stored, not yet acting*: everything is checked, kept and
 read back as AWS does, and the host does not follow it yet. *Refused*: answered 501 `NotImplementedException`, with the
-operation's name. So is an operation of a newer botocore that serverfull does not know."""
+operation's name. So is an operation of a newer botocore that serverfull does not know. One that the host's botocore
+does not know either is refused by its method and path, with the version of that botocore."""
 
 _MEMBERS = """\
 `CreateFunction` and `UpdateFunctionConfiguration` check and keep all of them. These do not act, or not as they do on

@@ -277,13 +277,9 @@ def test_a_greedy_label_takes_slashes():
         "/",
         "",
         "/2015-03-31",
-        "/2015-03-31/function",
-        "/2016-01-01/functions",
         "//2015-03-31/functions",
-        "/2015-03-31//functions",
-        "/2015-03-31/functions/f/nothing",
-        "/2015-03-31/functions/f/x/y/z",
         "/2015-03-31%2Ffunctions",
+        "/v1/functions",
         "/x\x00",
     ],
 )
@@ -291,6 +287,40 @@ def test_an_unknown_path_is_an_unknown_operation(path, protocol):
     with pytest.raises(errors.UnknownOperation) as caught:
         protocol.match("GET", path, {})
     assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/2015-03-31/function",
+        "/2016-01-01/functions",
+        "/2015-03-31//functions",
+        "/2015-03-31/functions/f/nothing",
+        "/2015-03-31/functions/f/x/y/z",
+        "/2031-01-01/\x00",
+    ],
+)
+def test_a_path_that_a_newer_model_may_have_is_refused_with_what_is_known_of_it(path):
+    newest = Protocol(RAW_MODEL, {}, "botocore 1.2.3")
+    with pytest.raises(errors.UnsupportedOperation) as caught:
+        newest.match("GET", path, {})
+    assert f"GET {path}".rstrip("\x00") in caught.value.message
+    assert "botocore 1.2.3" in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("command", ["md/command#lambda.move-function", "command/lambda.move-function"])
+@pytest.mark.parametrize("path", ["/2031-01-01/functions/f/move", f"{FUNCTIONS}/f"])
+def test_an_operation_that_the_model_does_not_have_is_named_where_the_client_tells_its_name(path, command, protocol):
+    with pytest.raises(errors.UnsupportedOperation, match=rf"^The operation move-function \(PATCH {path}\) is not "):
+        protocol.match("PATCH", path, {}, f"aws-cli/2.40.0 md/installer#exe {command} lang/python#3.13")
+
+
+def test_the_message_tells_the_installed_botocore():
+    import botocore
+
+    with pytest.raises(errors.UnsupportedOperation, match=f"of botocore {botocore.__version__}, "):
+        Protocol.load({}).match("GET", "/2031-01-01/functions", {})
 
 
 def test_a_known_path_with_another_method_names_the_methods_it_has(protocol):

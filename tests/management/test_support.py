@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
+import boto3
+import botocore
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from serverfull.api.model import read_model
 from serverfull.config import Settings
@@ -69,3 +74,31 @@ def test_the_page_names_every_operation_with_its_status():
         words = {"acts": "acts", "stored": "stored, not yet acting", "refused": "refused"}[status]
         assert f" | {name} | {words} | " in page
     assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
+
+
+@pytest.mark.parametrize("attempts", ["standard", "legacy"])
+def test_an_operation_of_a_newer_botocore_is_refused_by_what_it_asks_for_and_not_tried_again(
+    attempts, control_plane, tmp_path
+):
+    newer = read_model()
+    newer["operations"]["MoveFunction"] = {
+        "name": "MoveFunction",
+        "http": {"method": "PUT", "requestUri": "/2031-01-01/functions/{FunctionName}/move", "responseCode": 200},
+        "input": {"shape": "GetFunctionRequest"},
+    }
+    folder = tmp_path / "lambda" / "2015-03-31"
+    folder.mkdir(parents=True)
+    (folder / "service-2.json").write_text(json.dumps(newer))
+    session = boto3.Session("test", "test", region_name="eu-west-1")
+    session._loader.search_paths.insert(0, str(tmp_path))
+    retries = Config(retries={"mode": attempts, "total_max_attempts": 3})
+    client = session.client("lambda", endpoint_url=control_plane.url, config=retries)
+    with pytest.raises(ClientError) as caught:
+        client.move_function(FunctionName="hello")
+    client.close()
+    error = caught.value.response
+    assert error["Error"]["Code"] == "NotImplementedException"
+    assert "PUT /2031-01-01/functions/hello/move" in error["Error"]["Message"]
+    assert f"botocore {botocore.__version__}" in error["Error"]["Message"]
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 501
+    assert error["ResponseMetadata"]["RetryAttempts"] == 0
