@@ -41,7 +41,7 @@ _ACCOUNT = re.compile(r"\d{12}", re.ASCII)
 _REGION = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 
 # Groups of _NAME, counted by hand because AWS's text of the pattern has no names for them.
-_GROUP_REGION, _GROUP_ACCOUNT, _GROUP_NAME, _GROUP_QUALIFIER = 3, 9, 11, 13
+_GROUP_ARN, _GROUP_PARTITION, _GROUP_REGION, _GROUP_ACCOUNT, _GROUP_NAME, _GROUP_QUALIFIER = 1, 2, 3, 9, 11, 13
 
 # From https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 _PARTITIONS = (
@@ -122,6 +122,7 @@ def parse_function_reference(text: str, qualifier: str | None = None) -> Functio
     :param qualifier: the Qualifier parameter; empty counts as absent.
     :raises ValidationFailed: the name or the qualifier breaks a constraint of the AWS model.
     :raises InvalidParameterValue: the name has a qualifier and the parameter is another one.
+    :raises NotFoundError: it is an ARN of one of AWS's partitions, with a region that is in another.
 
     AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_RequestParameters
     """
@@ -129,7 +130,11 @@ def parse_function_reference(text: str, qualifier: str | None = None) -> Functio
     qualifier = qualifier or None
     if match is None or len(text) > MAX_NAME_LENGTH or (qualifier is not None and not _is_qualifier(qualifier)):
         raise ValidationFailed(*_name_problems(text), *_qualifier_problems(qualifier))
-    region, account, name, derived = match.group(_GROUP_REGION, _GROUP_ACCOUNT, _GROUP_NAME, _GROUP_QUALIFIER)
+    arn, partition, region, account, name, derived = match.group(
+        _GROUP_ARN, _GROUP_PARTITION, _GROUP_REGION, _GROUP_ACCOUNT, _GROUP_NAME, _GROUP_QUALIFIER
+    )
+    if arn is not None and region is not None and not is_partition_of(partition or "", region[:-1]):
+        raise NotFoundError(text)
     if derived is not None and qualifier is not None and derived != qualifier:
         raise InvalidParameterValue(
             "The derived qualifier from the function name does not match the specified qualifier."
@@ -164,6 +169,11 @@ def partition_of(region: str) -> str:
         if region.startswith(prefix):
             return partition
     return "aws"
+
+
+def is_partition_of(partition: str, region: str) -> bool:
+    """Tell whether an ARN with both can name anything: ``aws-cn`` and ``us-east-1`` never go together."""
+    return partition == partition_of(region)
 
 
 def function_not_found(name: str, account: str, region: str, qualifier: str | None = None) -> NotFoundError:

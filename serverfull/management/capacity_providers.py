@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.capacity import CAPACITY_PROVIDERS, CapacityProvider, capacity_provider_arn
 from serverfull.domain.deployed import VERSIONS
-from serverfull.domain.names import function_arn
+from serverfull.domain.names import function_arn, is_partition_of
 from serverfull.errors import CapacityProviderLimitExceeded, InvalidParameterValue, ResourceConflict, ResourceNotFound
 from serverfull.management.paging import read_page
 from serverfull.management.stamps import timestamp
@@ -38,7 +38,7 @@ ACTIVE = "Active"
 """The one state that providers here have."""
 
 _DEFAULT_SCALING = {"MaxVCpuCount": 400, "ScalingMode": "Auto"}
-_ARN = re.compile(r"arn:[^:]+:lambda:([^:]+):(\d{12}):capacity-provider:(.+)", re.ASCII)
+_ARN = re.compile(r"arn:([^:]+):lambda:([^:]+):(\d{12}):capacity-provider:(.+)", re.ASCII)
 _BATCH = 500
 
 
@@ -95,7 +95,9 @@ class CapacityProviders:
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetCapacityProvider.html
         """
-        provider = await self._state.read(scope.partition, lambda records: _find(records, request, scope))
+        provider = await self._state.read(
+            scope.partition, lambda records: find_provider(records, request["CapacityProviderName"], scope)
+        )
         return {"CapacityProvider": _described(provider, scope)}
 
     async def update(self, request: Request, scope: RequestScope) -> Response:
@@ -108,7 +110,7 @@ class CapacityProviders:
         """
 
         def work(records: Records) -> CapacityProvider:
-            provider = _find(records, request, scope)
+            provider = find_provider(records, request["CapacityProviderName"], scope)
             changed = replace(
                 provider, settings=_changed_settings(provider.settings, request), last_modified=timestamp()
             )
@@ -127,9 +129,9 @@ class CapacityProviders:
         """
 
         def work(records: Records) -> CapacityProvider:
-            provider = _find(records, request, scope)
+            provider = find_provider(records, request["CapacityProviderName"], scope)
             arn = _arn(provider.name, scope)
-            for version in _users(records, arn, None):
+            for version in _users(records, provider.name, None):
                 raise ResourceConflict(
                     f"The capacity provider {arn} is in use by {_version_arn(version, scope)}. "
                     "ListFunctionVersionsByCapacityProvider names all that use it."
@@ -165,12 +167,12 @@ class CapacityProviders:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_ListFunctionVersionsByCapacityProvider.html
         """
         page = read_page(request, str, int)
-        arn = _arn(_name_of(request, scope), scope)
+        name = _name_of(request, scope)
 
         def work(records: Records) -> Sequence[FunctionVersion]:
-            _find(records, request, scope)
+            find_provider(records, name, scope)
             found = []
-            for version in _users(records, arn, page.after):
+            for version in _users(records, name, page.after):
                 found.append(version)
                 if len(found) == page.limit:
                     break
@@ -178,41 +180,52 @@ class CapacityProviders:
 
         cut = page.cut(await self._state.read(scope.partition, work), VERSIONS.key_of)
         versions = [{"FunctionArn": _version_arn(version, scope), "State": version.state} for version in cut.items]
-        return {"CapacityProviderArn": arn, "FunctionVersions": versions, "NextMarker": cut.next_marker}
+        return {"CapacityProviderArn": _arn(name, scope), "FunctionVersions": versions, "NextMarker": cut.next_marker}
 
 
 def _name_of(request: Request, scope: RequestScope) -> str:
     """Read a name that may be an ARN.
 
-    :raises ResourceNotFound: the ARN is of another account or region.
+    :raises ResourceNotFound: the ARN is of another account, region or partition of AWS.
     """
     given: str = request["CapacityProviderName"]
     match = _ARN.fullmatch(given)
     if match is None:
         return given
-    if match[1] != scope.region or (scope.account_known and match[2] != scope.account):
+    partition, region, account, name = match.groups()
+    elsewhere = region != scope.region or (scope.account_known and account != scope.account)
+    if elsewhere or not is_partition_of(partition, region):
         raise ResourceNotFound(f"Capacity provider not found: {given}")
-    return match[3]
+    return name
 
 
-def _find(records: Records, request: Request, scope: RequestScope) -> CapacityProvider:
-    name = _name_of(request, scope)
+def find_provider(records: Records, name_or_arn: str, scope: RequestScope) -> CapacityProvider:
+    """Find a provider.
+
+    :raises ResourceNotFound: there is none, or not in this account and region.
+    """
+    name = _name_of({"CapacityProviderName": name_or_arn}, scope)
     provider = records.get(CAPACITY_PROVIDERS, name)
     if provider is None:
         raise ResourceNotFound(f"Capacity provider not found: {_arn(name, scope)}")
     return provider
 
 
-def _users(records: Records, arn: str, after: Sequence[KeyPart] | None) -> Iterator[FunctionVersion]:
+def _users(records: Records, name: str, after: Sequence[KeyPart] | None) -> Iterator[FunctionVersion]:
     """Give the versions that use a provider; they are read a batch at a time."""
     while batch := records.list(VERSIONS, after=after, limit=_BATCH):
         after = VERSIONS.key_of(batch[-1])
-        yield from (version for version in batch if _provider_of(version) == arn)
+        yield from (version for version in batch if _provider_of(version) == name)
 
 
-def _provider_of(version: FunctionVersion) -> str | None:
-    config: Mapping[str, Any] = version.settings.get("CapacityProviderConfig", {})
-    arn: str | None = config.get("LambdaManagedInstancesCapacityProviderConfig", {}).get("CapacityProviderArn")
+def _provider_of(version: FunctionVersion) -> str:
+    """Give the name of the provider that a version uses; an ARN may tell an account that nobody has checked."""
+    return (provider_arn(version.settings.get("CapacityProviderConfig")) or "").rpartition(":")[2]
+
+
+def provider_arn(config: Mapping[str, Any] | None) -> str | None:
+    """Give the provider that AWS's CapacityProviderConfig names."""
+    arn: str | None = (config or {}).get("LambdaManagedInstancesCapacityProviderConfig", {}).get("CapacityProviderArn")
     return arn
 
 

@@ -20,6 +20,7 @@ from serverfull.errors import InvalidParameterValue, ResourceConflict
 from serverfull.interfaces import Records
 from serverfull.management.account import check_code_storage
 from serverfull.management.aliases import aliases_of_version, forget_qualifier
+from serverfull.management.capacity_providers import find_provider, provider_arn
 from serverfull.management.code_signing import check_signature, config_of
 from serverfull.management.members import configured
 from serverfull.management.preparation import in_progress, pending, request_preparation
@@ -184,7 +185,10 @@ class Deployments:
         signed = await self._signed_code(reference, request, scope)
 
         def draft(records: Records) -> FunctionVersion:
-            changed = self._configured(records, self._latest(records, reference, request, scope), request, scope)
+            latest = self._latest(records, reference, request, scope)
+            if "CapacityProviderConfig" in request and "CapacityProviderConfig" not in latest.settings:
+                raise InvalidParameterValue("CapacityProviderConfig cannot be added to a function made without it.")
+            changed = self._configured(records, latest, request, scope)
             if signed is not None:
                 self._check_signature(records, self._resolver.function(records, reference, scope), changed, signed)
             return changed
@@ -237,6 +241,9 @@ class Deployments:
         """Put the configuration of a request on a version, and refuse what AWS would."""
         check_runtime(request.get("Runtime"))
         changed = configured(version, request)
+        provider = provider_arn(request.get("CapacityProviderConfig"))
+        if provider is not None:
+            find_provider(records, provider, scope)
         if "Layers" in request:
             check_layers(request["Layers"], scope)
             settings = {member: value for member, value in changed.settings.items() if member != "Layers"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from serverfull.domain.checksums import code_sha256
 from serverfull.domain.deployed import VERSIONS
 from serverfull.domain.layers import LAYER_VERSIONS, LAYERS, Layer, LayerVersion, layer_arn, layer_key
-from serverfull.domain.names import partition_of
+from serverfull.domain.names import is_partition_of, partition_of
 from serverfull.errors import InvalidParameterValue, RequestRefused, ResourceNotFound
 from serverfull.management.account import check_code_storage
 from serverfull.management.paging import read_page
@@ -34,7 +34,7 @@ Response: TypeAlias = "dict[str, Any]"
 URL_SECONDS = 600
 """How long a link to a layer's package is good, as on AWS."""
 
-_ARN = re.compile(r"arn:[^:]*:lambda:([^:]+):(\d{12}):layer:([a-zA-Z0-9-_]+)(?::([0-9]{1,18}))?", re.ASCII)
+_ARN = re.compile(r"arn:([^:]*):lambda:([^:]+):(\d{12}):layer:([a-zA-Z0-9-_]+)(?::([0-9]{1,18}))?", re.ASCII)
 
 
 class Layers:
@@ -228,13 +228,14 @@ def forget_deleted(records: Records) -> None:
 
 def _usable(records: Records, arn: str, scope: RequestScope) -> LayerVersion:
     match = _ARN.fullmatch(arn)
-    if match is None or match[4] is None or (scope.account_known and match[2] != scope.account):
+    if match is None or match[5] is None or (scope.account_known and match[3] != scope.account):
         raise RequestRefused(
             f"User: arn:{partition_of(scope.region)}:iam::{scope.account}:root is not authorized to perform: "
             f"lambda:GetLayerVersion on resource: {arn} because no resource-based policy allows the "
             "lambda:GetLayerVersion action"
         )
-    found = find_version(records, match[3], int(match[4])) if match[1] == scope.region else None
+    here = match[2] == scope.region and is_partition_of(match[1], match[2])
+    found = find_version(records, match[4], int(match[5])) if here else None
     if found is None:
         raise InvalidParameterValue(f"Layer version {arn} does not exist.")
     return found
@@ -243,14 +244,16 @@ def _usable(records: Records, arn: str, scope: RequestScope) -> LayerVersion:
 def layer_name(name_or_arn: str, scope: RequestScope) -> str:
     """Read a layer's name or ARN.
 
-    :raises ResourceNotFound: it is the ARN of another account or region.
+    :raises ResourceNotFound: it is the ARN of another account, region or partition of AWS.
     """
     match = _ARN.fullmatch(name_or_arn)
     if match is None:
         return name_or_arn
-    if match[1] != scope.region or (scope.account_known and match[2] != scope.account):
+    partition, region, account, name, _ = match.groups()
+    elsewhere = region != scope.region or (scope.account_known and account != scope.account)
+    if elsewhere or not is_partition_of(partition, region):
         _refuse_unknown()
-    return match[3]
+    return name
 
 
 def _checked_number(number: int) -> int:

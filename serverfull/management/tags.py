@@ -15,6 +15,7 @@ from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.code_signing import CODE_SIGNING_CONFIGS
 from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS
 from serverfull.domain.mappings import EVENT_SOURCE_MAPPINGS
+from serverfull.domain.names import is_partition_of
 from serverfull.domain.records import Kind, Partition
 from serverfull.errors import InvalidParameterValue, ResourceNotFound
 from serverfull.management.code_signing import find_config
@@ -151,12 +152,13 @@ class Tags:
         return reference
 
     def _find(self, records: Records, arn: str, partition: Partition) -> Any:
-        if _kind_of(arn) == _CODE_SIGNING:
-            return find_config(records, arn, partition)
-        _, _, _, region, account, kind, key = arn.split(":", 6)
+        _, aws, _, region, account, kind, key = arn.split(":", 6)
         found = None
-        if kind in _KINDS and Partition(account, region) == partition:
-            found = records.get(_KINDS[kind], key)
+        if Partition(account, region) == partition and is_partition_of(aws, region):
+            if kind == _CODE_SIGNING:
+                return find_config(records, arn, partition)
+            if kind in _KINDS:
+                found = records.get(_KINDS[kind], key)
         if found is None:
             raise ResourceNotFound("The resource you requested does not exist.")
         return found

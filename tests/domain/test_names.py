@@ -161,6 +161,21 @@ def test_an_arn_of_another_region_is_not_reachable():
     assert caught.value.message == "Functions from 'eu-west-1' are not reachable in this region ('us-east-1')"
 
 
+@pytest.mark.parametrize(
+    "arn",
+    [
+        ARN.replace("arn:aws:", "arn:aws-cn:"),
+        ARN.replace("arn:aws:", "arn:aws-us-gov:") + ":live",
+        ARN.replace("arn:aws:", "arn::"),
+        ARN.replace("us-east-1", "cn-north-1"),
+    ],
+)
+def test_an_arn_whose_region_is_in_another_partition_names_nothing(arn):
+    with pytest.raises(NotFoundError) as caught:
+        parse_function_reference(arn)
+    assert caught.value.message == f"Function not found: {arn}"
+
+
 def test_an_arn_of_another_account_is_not_found_when_the_account_is_known():
     reference = parse_function_reference(ARN)
     with pytest.raises(NotFoundError, match=f"^Function not found: {ARN}$"):

@@ -167,8 +167,8 @@ def test_what_does_not_exist_is_not_found(create, client, plane):
     for call in calls:
         message = refused("ResourceNotFoundException", call, CapacityProviderName="other")
         assert message == f"Capacity provider not found: {ARN.replace('metal', 'other')}"
-        far = ARN.replace("eu-west-1", "us-east-1")
-        assert far in refused("ResourceNotFoundException", call, CapacityProviderName=far)
+        for far in (ARN.replace("eu-west-1", "us-east-1"), ARN.replace("arn:aws:", "arn:aws-us-gov:")):
+            assert far in refused("ResourceNotFoundException", call, CapacityProviderName=far)
     refused("ResourceNotFoundException", plane.client(region="us-east-1").get_capacity_provider, **name("metal"))
 
 
@@ -222,3 +222,35 @@ def test_providers_are_listed_by_state_in_pages(create, client):
     assert "NextMarker" not in rest
     assert client.list_capacity_providers(State="Failed")["CapacityProviders"] == []
     refused(INVALID, client.list_capacity_providers, Marker="x")
+
+
+def test_a_function_names_a_provider_that_is_there(create, deploying):
+    client = deploying.plane.client(parameter_validation=False)
+    missing = ARN.replace("metal", "none")
+    for arn in (ARN, ARN.replace("eu-west-1", "us-east-1"), ARN.replace("arn:aws:", "arn:aws-cn:")):
+        message = refused("ResourceNotFoundException", client.create_function, **deploying.request(**on(arn)))
+        assert message == f"Capacity provider not found: {arn}"
+    create()
+    deploying.create(client, **on(ARN))
+    update = client.update_function_configuration
+    message = refused("ResourceNotFoundException", update, FunctionName="hello", **on(missing))
+    assert message == f"Capacity provider not found: {missing}"
+    update(FunctionName="hello", **on(ARN))
+    deploying.settle()
+    refused("ResourceConflictException", client.delete_capacity_provider, CapacityProviderName="metal")
+
+
+def test_a_function_without_a_provider_never_gets_one(create, deploying):
+    client = deploying.plane.client()
+    create()
+    deploying.create(client)
+    message = refused(INVALID, client.update_function_configuration, FunctionName="hello", **on(ARN))
+    assert "CapacityProviderConfig" in message
+    assert "CapacityProviderConfig" not in client.get_function_configuration(FunctionName="hello")
+
+
+def test_a_provider_is_in_use_whatever_account_the_arn_of_the_function_tells(deploying, plane):
+    client = plane.client(account="AKIAIOSFODNN7EXAMPLE", region="eu-west-1")
+    client.create_capacity_provider(**MEMBERS)
+    deploying.create(client, **on(ARN.replace("123456789012", "999999999999")))
+    refused("ResourceConflictException", client.delete_capacity_provider, CapacityProviderName="metal")

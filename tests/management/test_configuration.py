@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serverfull.domain.capacity import CAPACITY_PROVIDERS, CapacityProvider
 from serverfull.domain.code_signing import CODE_SIGNING_CONFIGS, CodeSigningConfig
 from serverfull.domain.deployed import FUNCTIONS
 from serverfull.management.validation import REFUSED_RUNTIMES, RESERVED_VARIABLES
@@ -36,6 +37,8 @@ SIGNING = "arn:aws:lambda:eu-west-1:123456789012:code-signing-config:csc-0123456
 
 @pytest.fixture
 def client(deploying):
+    provider = CapacityProvider(name="mine", settings={}, last_modified="")
+    deploying.plane.write(lambda records: records.insert(CAPACITY_PROVIDERS, provider))
     return deploying.plane.client()
 
 
@@ -164,6 +167,8 @@ def test_an_update_changes_what_it_names_and_leaves_the_rest(deploying, client, 
     for never in ("Architectures", "TenancyConfig"):
         second.pop(never, None)
     second.pop("LoggingConfig", None)
+    if "CapacityProviderConfig" not in first:
+        second.pop("CapacityProviderConfig", None)
     name = f"f{next(NUMBERS)}"
     deploying.create(client, FunctionName=name, **first)
     before = configuration(client, name)

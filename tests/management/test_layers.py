@@ -241,6 +241,7 @@ def test_what_is_not_there_is_told_in_the_words_of_aws(client):
         {"LayerName": "nothing", "VersionNumber": 1},
         {"LayerName": ARN.replace("eu-west-1", "us-east-1") + "tools", "VersionNumber": 1},
         {"LayerName": ARN.replace(ACCOUNT, "999999999999") + "tools", "VersionNumber": 1},
+        {"LayerName": ARN.replace("arn:aws:", "arn:aws-cn:") + "tools", "VersionNumber": 1},
     ):
         refused(client.get_layer_version, missing, MISSING, 404, **request)
     refused(client.get_layer_version_by_arn, missing, MISSING, 404, Arn=ARN + "tools:2")
@@ -314,7 +315,8 @@ def test_functions_find_their_layers_or_are_told_which_is_not_there(control_plan
     assert find(ARN + "tools:2", ARN + "tools:1") == [2, 1]
     assert find() == []
     client.delete_layer_version(LayerName="tools", VersionNumber=2)
-    for arn in (ARN + "tools:2", ARN + "tools:9", ARN + "nothing:1", ARN.replace("eu-west-1", "us-east-1") + "tools:1"):
+    elsewhere = [ARN.replace("eu-west-1", "us-east-1"), ARN.replace("arn:aws:", "arn:aws-cn:")]
+    for arn in (ARN + "tools:2", ARN + "tools:9", ARN + "nothing:1", *(base + "tools:1" for base in elsewhere)):
         with pytest.raises(InvalidParameterValue) as caught:
             find(ARN + "tools:1", arn)
         assert caught.value.message == f"Layer version {arn} does not exist."

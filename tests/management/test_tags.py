@@ -156,6 +156,12 @@ def test_versions_and_aliases_have_no_tags(client, arn):
         ),
         (MAPPING.replace("0f7a", "1111"), "The resource you requested does not exist."),
         (MAPPING.replace("eu-west-1", "us-east-1"), "The resource you requested does not exist."),
+        (MAPPING.replace("arn:aws:", "arn:aws-cn:"), "The resource you requested does not exist."),
+        (CONFIG.replace("arn:aws:", "arn:aws-cn:"), "The resource you requested does not exist."),
+        (
+            BASE.replace("arn:aws:", "arn:aws-us-gov:") + "function:orders",
+            f"Function not found: {BASE.replace('arn:aws:', 'arn:aws-us-gov:')}function:orders",
+        ),
         (PROVIDER + "s", "The resource you requested does not exist."),
         (BASE + "network-connector:wire", "The resource you requested does not exist."),
     ],
