@@ -67,9 +67,11 @@ def _opened(package: bytes) -> zipfile.ZipFile:
 def _defined(source: bytes, file: str) -> dict[str, bool]:
     """Give the public names that a module's own lines define, and whether each is a function."""
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(source, file)
     except (SyntaxError, ValueError) as wrong:
         raise PackageRefused(f"{file} is not Python: {wrong}") from None
+    except (RecursionError, MemoryError):  # so ends CPython's parser where something is nested without end
+        raise PackageRefused(f"{file} is not Python: it is nested too deeply") from None
     names: dict[str, bool] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

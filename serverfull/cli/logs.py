@@ -20,7 +20,7 @@ _LEAST_PATIENCE = 30.0
 
 @click.command()
 @click.argument("name")
-@click.option("--follow", is_flag=True, help="Go on until the host ends, or Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the host ends, or Ctrl-C.")
 @click.option("--since", type=seconds, metavar="DURATION", help="Leave out what is older.")
 @connection_options
 @output_option

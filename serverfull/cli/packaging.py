@@ -1,8 +1,8 @@
 """Makes a deployment package of a directory or of one file: the same files always give the same bytes.
 
-Left out are caches, version control, virtual environments and the host's own state (`LEFT_OUT`), and what a file
-``.serverfullignore`` in the directory names: a pattern on each line, for names or for whole paths. Links are kept as
-links; what they lead to has to be in the package. Directories without files are not kept.
+Left out are caches, version control and the host's own state (`LEFT_OUT`), virtual environments of any name, and what a
+file ``.serverfullignore`` in the directory names: a pattern on each line, for names or for whole paths. Links are kept
+as links; what they lead to has to be in the package. Directories without files are not kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from serverfull.domain.limits import UNZIPPED_PACKAGE_BYTES, ZIPPED_PACKAGE_BYTE
 from serverfull.errors import ServerfullError
 
 IGNORE_FILE = ".serverfullignore"
-LEFT_OUT = ("__pycache__", "*.pyc", ".git", ".venv", ".serverfull", IGNORE_FILE)
+LEFT_OUT = (
+    *("__pycache__", "*.pyc", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
+    *(".git", ".hg", ".svn", ".venv", ".serverfull", IGNORE_FILE),
+)
+_ENVIRONMENT = "pyvenv.cfg"
+"""The file that makes a directory a virtual environment, which is this machine's alone."""
+
 _LINK = stat.S_IFLNK | 0o777
 
 
@@ -53,9 +59,11 @@ def package_of(source: Path) -> SourcePackage:
         if source.suffix == ".zip":
             _check_size(source.stat().st_size, ZIPPED_PACKAGE_BYTES, "zipped")
             return SourcePackage(source.stem, source.read_bytes())
-        return SourcePackage(source.stem, _packed([source], source.parent))
+        if source.suffix == ".py":
+            return SourcePackage(source.stem, _packed([source], source.parent))
     except OSError as wrong:
         raise PackageRefused(f"{wrong.filename or source} cannot be read: {wrong.strerror}") from None
+    raise PackageRefused(f"{source} is neither a directory nor a .py file nor a .zip file")
 
 
 def _packed(files: Sequence[Path], folder: Path) -> bytes:
@@ -111,7 +119,8 @@ def _below(folder: Path, root: Path, ignored: Callable[[Path], bool]) -> Iterato
         if ignored(path.relative_to(root)):
             continue
         if path.is_dir() and not path.is_symlink():
-            yield from _below(path, root, ignored)
+            if not (path / _ENVIRONMENT).is_file():
+                yield from _below(path, root, ignored)
         else:
             yield path
 

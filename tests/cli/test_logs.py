@@ -88,9 +88,10 @@ def test_a_host_whose_functions_log_goes_nowhere_says_so(run: Run, tmp_path: Pat
     assert (done.returncode, "logging.functions is NULL" in done.stderr) == (1, True)
 
 
-def test_follow_goes_on_until_ctrl_c(host: HostProcess, environ: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["--follow", "-f"])
+def test_follow_goes_on_until_ctrl_c(host: HostProcess, environ: dict[str, str], tmp_path: Path, flag: str) -> None:
     host.invoke("hello", b'"before"')
-    command = [sys.executable, "-m", "serverfull", "logs", "hello", "--follow", "--endpoint", host.url]
+    command = [sys.executable, "-m", "serverfull", "logs", "hello", flag, "--endpoint", host.url]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -87,6 +87,19 @@ def test_caches_version_control_and_state_stay_out_and_so_does_what_the_folder_s
     assert sorted(name for name in kept if "pycache___" not in name) == ["a.py", "sub/keep.txt"]
 
 
+def test_a_virtual_environment_stays_out_whatever_its_name(folder: Path) -> None:
+    fill(folder, a_DOT_py="", env__keep_DOT_txt="", py312__pyvenv_DOT_cfg="home = /usr/bin", py312__lib__b_DOT_py="")
+    for name in (".mypy_cache", ".pytest_cache", ".ruff_cache", ".hg", ".svn"):
+        fill(folder / name, file="")
+    assert names(package_of(folder).content) == ["a.py", "env/keep.txt"]
+
+
+def test_a_file_that_is_neither_module_nor_archive_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, notes_DOT_txt="")
+    with pytest.raises(PackageRefused, match=r"notes.txt is neither a directory nor a .py file nor a .zip file"):
+        package_of(tmp_path / "notes.txt")
+
+
 def test_one_file_is_a_package_and_a_zip_file_is_taken_as_it_is(tmp_path: Path) -> None:
     fill(tmp_path, greet_DOT_py="def handler(e): pass\n", other_DOT_py="")
     package = package_of(tmp_path / "greet.py")
@@ -180,7 +193,9 @@ def test_the_obvious_handler_is_found(modules: dict[str, str], handler: str) -> 
         ),
         ({"a": "def one(): pass\ndef two(): pass"}, "--handler MODULE.FUNCTION: there are a.one, a.two"),
         ({"sub/a": "def handler(e): pass"}, "no module at the root has a function"),
-        ({"a": "def ("}, "a.py is not Python"),
+        ({"a": "x = 1\ndef ("}, r"a.py is not Python: .* \(a.py, line 2\)$"),
+        ({"a": "x = '\0'"}, "a.py is not Python: "),
+        ({"a": "x = " + "-" * 100_000 + "1"}, "a.py is not Python: "),
     ],
 )
 def test_a_handler_that_is_not_obvious_has_to_be_named(modules: dict[str, str], message: str) -> None:
