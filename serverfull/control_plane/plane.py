@@ -141,7 +141,7 @@ class ControlPlane:
 
         publication = Publication(state, bucket, prefix, self._logger)
         self._stack.push_async_callback(publication.aclose)
-        self.changes.subscribe(publication.changed)
+        self._stack.callback(self.changes.subscribe(publication.changed))
         await publication.start()
 
     async def _stores(self) -> tuple[StateStore, CodeStore]:

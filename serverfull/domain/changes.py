@@ -6,6 +6,7 @@ Published by `serverfull.management`, heard by whatever keeps a copy of what is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -35,11 +36,20 @@ class Changes:
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
-    def subscribe(self, listener: Listener) -> None:
-        """Call the listener with every change from now on; it must neither block nor raise."""
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call the listener with every change from now on; it must neither block nor raise.
+
+        :returns: ends it. Ending it twice is fine.
+        """
         self._listeners.append(listener)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return end
 
     def publish(self, change: Change) -> None:
         """Tell everybody."""
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             listener(change)

@@ -1,0 +1,53 @@
+"""A control plane whose opening fails leaves nothing behind, and opens later."""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serverfull.config import Settings, StateSettings
+from serverfull.control_plane import ControlPlane
+from serverfull.domain.publication import PUBLISHED_FUNCTIONS
+from serverfull.errors import InternalFailure
+from serverfull.fetchers.static import StaticFetcher
+from serverfull.storage.publication import Publication
+from serverfull.storage.state import open_state
+
+
+class Log:
+    """Takes what is logged; nothing is expected."""
+
+    def info(self, event: str, **fields: Any) -> None:
+        raise AssertionError((event, fields))
+
+    warning = error = info
+
+
+async def test_an_opening_that_fails_again_and_again_leaves_nobody_listening(tmp_path: Path) -> None:
+    await (await open_state(tmp_path)).aclose()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        # Whole as far as the start looks at it, and no record: publication is begun and cannot read what was published.
+        database.execute(f"INSERT INTO {PUBLISHED_FUNCTIONS.name} VALUES ('1', 'r', 'f', '[]')")  # noqa: S608
+        database.commit()
+    plane = ControlPlane(
+        StaticFetcher({}),
+        Settings(state=StateSettings(path=str(tmp_path), code_store="s3://bucket/prefix")),
+        Log(),
+        failure_of=lambda _: None,
+        on_open=lambda: None,
+    )
+    for _ in range(3):
+        with pytest.raises(InternalFailure):
+            await plane.operations()
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Publication)]
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        database.execute(f"DELETE FROM {PUBLISHED_FUNCTIONS.name}")  # noqa: S608
+        database.commit()
+    assert "CreateFunction" in await plane.operations()
+    await plane.aclose()
