@@ -5,21 +5,19 @@ Everything that touches state runs in a transaction on the store's thread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.deployed import FUNCTIONS, VERSIONS
 from serverfull.domain.layers import LAYER_VERSIONS
 from serverfull.errors import CodeStorageExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from types_boto3_lambda.type_defs import AccountLimitTypeDef, AccountUsageTypeDef
 
     from serverfull.domain.concurrency import AccountLimits
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Fetcher, Records, StateStore
-
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
+    from serverfull.management.operations import Operations, Request, Response
 
 
 class Account:
@@ -33,7 +31,7 @@ class Account:
         self._registered = registered
         self._limits = limits
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {"GetAccountSettings": self.get_settings}
 
@@ -50,19 +48,18 @@ class Account:
         def work(records: Records) -> Response:
             functions = records.list(FUNCTIONS)
             reserved = sum(function.reserved_concurrency or 0 for function in functions)
-            return {
-                "AccountLimit": {
-                    "TotalCodeSize": limits.total_code_size,
-                    "CodeSizeUnzipped": limits.code_size_unzipped,
-                    "CodeSizeZipped": limits.code_size_zipped,
-                    "ConcurrentExecutions": limits.concurrent_executions,
-                    "UnreservedConcurrentExecutions": max(0, limits.concurrent_executions - reserved),
-                },
-                "AccountUsage": {
-                    "TotalCodeSize": code_size(records),
-                    "FunctionCount": len(registered.union(function.name for function in functions)),
-                },
+            limit: AccountLimitTypeDef = {
+                "TotalCodeSize": limits.total_code_size,
+                "CodeSizeUnzipped": limits.code_size_unzipped,
+                "CodeSizeZipped": limits.code_size_zipped,
+                "ConcurrentExecutions": limits.concurrent_executions,
+                "UnreservedConcurrentExecutions": max(0, limits.concurrent_executions - reserved),
             }
+            usage: AccountUsageTypeDef = {
+                "TotalCodeSize": code_size(records),
+                "FunctionCount": len(registered.union(function.name for function in functions)),
+            }
+            return {"AccountLimit": limit, "AccountUsage": usage}
 
         return await self._state.read(scope.partition, work)
 

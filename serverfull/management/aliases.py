@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import ALIASES, Alias
@@ -15,15 +15,22 @@ from serverfull.management.stamps import check_revision, new_revision
 from serverfull.management.validation import check_unqualified
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        AliasConfigurationTypeDef,
+        CreateAliasRequestTypeDef,
+        DeleteAliasRequestTypeDef,
+        GetAliasRequestTypeDef,
+        ListAliasesRequestTypeDef,
+        UpdateAliasRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.resolution import FunctionResolver
-
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 
 class Aliases:
@@ -34,7 +41,7 @@ class Aliases:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "CreateAlias": self.create_alias,
@@ -44,7 +51,7 @@ class Aliases:
             "ListAliases": self.list_aliases,
         }
 
-    async def create_alias(self, request: Request, scope: RequestScope) -> Response:
+    async def create_alias(self, request: CreateAliasRequestTypeDef, scope: RequestScope) -> AliasConfigurationTypeDef:
         """Name a version of a function.
 
         :raises NotFoundError: there is no such function or version.
@@ -73,7 +80,7 @@ class Aliases:
         self._changes.publish(FunctionChanged(scope.partition, alias.function))
         return _response(alias, scope)
 
-    async def get_alias(self, request: Request, scope: RequestScope) -> Response:
+    async def get_alias(self, request: GetAliasRequestTypeDef, scope: RequestScope) -> AliasConfigurationTypeDef:
         """Give an alias.
 
         :raises NotFoundError: there is none of that name.
@@ -88,7 +95,7 @@ class Aliases:
         )
         return _response(alias, scope)
 
-    async def update_alias(self, request: Request, scope: RequestScope) -> Response:
+    async def update_alias(self, request: UpdateAliasRequestTypeDef, scope: RequestScope) -> AliasConfigurationTypeDef:
         """Point an alias at another version, or route its calls in another way; what is not given stays.
 
         :raises NotFoundError: there is no such alias or version.
@@ -111,7 +118,7 @@ class Aliases:
         self._changes.publish(FunctionChanged(scope.partition, alias.function))
         return _response(alias, scope)
 
-    async def delete_alias(self, request: Request, scope: RequestScope) -> Response:
+    async def delete_alias(self, request: DeleteAliasRequestTypeDef, scope: RequestScope) -> Response:
         """Delete an alias with everything that was set up for it. One that is not there is fine, as on AWS.
 
         :raises NotFoundError: there is no such function.
@@ -129,7 +136,7 @@ class Aliases:
         self._changes.publish(FunctionChanged(scope.partition, reference.name))
         return {}
 
-    async def list_aliases(self, request: Request, scope: RequestScope) -> Response:
+    async def list_aliases(self, request: ListAliasesRequestTypeDef, scope: RequestScope) -> Response:
         """List the aliases of a function by name, at most 50 at a time, or those that send calls to a version.
 
         :raises NotFoundError: there is no such function.
@@ -214,9 +221,9 @@ def _arn(alias: Alias, scope: RequestScope) -> str:
     return function_arn(alias.function, scope.account, scope.region, alias.name)
 
 
-def _response(alias: Alias, scope: RequestScope) -> Response:
+def _response(alias: Alias, scope: RequestScope) -> AliasConfigurationTypeDef:
     """Write an alias as AWS's AliasConfiguration: the one place that does."""
-    response: Response = {
+    response: AliasConfigurationTypeDef = {
         "AliasArn": _arn(alias, scope),
         "Name": alias.name,
         "FunctionVersion": alias.version,

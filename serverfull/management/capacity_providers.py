@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.capacity import CAPACITY_PROVIDERS, CapacityProvider, capacity_provider_arn
 from serverfull.domain.deployed import VERSIONS
@@ -21,15 +21,23 @@ from serverfull.management.stamps import timestamp
 from serverfull.management.tagging import merge_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        CreateCapacityProviderRequestTypeDef,
+        DeleteCapacityProviderRequestTypeDef,
+        GetCapacityProviderRequestTypeDef,
+        ListCapacityProvidersRequestTypeDef,
+        ListFunctionVersionsByCapacityProviderRequestTypeDef,
+        UpdateCapacityProviderRequestTypeDef,
+    )
 
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.names import RequestScope
     from serverfull.domain.records import KeyPart
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 MAX_PROVIDERS = 1_000
 """Capacity providers of an account in a region."""
@@ -48,7 +56,7 @@ class CapacityProviders:
     def __init__(self, state: StateStore) -> None:
         self._state = state
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "CreateCapacityProvider": self.create,
@@ -59,7 +67,7 @@ class CapacityProviders:
             "ListFunctionVersionsByCapacityProvider": self.list_versions,
         }
 
-    async def create(self, request: Request, scope: RequestScope) -> Response:
+    async def create(self, request: CreateCapacityProviderRequestTypeDef, scope: RequestScope) -> Response:
         """Create a provider.
 
         :raises ResourceConflict: there is one of that name.
@@ -88,7 +96,7 @@ class CapacityProviders:
         await self._state.write(scope.partition, work)
         return {"CapacityProvider": _described(provider, scope, "Pending")}
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetCapacityProviderRequestTypeDef, scope: RequestScope) -> Response:
         """Give a provider.
 
         :raises ResourceNotFound: there is none.
@@ -100,7 +108,7 @@ class CapacityProviders:
         )
         return {"CapacityProvider": _described(provider, scope)}
 
-    async def update(self, request: Request, scope: RequestScope) -> Response:
+    async def update(self, request: UpdateCapacityProviderRequestTypeDef, scope: RequestScope) -> Response:
         """Change how a provider scales, which tags it passes on and what it logs; the rest of it stays for good.
 
         :raises ResourceNotFound: there is none.
@@ -119,7 +127,7 @@ class CapacityProviders:
 
         return {"CapacityProvider": _described(await self._state.write(scope.partition, work), scope)}
 
-    async def delete(self, request: Request, scope: RequestScope) -> Response:
+    async def delete(self, request: DeleteCapacityProviderRequestTypeDef, scope: RequestScope) -> Response:
         """Delete a provider that no function uses, and give it as it was.
 
         :raises ResourceNotFound: there is none.
@@ -141,7 +149,7 @@ class CapacityProviders:
 
         return {"CapacityProvider": _described(await self._state.write(scope.partition, work), scope, "Deleting")}
 
-    async def list(self, request: Request, scope: RequestScope) -> Response:
+    async def list(self, request: ListCapacityProvidersRequestTypeDef, scope: RequestScope) -> Response:
         """List providers by their names: all, or those in a state.
 
         :raises InvalidParameterValue: the Marker is none that this operation gave.
@@ -158,7 +166,9 @@ class CapacityProviders:
         described = [_described(provider, scope) for provider in cut.items]
         return {"CapacityProviders": described, "NextMarker": cut.next_marker}
 
-    async def list_versions(self, request: Request, scope: RequestScope) -> Response:
+    async def list_versions(
+        self, request: ListFunctionVersionsByCapacityProviderRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """List the versions of functions whose configuration names a provider.
 
         :raises ResourceNotFound: there is no such provider.

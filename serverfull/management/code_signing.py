@@ -12,12 +12,12 @@ import re
 import secrets
 import zipfile
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.code_signing import CODE_SIGNING_CONFIGS, CodeSigningConfig, code_signing_arn
 from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS, DeployedFunction
-from serverfull.domain.names import function_arn
+from serverfull.domain.names import function_arn, is_partition_of
 from serverfull.domain.records import Partition
 from serverfull.errors import (
     CodeSigningConfigNotFound,
@@ -32,16 +32,27 @@ from serverfull.management.tagging import merge_tags
 from serverfull.management.validation import check_unqualified
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        CreateCodeSigningConfigRequestTypeDef,
+        DeleteCodeSigningConfigRequestTypeDef,
+        DeleteFunctionCodeSigningConfigRequestTypeDef,
+        GetCodeSigningConfigRequestTypeDef,
+        GetFunctionCodeSigningConfigRequestTypeDef,
+        ListCodeSigningConfigsRequestTypeDef,
+        ListFunctionsByCodeSigningConfigRequestTypeDef,
+        PutFunctionCodeSigningConfigRequestTypeDef,
+        UpdateCodeSigningConfigRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.layers import LayerVersion
     from serverfull.domain.names import FunctionReference, RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 SIGNATURE = "META_INF/aws_signer_signature_v1.0.SF"
 """The entry that AWS Signer adds to a zip archive when it signs it."""
@@ -49,7 +60,7 @@ SIGNATURE = "META_INF/aws_signer_signature_v1.0.SF"
 PAGE_SIZE = 10_000
 """Configurations, or functions of one, in an answer at most, as in AWS."""
 
-_ARN = re.compile(r"arn:[^:]*:lambda:([^:]+):(\d{12}):code-signing-config:(csc-[a-z0-9]{17})", re.ASCII)
+_ARN = re.compile(r"arn:([^:]*):lambda:([^:]+):(\d{12}):code-signing-config:(csc-[a-z0-9]{17})", re.ASCII)
 _ID_CHARACTERS = "0123456789abcdef"
 
 
@@ -64,7 +75,7 @@ class CodeSigning:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "CreateCodeSigningConfig": self.create,
@@ -78,7 +89,7 @@ class CodeSigning:
             "ListFunctionsByCodeSigningConfig": self.list_functions,
         }
 
-    async def create(self, request: Request, scope: RequestScope) -> Response:
+    async def create(self, request: CreateCodeSigningConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Create a configuration.
 
         :raises InvalidParameterValue: the tags are not allowed.
@@ -96,7 +107,7 @@ class CodeSigning:
         await self._state.write(scope.partition, lambda records: records.insert(CODE_SIGNING_CONFIGS, config))
         return {"CodeSigningConfig": _described(config, scope.partition)}
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetCodeSigningConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Give a configuration.
 
         :raises ResourceNotFound: there is none.
@@ -107,7 +118,7 @@ class CodeSigning:
         config = await self._state.read(scope.partition, lambda records: find_config(records, arn, scope.partition))
         return {"CodeSigningConfig": _described(config, scope.partition)}
 
-    async def update(self, request: Request, scope: RequestScope) -> Response:
+    async def update(self, request: UpdateCodeSigningConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Change a configuration; packages that are deployed already stay.
 
         :raises ResourceNotFound: there is none.
@@ -117,10 +128,10 @@ class CodeSigning:
 
         def work(records: Records) -> CodeSigningConfig:
             config = find_config(records, request["CodeSigningConfigArn"], scope.partition)
-            publishers = request.get("AllowedPublishers", {}).get("SigningProfileVersionArns", config.publishers)
+            publishers = request.get("AllowedPublishers")
             changed = replace(
                 config,
-                publishers=publishers,
+                publishers=publishers["SigningProfileVersionArns"] if publishers else config.publishers,
                 policy=_policy(request, config.policy),
                 description=request.get("Description", config.description),
                 last_modified=timestamp(),
@@ -130,7 +141,7 @@ class CodeSigning:
 
         return {"CodeSigningConfig": _described(await self._state.write(scope.partition, work), scope.partition)}
 
-    async def delete(self, request: Request, scope: RequestScope) -> Response:
+    async def delete(self, request: DeleteCodeSigningConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Delete a configuration that no function uses.
 
         :raises ResourceNotFound: there is none.
@@ -154,7 +165,7 @@ class CodeSigning:
 
         return await self._state.write(scope.partition, work)
 
-    async def list(self, request: Request, scope: RequestScope) -> Response:
+    async def list(self, request: ListCodeSigningConfigsRequestTypeDef, scope: RequestScope) -> Response:
         """List the configurations, by their ids.
 
         :raises InvalidParameterValue: the Marker is none that this operation gave.
@@ -169,7 +180,9 @@ class CodeSigning:
         described = [_described(config, scope.partition) for config in cut.items]
         return {"CodeSigningConfigs": described, "NextMarker": cut.next_marker}
 
-    async def put_function_config(self, request: Request, scope: RequestScope) -> Response:
+    async def put_function_config(
+        self, request: PutFunctionCodeSigningConfigRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Have a function's packages checked by a configuration from now on.
 
         :raises CodeSigningConfigNotFound: there is no such configuration.
@@ -190,7 +203,9 @@ class CodeSigning:
 
         return await self._write(reference, scope, work)
 
-    async def get_function_config(self, request: Request, scope: RequestScope) -> Response:
+    async def get_function_config(
+        self, request: GetFunctionCodeSigningConfigRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Give the configuration of a function; nothing where it has none, as on AWS.
 
         :raises NotFoundError: there is no such function.
@@ -208,7 +223,9 @@ class CodeSigning:
             return {}
         return {"CodeSigningConfigArn": function.code_signing_config, "FunctionName": function.name}
 
-    async def delete_function_config(self, request: Request, scope: RequestScope) -> Response:
+    async def delete_function_config(
+        self, request: DeleteFunctionCodeSigningConfigRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Take the configuration of a function away; that it has none is fine.
 
         :raises NotFoundError: there is no such function.
@@ -225,7 +242,9 @@ class CodeSigning:
 
         return await self._write(reference, scope, work)
 
-    async def list_functions(self, request: Request, scope: RequestScope) -> Response:
+    async def list_functions(
+        self, request: ListFunctionsByCodeSigningConfigRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """List the ARNs of the functions that use a configuration.
 
         :raises ResourceNotFound: there is no such configuration.
@@ -267,8 +286,8 @@ def find_config(records: Records, arn: str, partition: Partition) -> CodeSigning
     """
     match = _ARN.fullmatch(arn)
     found = None
-    if match is not None and Partition(match[2], match[1]) == partition:
-        found = records.get(CODE_SIGNING_CONFIGS, match[3])
+    if match is not None and Partition(match[3], match[2]) == partition and is_partition_of(match[1], match[2]):
+        found = records.get(CODE_SIGNING_CONFIGS, match[4])
     if found is None:
         raise ResourceNotFound(f"The Lambda code signing configuration {arn} can not be found.")
     return found
@@ -289,7 +308,7 @@ def config_of(records: Records, arn: str, partition: Partition) -> CodeSigningCo
 
 
 def is_signed(package: bytes) -> bool:
-    """Tell whether a zip archive has a signature of AWS Signer, of whatever worth. Reads its list: call it on a thread."""
+    """Tell whether a zip archive has a signature of AWS Signer, of whatever worth. Blocks: call it on a thread."""
     try:
         with zipfile.ZipFile(io.BytesIO(package)) as archive:
             return SIGNATURE in archive.namelist()

@@ -7,7 +7,7 @@ executions. Gap: provisioned concurrency is kept, and no environment is warmed f
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.concurrency import PROVISIONED_CONCURRENCY, ProvisionedConcurrency
@@ -25,16 +25,26 @@ from serverfull.management.stamps import timestamp_seconds
 from serverfull.management.validation import check_unqualified
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        DeleteFunctionConcurrencyRequestTypeDef,
+        DeleteProvisionedConcurrencyConfigRequestTypeDef,
+        GetFunctionConcurrencyRequestTypeDef,
+        GetProvisionedConcurrencyConfigRequestTypeDef,
+        ListProvisionedConcurrencyConfigsRequestTypeDef,
+        ProvisionedConcurrencyConfigListItemTypeDef,
+        PutFunctionConcurrencyRequestTypeDef,
+        PutProvisionedConcurrencyConfigRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.concurrency import AccountLimits
     from serverfull.domain.names import FunctionReference, RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 NOT_WARMED = "This host does not keep environments ready yet: each is made when it is first needed."
 """What StatusReason says of provisioned concurrency."""
@@ -55,7 +65,7 @@ class Concurrency:
         self._changes = changes
         self._limits = limits
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "PutFunctionConcurrency": self.put_reserved,
@@ -67,7 +77,7 @@ class Concurrency:
             "ListProvisionedConcurrencyConfigs": self.list_provisioned,
         }
 
-    async def put_reserved(self, request: Request, scope: RequestScope) -> Response:
+    async def put_reserved(self, request: PutFunctionConcurrencyRequestTypeDef, scope: RequestScope) -> Response:
         """Reserve executions for a function, which are also the most that it gets. What runs goes on.
 
         :raises NotFoundError: there is no such function.
@@ -96,7 +106,7 @@ class Concurrency:
         await self._write(reference, scope, work)
         return {"ReservedConcurrentExecutions": executions}
 
-    async def get_reserved(self, request: Request, scope: RequestScope) -> Response:
+    async def get_reserved(self, request: GetFunctionConcurrencyRequestTypeDef, scope: RequestScope) -> Response:
         """Give the reservation of a function; of one of the operator's own, the most that it gets.
 
         :raises NotFoundError: there is no such function.
@@ -114,7 +124,7 @@ class Concurrency:
         )
         return {"ReservedConcurrentExecutions": function.reserved_concurrency}
 
-    async def delete_reserved(self, request: Request, scope: RequestScope) -> Response:
+    async def delete_reserved(self, request: DeleteFunctionConcurrencyRequestTypeDef, scope: RequestScope) -> Response:
         """Give up the reservation of a function; that it has none is fine.
 
         :raises NotFoundError: there is no such function.
@@ -132,7 +142,9 @@ class Concurrency:
         await self._write(reference, scope, work)
         return {}
 
-    async def put_provisioned(self, request: Request, scope: RequestScope) -> Response:
+    async def put_provisioned(
+        self, request: PutProvisionedConcurrencyConfigRequestTypeDef, scope: RequestScope
+    ) -> ProvisionedConcurrencyConfigListItemTypeDef:
         """Ask for environments that are ready before they are needed.
 
         :raises NotFoundError: there is no such function or version.
@@ -163,7 +175,9 @@ class Concurrency:
         await self._write(reference, scope, work)
         return _described(config)
 
-    async def get_provisioned(self, request: Request, scope: RequestScope) -> Response:
+    async def get_provisioned(
+        self, request: GetProvisionedConcurrencyConfigRequestTypeDef, scope: RequestScope
+    ) -> ProvisionedConcurrencyConfigListItemTypeDef:
         """Give the provisioned concurrency of a version or alias.
 
         :raises NotFoundError: there is no such function or version.
@@ -185,7 +199,9 @@ class Concurrency:
 
         return _described(await self._state.read(scope.partition, work))
 
-    async def delete_provisioned(self, request: Request, scope: RequestScope) -> Response:
+    async def delete_provisioned(
+        self, request: DeleteProvisionedConcurrencyConfigRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Give up the provisioned concurrency of a version or alias; that it has none is fine.
 
         :raises NotFoundError: there is no such function or version.
@@ -204,7 +220,9 @@ class Concurrency:
         await self._write(reference, scope, work)
         return {}
 
-    async def list_provisioned(self, request: Request, scope: RequestScope) -> Response:
+    async def list_provisioned(
+        self, request: ListProvisionedConcurrencyConfigsRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """List the provisioned concurrency of a function's versions and aliases.
 
         :raises NotFoundError: there is no such function.
@@ -224,8 +242,10 @@ class Concurrency:
 
         cut = page.cut(await self._state.read(scope.partition, work), lambda config: (config.qualifier,))
         listed = [
-            {"FunctionArn": function_arn(config.function, scope.account, scope.region, config.qualifier)}
-            | _described(config)
+            {
+                "FunctionArn": function_arn(config.function, scope.account, scope.region, config.qualifier),
+                **_described(config),
+            }
             for config in cut.items
         ]
         return {"ProvisionedConcurrencyConfigs": listed, "NextMarker": cut.next_marker}
@@ -319,7 +339,7 @@ def _check_conflicts(records: Records, config: ProvisionedConcurrency) -> None:
             raise ResourceConflict("Version is pointed by a Provisioned Concurrency alias")
 
 
-def _described(config: ProvisionedConcurrency) -> Response:
+def _described(config: ProvisionedConcurrency) -> ProvisionedConcurrencyConfigListItemTypeDef:
     """Write a configuration as AWS answers it, with a status that is true of this host: the one place that does."""
     return {
         "RequestedProvisionedConcurrentExecutions": config.requested,

@@ -12,7 +12,7 @@ import math
 import platform
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.checksums import code_sha256
 from serverfull.domain.json_functions import dumps
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.functions import Function
     from serverfull.domain.names import RequestScope
+    from serverfull.management.operations import Response
     from serverfull.management.sources import SourceCode
 
-Response: TypeAlias = "dict[str, Any]"
 
 EPHEMERAL_STORAGE_MB = 512
 """AWS's default. Functions share the host's own /tmp, and nothing limits it."""

@@ -37,19 +37,23 @@ from serverfull.management.validation import (
 from serverfull.management.versions import check_publish_to, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from types_boto3_lambda.type_defs import (
+        CreateFunctionRequestTypeDef,
+        DeleteFunctionRequestTypeDef,
+        UpdateFunctionCodeRequestTypeDef,
+        UpdateFunctionConfigurationRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.concurrency import AccountLimits
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import StateStore
     from serverfull.management.configuration import Configurations
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.packages import Package, PackageIntake
     from serverfull.management.preparation import Preparations
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 FindLayers: TypeAlias = "Callable[[Records, RequestScope, Sequence[str]], Sequence[LayerVersion]]"
 """Gives the versions of layers for their ARNs, in that order, inside a transaction; raises InvalidParameterValue where
@@ -90,7 +94,7 @@ class Deployments:
         self._limits = limits
         self._logger = logger
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "CreateFunction": self.create_function,
@@ -99,7 +103,7 @@ class Deployments:
             "DeleteFunction": self.delete_function,
         }
 
-    async def create_function(self, request: Request, scope: RequestScope) -> Response:
+    async def create_function(self, request: CreateFunctionRequestTypeDef, scope: RequestScope) -> Response:
         """Make a function, and publish it as version 1 where that is asked for.
 
         :raises ResourceConflict: there is one of that name.
@@ -141,7 +145,7 @@ class Deployments:
         self._tell(scope, version)
         return self._configurations.deployed(version, scope)  # with a plain ARN, as on AWS, also of a version
 
-    async def update_function_code(self, request: Request, scope: RequestScope) -> Response:
+    async def update_function_code(self, request: UpdateFunctionCodeRequestTypeDef, scope: RequestScope) -> Response:
         """Give ``$LATEST`` other code, and publish it where that is asked for; with DryRun, only say what would be.
 
         :raises NotFoundError: there is no such function.
@@ -170,7 +174,9 @@ class Deployments:
         await self._packages.keep(package)
         return await self._write(draft, request, scope)
 
-    async def update_function_configuration(self, request: Request, scope: RequestScope) -> Response:
+    async def update_function_configuration(
+        self, request: UpdateFunctionConfigurationRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Change the configuration of ``$LATEST``; what is not given stays.
 
         :raises NotFoundError: there is no such function.
@@ -195,7 +201,7 @@ class Deployments:
 
         return await self._write(draft, request, scope)
 
-    async def delete_function(self, request: Request, scope: RequestScope) -> Response:
+    async def delete_function(self, request: DeleteFunctionRequestTypeDef, scope: RequestScope) -> Response:
         """Delete a function with all that belongs to it, or one version of it. A version that is not there is fine.
 
         :raises NotFoundError: there is no such function.

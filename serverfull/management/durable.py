@@ -8,17 +8,13 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/durable-functions.html
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn
 
 from serverfull.errors import UnsupportedOperation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
     from serverfull.domain.names import RequestScope
-
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
+    from serverfull.management.operations import Operations, Request
 
 OPERATIONS = (
     "CheckpointDurableExecution",
@@ -41,7 +37,7 @@ HINT = "Durable executions are not available in this version of serverfull."
 class DurableExecutions:
     """The operations on durable executions."""
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {name: partial(self.refuse, name) for name in OPERATIONS}
 

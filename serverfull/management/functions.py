@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS, DeployedFunction, FunctionVersion
@@ -22,16 +22,21 @@ from serverfull.management.paging import Page, read_page
 from serverfull.management.sources import SourceCode, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        GetFunctionConfigurationRequestTypeDef,
+        GetFunctionRequestTypeDef,
+        ListFunctionsRequestTypeDef,
+    )
 
     from serverfull.domain.names import RequestScope
     from serverfull.domain.records import KeyPart
     from serverfull.interfaces import CodeStore, Fetcher, Records, StateStore
     from serverfull.management.configuration import Configurations
+    from serverfull.management.operations import Operations, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 CODE_URL_SECONDS = 600
 """How long the URL of GetFunction downloads the code, as on AWS."""
@@ -61,7 +66,7 @@ class Functions:
         self._configurations = configurations
         self._sources: WeakKeyDictionary[Function, SourceCode] = WeakKeyDictionary()
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "ListFunctions": self.list_functions,
@@ -69,7 +74,7 @@ class Functions:
             "GetFunctionConfiguration": self.get_function_configuration,
         }
 
-    async def list_functions(self, request: Request, scope: RequestScope) -> Response:
+    async def list_functions(self, request: ListFunctionsRequestTypeDef, scope: RequestScope) -> Response:
         """List functions by name, at most 50 at a time; with ``FunctionVersion=ALL`` every version of them.
 
         ``MasterRegion`` asks for replicas of Lambda@Edge, and there are none.
@@ -99,7 +104,7 @@ class Functions:
         functions = [self._listed(str(key[0]), found[key], scope, every_version) for key in cut.items]
         return {"Functions": functions, "NextMarker": cut.next_marker}
 
-    async def get_function(self, request: Request, scope: RequestScope) -> Response:
+    async def get_function(self, request: GetFunctionRequestTypeDef, scope: RequestScope) -> Response:
         """Give the configuration of a function, where its code lies, its tags and its reserved concurrency.
 
         :raises NotFoundError: there is no such function, or no such version of it.
@@ -125,7 +130,9 @@ class Functions:
         location = await self._location(version, scope)
         return _function_response(configuration, location, function.tags, function.reserved_concurrency)
 
-    async def get_function_configuration(self, request: Request, scope: RequestScope) -> Response:
+    async def get_function_configuration(
+        self, request: GetFunctionConfigurationRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Give the configuration of a function.
 
         :raises NotFoundError: there is no such function, or no such version of it.

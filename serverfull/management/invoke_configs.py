@@ -12,7 +12,7 @@ import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import FUNCTIONS
@@ -24,15 +24,22 @@ from serverfull.management.paging import read_page
 from serverfull.management.resolution import exists
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        DeleteFunctionEventInvokeConfigRequestTypeDef,
+        GetFunctionEventInvokeConfigRequestTypeDef,
+        ListFunctionEventInvokeConfigsRequestTypeDef,
+        PutFunctionEventInvokeConfigRequestTypeDef,
+        UpdateFunctionEventInvokeConfigRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.names import FunctionReference, RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 _SUCCESS_KINDS = ("sqs", "sns", "lambda", "events")
 _FAILURE_KINDS = (*_SUCCESS_KINDS, "s3")
@@ -48,7 +55,7 @@ class EventInvokeConfigs:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "PutFunctionEventInvokeConfig": self.put,
@@ -58,7 +65,7 @@ class EventInvokeConfigs:
             "ListFunctionEventInvokeConfigs": self.list,
         }
 
-    async def put(self, request: Request, scope: RequestScope) -> Response:
+    async def put(self, request: PutFunctionEventInvokeConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Set the configuration of a function, a version or an alias; what the request leaves out is AWS's default.
 
         :raises ResourceNotFound: there is no such function, version or alias.
@@ -68,7 +75,7 @@ class EventInvokeConfigs:
         """
         return await self._set(request, scope, keep=False)
 
-    async def update(self, request: Request, scope: RequestScope) -> Response:
+    async def update(self, request: UpdateFunctionEventInvokeConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Change a configuration; what the request leaves out stays.
 
         :raises ResourceNotFound: there is no such function, version or alias, or it has no configuration.
@@ -78,7 +85,7 @@ class EventInvokeConfigs:
         """
         return await self._set(request, scope, keep=True)
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetFunctionEventInvokeConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Give a configuration.
 
         :raises ResourceNotFound: there is none.
@@ -89,7 +96,7 @@ class EventInvokeConfigs:
         config = await self._state.read(scope.partition, lambda records: _find(records, reference, scope))
         return _described(config, scope)
 
-    async def delete(self, request: Request, scope: RequestScope) -> Response:
+    async def delete(self, request: DeleteFunctionEventInvokeConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Delete a configuration; AWS's defaults hold again.
 
         :raises ResourceNotFound: there is none.
@@ -106,7 +113,7 @@ class EventInvokeConfigs:
         self._changes.publish(FunctionChanged(scope.partition, reference.name))
         return {}
 
-    async def list(self, request: Request, scope: RequestScope) -> Response:
+    async def list(self, request: ListFunctionEventInvokeConfigsRequestTypeDef, scope: RequestScope) -> Response:
         """List the configurations of a function, of its versions and of its aliases.
 
         :raises ResourceNotFound: there is no such function.

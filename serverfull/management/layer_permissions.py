@@ -7,7 +7,7 @@ yet.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.layers import LAYER_VERSIONS, LayerVersion, layer_arn
 from serverfull.domain.names import partition_of
@@ -25,13 +25,17 @@ from serverfull.management.policy_documents import (
 from serverfull.management.stamps import check_revision, new_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
+
+    from types_boto3_lambda.type_defs import (
+        AddLayerVersionPermissionRequestTypeDef,
+        GetLayerVersionPolicyRequestTypeDef,
+        RemoveLayerVersionPermissionRequestTypeDef,
+    )
 
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Records, StateStore
-
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
+    from serverfull.management.operations import Operations, Request, Response
 
 
 class LayerPermissions:
@@ -43,7 +47,7 @@ class LayerPermissions:
     def __init__(self, state: StateStore) -> None:
         self._state = state
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "AddLayerVersionPermission": self.add_permission,
@@ -51,7 +55,7 @@ class LayerPermissions:
             "RemoveLayerVersionPermission": self.remove_permission,
         }
 
-    async def add_permission(self, request: Request, scope: RequestScope) -> Response:
+    async def add_permission(self, request: AddLayerVersionPermissionRequestTypeDef, scope: RequestScope) -> Response:
         """Add a statement that lets an account, or several, use a version of a layer.
 
         :raises ResourceNotFound: there is no such version.
@@ -76,7 +80,7 @@ class LayerPermissions:
 
         return await self._state.write(scope.partition, work)
 
-    async def get_policy(self, request: Request, scope: RequestScope) -> Response:
+    async def get_policy(self, request: GetLayerVersionPolicyRequestTypeDef, scope: RequestScope) -> Response:
         """Give the policy of a version of a layer.
 
         :raises ResourceNotFound: there is no such version, or it has no policy.
@@ -93,7 +97,9 @@ class LayerPermissions:
         policy = as_json(new_document([*version.statements.values()]))
         return {"Policy": policy, "RevisionId": version.policy_revision}
 
-    async def remove_permission(self, request: Request, scope: RequestScope) -> Response:
+    async def remove_permission(
+        self, request: RemoveLayerVersionPermissionRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Remove a statement from the policy of a version of a layer.
 
         :raises ResourceNotFound: there is no such version, policy or statement.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn
 
 from serverfull.domain.checksums import code_sha256
 from serverfull.domain.deployed import VERSIONS
@@ -20,16 +20,24 @@ from serverfull.management.paging import read_page
 from serverfull.management.stamps import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        DeleteLayerVersionRequestTypeDef,
+        GetLayerVersionByArnRequestTypeDef,
+        GetLayerVersionRequestTypeDef,
+        ListLayersRequestTypeDef,
+        ListLayerVersionsRequestTypeDef,
+        PublishLayerVersionRequestTypeDef,
+    )
 
     from serverfull.domain.concurrency import AccountLimits
     from serverfull.domain.names import RequestScope
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.packages import PackageIntake
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 URL_SECONDS = 600
 """How long a link to a layer's package is good, as on AWS."""
@@ -51,7 +59,7 @@ class Layers:
         self._intake = intake
         self._limits = limits
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "PublishLayerVersion": self.publish,
@@ -62,7 +70,7 @@ class Layers:
             "DeleteLayerVersion": self.delete,
         }
 
-    async def publish(self, request: Request, scope: RequestScope) -> Response:
+    async def publish(self, request: PublishLayerVersionRequestTypeDef, scope: RequestScope) -> Response:
         """Make a new version of a layer, and the layer with its first one.
 
         :raises InvalidParameterValue: there is no package, or none that can be used.
@@ -93,7 +101,7 @@ class Layers:
 
         return await self._described_whole(await self._state.write(scope.partition, work), scope)
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetLayerVersionRequestTypeDef, scope: RequestScope) -> Response:
         """Give a version of a layer, with a link to its package.
 
         :raises ResourceNotFound: there is none.
@@ -103,7 +111,7 @@ class Layers:
         """
         return await self._get(request["LayerName"], request["VersionNumber"], scope)
 
-    async def get_by_arn(self, request: Request, scope: RequestScope) -> Response:
+    async def get_by_arn(self, request: GetLayerVersionByArnRequestTypeDef, scope: RequestScope) -> Response:
         """Give a version of a layer by its ARN, with a link to its package.
 
         :raises ResourceNotFound: there is none.
@@ -115,7 +123,7 @@ class Layers:
             _refuse_unknown()  # one of AWS's own layers, which no host but AWS has
         return await self._get(layer, int(number), scope)
 
-    async def list_versions(self, request: Request, scope: RequestScope) -> Response:
+    async def list_versions(self, request: ListLayerVersionsRequestTypeDef, scope: RequestScope) -> Response:
         """List the versions of a layer, the newest first; none where there is no such layer.
 
         :raises InvalidParameterValue: the Marker is none that this operation gave.
@@ -136,7 +144,7 @@ class Layers:
             "NextMarker": cut.next_marker,
         }
 
-    async def list(self, request: Request, scope: RequestScope) -> Response:
+    async def list(self, request: ListLayersRequestTypeDef, scope: RequestScope) -> Response:
         """List layers by name, each with the newest of its versions that matches.
 
         :raises InvalidParameterValue: the Marker is none that this operation gave.
@@ -160,7 +168,7 @@ class Layers:
         ]
         return {"Layers": listed, "NextMarker": cut.next_marker}
 
-    async def delete(self, request: Request, scope: RequestScope) -> Response:
+    async def delete(self, request: DeleteLayerVersionRequestTypeDef, scope: RequestScope) -> Response:
         """Delete a version of a layer; that there is none is fine. Functions that have it keep it.
 
         :raises InvalidParameterValue: the number is below 1.

@@ -15,7 +15,7 @@ import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.mappings import EVENT_SOURCE_MAPPINGS, EventSourceMapping, mapping_arn, mapping_target
 from serverfull.domain.names import LATEST, function_arn
@@ -34,14 +34,21 @@ from serverfull.management.resolution import exists
 from serverfull.management.tagging import merge_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
+
+    from types_boto3_lambda.type_defs import (
+        CreateEventSourceMappingRequestTypeDef,
+        DeleteEventSourceMappingRequestTypeDef,
+        GetEventSourceMappingRequestTypeDef,
+        ListEventSourceMappingsRequestTypeDef,
+        UpdateEventSourceMappingRequestTypeDef,
+    )
 
     from serverfull.domain.names import FunctionReference, RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 PAGE_SIZE = 100
 """Mappings in an answer at most, as in AWS."""
@@ -57,7 +64,7 @@ class EventSourceMappings:
         self._state = state
         self._resolver = resolver
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "CreateEventSourceMapping": self.create,
@@ -67,7 +74,7 @@ class EventSourceMappings:
             "ListEventSourceMappings": self.list,
         }
 
-    async def create(self, request: Request, scope: RequestScope) -> Response:
+    async def create(self, request: CreateEventSourceMappingRequestTypeDef, scope: RequestScope) -> Response:
         """Map a source to a function, one of its versions or one of its aliases.
 
         :raises InvalidParameterValue: the function does not exist, or the source does not have what is asked for.
@@ -102,7 +109,7 @@ class EventSourceMappings:
         await self._state.write(scope.partition, work)
         return _described(mapping, scope, "Creating")
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetEventSourceMappingRequestTypeDef, scope: RequestScope) -> Response:
         """Give a mapping.
 
         :raises ResourceNotFound: there is none.
@@ -112,7 +119,7 @@ class EventSourceMappings:
         mapping = await self._state.read(scope.partition, lambda records: _find(records, request["UUID"]))
         return _described(mapping, scope)
 
-    async def update(self, request: Request, scope: RequestScope) -> Response:
+    async def update(self, request: UpdateEventSourceMappingRequestTypeDef, scope: RequestScope) -> Response:
         """Change a mapping; what the request does not mention stays, and an empty structure is AWS's default again.
 
         :raises ResourceNotFound: there is none.
@@ -140,7 +147,7 @@ class EventSourceMappings:
             return _described(changed, scope, "Enabling" if changed.enabled else "Disabling")
         return _described(changed, scope, "Updating")
 
-    async def delete(self, request: Request, scope: RequestScope) -> Response:
+    async def delete(self, request: DeleteEventSourceMappingRequestTypeDef, scope: RequestScope) -> Response:
         """Delete a mapping and give it as it was.
 
         :raises ResourceNotFound: there is none.
@@ -156,7 +163,7 @@ class EventSourceMappings:
 
         return _described(await self._state.write(scope.partition, work), scope, "Deleting")
 
-    async def list(self, request: Request, scope: RequestScope) -> Response:
+    async def list(self, request: ListEventSourceMappingsRequestTypeDef, scope: RequestScope) -> Response:
         """List mappings by their ids: all, those of a source, of a function, or both.
 
         A function's name without a qualifier stands for the mappings that have none.

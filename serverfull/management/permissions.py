@@ -8,7 +8,7 @@ Everything that touches state runs in transactions on the store's thread. Gap: n
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import ALIASES, VERSIONS, Alias, FunctionVersion
@@ -28,15 +28,22 @@ from serverfull.management.policy_documents import (
 from serverfull.management.stamps import check_revision, new_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
+
+    from types_boto3_lambda.type_defs import (
+        AddPermissionRequestTypeDef,
+        DeleteResourcePolicyRequestTypeDef,
+        GetPolicyRequestTypeDef,
+        GetResourcePolicyRequestTypeDef,
+        PutResourcePolicyRequestTypeDef,
+        RemovePermissionRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.resolution import FunctionResolver
-
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 
 class Permissions:
@@ -50,7 +57,7 @@ class Permissions:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "AddPermission": self.add_permission,
@@ -61,7 +68,7 @@ class Permissions:
             "DeleteResourcePolicy": self.delete_resource_policy,
         }
 
-    async def add_permission(self, request: Request, scope: RequestScope) -> Response:
+    async def add_permission(self, request: AddPermissionRequestTypeDef, scope: RequestScope) -> Response:
         """Add a statement that allows a principal an action.
 
         :raises NotFoundError: there is no such function or version.
@@ -90,7 +97,7 @@ class Permissions:
 
         return await self._write(reference, scope, work)
 
-    async def get_policy(self, request: Request, scope: RequestScope) -> Response:
+    async def get_policy(self, request: GetPolicyRequestTypeDef, scope: RequestScope) -> Response:
         """Give the policy of a function, version or alias.
 
         :raises NotFoundError: there is no such function.
@@ -100,7 +107,7 @@ class Permissions:
         """
         return await self._get(self._resolver.reference(request, scope), scope)
 
-    async def remove_permission(self, request: Request, scope: RequestScope) -> Response:
+    async def remove_permission(self, request: RemovePermissionRequestTypeDef, scope: RequestScope) -> Response:
         """Remove a statement; with the last one the policy goes.
 
         :raises NotFoundError: there is no such function or version.
@@ -133,7 +140,7 @@ class Permissions:
 
         return await self._write(reference, scope, work)
 
-    async def get_resource_policy(self, request: Request, scope: RequestScope) -> Response:
+    async def get_resource_policy(self, request: GetResourcePolicyRequestTypeDef, scope: RequestScope) -> Response:
         """Give the policy of a function, version or alias by its ARN.
 
         :raises NotFoundError: there is no such function.
@@ -143,7 +150,7 @@ class Permissions:
         """
         return await self._get(self._resolver.reference(_of_arn(request), scope), scope)
 
-    async def put_resource_policy(self, request: Request, scope: RequestScope) -> Response:
+    async def put_resource_policy(self, request: PutResourcePolicyRequestTypeDef, scope: RequestScope) -> Response:
         """Replace the policy of a function, version or alias by a whole document.
 
         :raises NotFoundError: there is no such function or version.
@@ -166,7 +173,9 @@ class Permissions:
 
         return await self._write(reference, scope, work)
 
-    async def delete_resource_policy(self, request: Request, scope: RequestScope) -> Response:
+    async def delete_resource_policy(
+        self, request: DeleteResourcePolicyRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """Delete the policy of a function, version or alias.
 
         :raises NotFoundError: there is no such function or version.

@@ -6,21 +6,23 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import FUNCTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from types_boto3_lambda.type_defs import (
+        GetFunctionRecursionConfigRequestTypeDef,
+        PutFunctionRecursionConfigRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 DEFAULT = "Terminate"
 """What holds for a function of which nobody has said anything."""
@@ -34,14 +36,14 @@ class RecursionConfigs:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "GetFunctionRecursionConfig": self.get,
             "PutFunctionRecursionConfig": self.put,
         }
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetFunctionRecursionConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Tell what is done about circles: ``Terminate``, the default, or ``Allow``.
 
         :raises NotFoundError: there is no such function.
@@ -56,7 +58,7 @@ class RecursionConfigs:
         )
         return {"RecursiveLoop": function.recursive_loop}
 
-    async def put(self, request: Request, scope: RequestScope) -> Response:
+    async def put(self, request: PutFunctionRecursionConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Say what is to be done about circles.
 
         :raises NotFoundError: there is no such function.

@@ -5,7 +5,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-update.html
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.capacity import RUNTIME_MANAGEMENT, RuntimeManagement
 from serverfull.domain.changes import FunctionChanged
@@ -14,15 +14,16 @@ from serverfull.errors import InvalidParameterValue
 from serverfull.management.resolution import check_not_updating, version_number
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from types_boto3_lambda.type_defs import (
+        GetRuntimeManagementConfigRequestTypeDef,
+        PutRuntimeManagementConfigRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.resolution import FunctionResolver
-
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 
 class RuntimeManagementConfigs:
@@ -33,14 +34,14 @@ class RuntimeManagementConfigs:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "GetRuntimeManagementConfig": self.get,
             "PutRuntimeManagementConfig": self.put,
         }
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetRuntimeManagementConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Tell what a version wants; ``Auto`` where nothing was said.
 
         :raises NotFoundError: there is no such function or version.
@@ -62,7 +63,7 @@ class RuntimeManagementConfigs:
 
         return _described(await self._state.read(scope.partition, work), reference, scope)
 
-    async def put(self, request: Request, scope: RequestScope) -> Response:
+    async def put(self, request: PutRuntimeManagementConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Say what a version wants.
 
         :raises NotFoundError: there is no such function or version.

@@ -5,7 +5,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-managed-instances-scali
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.capacity import FUNCTION_SCALING, FunctionScaling
 from serverfull.domain.changes import FunctionChanged
@@ -14,16 +14,18 @@ from serverfull.errors import InvalidParameterValue
 from serverfull.management.resolution import check_not_updating
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from types_boto3_lambda.type_defs import (
+        GetFunctionScalingConfigRequestTypeDef,
+        PutFunctionScalingConfigRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 DEFAULT_MAXIMUM = 15_000
 """What a maximum that nobody has set is taken for when it is compared with the minimum: the most that AWS takes."""
@@ -37,14 +39,14 @@ class ScalingConfigs:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "GetFunctionScalingConfig": self.get,
             "PutFunctionScalingConfig": self.put,
         }
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetFunctionScalingConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Tell what was asked for; nothing is ever said to be applied, because nothing is.
 
         :raises NotFoundError: there is no such function or version.
@@ -63,7 +65,7 @@ class ScalingConfigs:
         arn = function_arn(reference.name, scope.account, scope.region, reference.qualifier)
         return {"FunctionArn": arn, "RequestedFunctionScalingConfig": config and _described(config)}
 
-    async def put(self, request: Request, scope: RequestScope) -> Response:
+    async def put(self, request: PutFunctionScalingConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Ask for a number of environments; a request without a configuration takes what was asked for back.
 
         :raises NotFoundError: there is no such function or version.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.capacity import CAPACITY_PROVIDERS
 from serverfull.domain.changes import FunctionChanged
@@ -23,17 +23,22 @@ from serverfull.management.stamps import new_revision
 from serverfull.management.tagging import merge_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
+
+    from types_boto3_lambda.type_defs import (
+        ListTagsRequestTypeDef,
+        TagResourceRequestTypeDef,
+        UntagResourceRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.names import FunctionReference, RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Response
     from serverfull.management.resolution import FunctionResolver
 
     Change = Callable[[Mapping[str, str]], dict[str, str]]
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 _CODE_SIGNING = "code-signing-config"
 
@@ -58,7 +63,7 @@ class Tags:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "TagResource": self.tag_resource,
@@ -66,7 +71,7 @@ class Tags:
             "ListTags": self.list_tags,
         }
 
-    async def tag_resource(self, request: Request, scope: RequestScope) -> Response:
+    async def tag_resource(self, request: TagResourceRequestTypeDef, scope: RequestScope) -> Response:
         """Add tags, and replace the values of those that are there.
 
         :raises NotFoundError: there is no such function.
@@ -79,7 +84,7 @@ class Tags:
             raise InvalidParameterValue("An error occurred and the request cannot be processed.")
         return await self._change(request["Resource"], scope, lambda held: merge_tags(held, request["Tags"]))
 
-    async def untag_resource(self, request: Request, scope: RequestScope) -> Response:
+    async def untag_resource(self, request: UntagResourceRequestTypeDef, scope: RequestScope) -> Response:
         """Remove tags; that they are not there is fine.
 
         :raises NotFoundError: there is no such function.
@@ -93,7 +98,7 @@ class Tags:
             request["Resource"], scope, lambda held: {key: value for key, value in held.items() if key not in gone}
         )
 
-    async def list_tags(self, request: Request, scope: RequestScope) -> Response:
+    async def list_tags(self, request: ListTagsRequestTypeDef, scope: RequestScope) -> Response:
         """List the tags of a resource.
 
         :raises NotFoundError: there is no such function.
@@ -154,11 +159,10 @@ class Tags:
     def _find(self, records: Records, arn: str, partition: Partition) -> Any:
         _, aws, _, region, account, kind, key = arn.split(":", 6)
         found = None
-        if Partition(account, region) == partition and is_partition_of(aws, region):
-            if kind == _CODE_SIGNING:
-                return find_config(records, arn, partition)
-            if kind in _KINDS:
-                found = records.get(_KINDS[kind], key)
+        if kind == _CODE_SIGNING:
+            return find_config(records, arn, partition)
+        if kind in _KINDS and Partition(account, region) == partition and is_partition_of(aws, region):
+            found = records.get(_KINDS[kind], key)
         if found is None:
             raise ResourceNotFound("The resource you requested does not exist.")
         return found

@@ -17,7 +17,7 @@ import secrets
 import string
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import ALIASES, FUNCTIONS
@@ -27,15 +27,22 @@ from serverfull.errors import InvalidParameterValue, ResourceConflict, ResourceN
 from serverfull.management.paging import read_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from types_boto3_lambda.type_defs import (
+        CreateFunctionUrlConfigRequestTypeDef,
+        DeleteFunctionUrlConfigRequestTypeDef,
+        GetFunctionUrlConfigRequestTypeDef,
+        ListFunctionUrlConfigsRequestTypeDef,
+        UpdateFunctionUrlConfigRequestTypeDef,
+    )
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.names import FunctionReference, RequestScope
     from serverfull.interfaces import Records, StateStore
+    from serverfull.management.operations import Operations, Response
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 _ID_CHARACTERS = string.ascii_lowercase + string.digits
 _METHODS = frozenset(("GET", "PUT", "HEAD", "POST", "PATCH", "DELETE", "*"))
@@ -51,7 +58,7 @@ class FunctionUrls:
         self._resolver = resolver
         self._changes = changes
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "CreateFunctionUrlConfig": self.create,
@@ -61,7 +68,7 @@ class FunctionUrls:
             "ListFunctionUrlConfigs": self.list,
         }
 
-    async def create(self, request: Request, scope: RequestScope) -> Response:
+    async def create(self, request: CreateFunctionUrlConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Give a function, or one of its aliases, a URL.
 
         :raises ResourceNotFound: there is no such function or alias.
@@ -97,7 +104,7 @@ class FunctionUrls:
         self._changes.publish(FunctionChanged(scope.partition, reference.name))
         return {name: value for name, value in _described(url, scope).items() if name != "LastModifiedTime"}
 
-    async def get(self, request: Request, scope: RequestScope) -> Response:
+    async def get(self, request: GetFunctionUrlConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Give the URL of a function or an alias.
 
         :raises ResourceNotFound: it has none.
@@ -108,7 +115,7 @@ class FunctionUrls:
         url = await self._state.read(scope.partition, lambda records: _find(records, reference))
         return _described(url, scope)
 
-    async def update(self, request: Request, scope: RequestScope) -> Response:
+    async def update(self, request: UpdateFunctionUrlConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Change who may call a URL and how; the URL itself stays.
 
         :raises ResourceNotFound: there is no such function or alias, or it has no URL.
@@ -136,7 +143,7 @@ class FunctionUrls:
         self._changes.publish(FunctionChanged(scope.partition, reference.name))
         return _described(changed, scope)
 
-    async def delete(self, request: Request, scope: RequestScope) -> Response:
+    async def delete(self, request: DeleteFunctionUrlConfigRequestTypeDef, scope: RequestScope) -> Response:
         """Take the URL of a function or an alias away, for good: a new one is another one.
 
         :raises ResourceNotFound: it has none.
@@ -153,7 +160,7 @@ class FunctionUrls:
         self._changes.publish(FunctionChanged(scope.partition, reference.name))
         return {}
 
-    async def list(self, request: Request, scope: RequestScope) -> Response:
+    async def list(self, request: ListFunctionUrlConfigsRequestTypeDef, scope: RequestScope) -> Response:
         """List the URLs of a function: its own, then those of its aliases by their names.
 
         :raises ResourceNotFound: there is no such function.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import FUNCTIONS, VERSIONS, FunctionVersion
@@ -24,7 +24,9 @@ from serverfull.management.stamps import check_revision, new_revision
 from serverfull.management.validation import check_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Sequence
+
+    from types_boto3_lambda.type_defs import ListVersionsByFunctionRequestTypeDef, PublishVersionRequestTypeDef
 
     from serverfull.domain.changes import Changes
     from serverfull.domain.concurrency import AccountLimits
@@ -32,11 +34,10 @@ if TYPE_CHECKING:
     from serverfull.interfaces import Records, StateStore
     from serverfull.management.configuration import Configurations
     from serverfull.management.functions import Functions
+    from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.preparation import Preparations
     from serverfull.management.resolution import FunctionResolver
 
-Request: TypeAlias = "dict[str, Any]"
-Response: TypeAlias = "dict[str, Any]"
 
 # What tells one state of $LATEST from another is everything but these.
 _NOT_CONTENT = frozenset(
@@ -83,14 +84,14 @@ class Versions:
         self._preparations = preparations
         self._limits = limits
 
-    def operations(self) -> Mapping[str, Callable[[Request, RequestScope], Awaitable[Response]]]:
+    def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
         return {
             "PublishVersion": self.publish_version,
             "ListVersionsByFunction": self.list_versions_by_function,
         }
 
-    async def publish_version(self, request: Request, scope: RequestScope) -> Response:
+    async def publish_version(self, request: PublishVersionRequestTypeDef, scope: RequestScope) -> Response:
         """Freeze ``$LATEST`` under the next number, or give the last version where nothing has changed since.
 
         :raises InvalidParameterValue: CodeSha256 is not that of ``$LATEST``.
@@ -118,7 +119,9 @@ class Versions:
         self._changes.publish(FunctionChanged(scope.partition, reference.name))
         return self._configurations.deployed(version, scope, version.version)
 
-    async def list_versions_by_function(self, request: Request, scope: RequestScope) -> Response:
+    async def list_versions_by_function(
+        self, request: ListVersionsByFunctionRequestTypeDef, scope: RequestScope
+    ) -> Response:
         """List the versions of a function, ``$LATEST`` first, at most 50 at a time.
 
         :raises NotFoundError: there is no such function.

@@ -157,7 +157,10 @@ def test_versions_and_aliases_have_no_tags(client, arn):
         (MAPPING.replace("0f7a", "1111"), "The resource you requested does not exist."),
         (MAPPING.replace("eu-west-1", "us-east-1"), "The resource you requested does not exist."),
         (MAPPING.replace("arn:aws:", "arn:aws-cn:"), "The resource you requested does not exist."),
-        (CONFIG.replace("arn:aws:", "arn:aws-cn:"), "The resource you requested does not exist."),
+        (
+            CONFIG.replace("arn:aws:", "arn:aws-cn:"),
+            f"The Lambda code signing configuration {CONFIG.replace('arn:aws:', 'arn:aws-cn:')} can not be found.",
+        ),
         (
             BASE.replace("arn:aws:", "arn:aws-us-gov:") + "function:orders",
             f"Function not found: {BASE.replace('arn:aws:', 'arn:aws-us-gov:')}function:orders",
