@@ -11,6 +11,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html and API_Invok
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs, unquote
 
@@ -169,13 +170,11 @@ async def read_body(request: web.BaseRequest, limit: int, kind: str) -> bytes:
         body = content.read_nowait()
         _check_size(len(body), limit, kind)
         return body
-    parts: list[bytes] = []
-    size = 0
+    whole = BytesIO()  # which gives what was written without copying it: of a package that takes 50 ms
     while not content.at_eof():
-        parts.append(await content.readany())
-        size += len(parts[-1])
-        _check_size(size, limit, kind)
-    return b"".join(parts)
+        whole.write(await content.readany())
+        _check_size(whole.tell(), limit, kind)
+    return whole.getvalue()
 
 
 def _check_size(size: int, limit: int, kind: str) -> None:

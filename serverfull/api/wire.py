@@ -15,7 +15,8 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from serverfull.domain.json_functions import dumps, loads
+from serverfull.api.bodies import decode_base64, read_json, text_of
+from serverfull.domain.json_functions import dumps
 from serverfull.domain.names import shown
 from serverfull.errors import SerializationFailed
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _INTEGER_RANGES = {"integer": 1 << 31, "long": 1 << 63}
-
-_BASE64_PIECE = 1 << 20
-"""Characters that are decoded at once; a multiple of four."""
 
 
 def parse_input(
@@ -57,18 +55,6 @@ def parse_input(
     return request
 
 
-def read_json(body: bytes) -> Any:
-    """Read a JSON body as strictly as AWS does: UTF-8, no NaN, nesting within reason.
-
-    :raises SerializationFailed: it is no JSON.
-    """
-    try:
-        return loads(body.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        what = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
-        raise SerializationFailed(f"Could not parse request body into json: {what}") from None
-
-
 def serialise_output(shape: Shape, result: Mapping[str, Any]) -> tuple[int | None, dict[str, str], bytes]:
     """Lay a result out as status (where the result holds one), headers and body.
 
@@ -87,10 +73,6 @@ def serialise_output(shape: Shape, result: Mapping[str, Any]) -> tuple[int | Non
         elif member.location == "header":
             headers[member.wire_name] = _text_of(value)
     return status, headers, _body_of(shape, result)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 # Requests ------------------------------------------------------------------------------------------------------------
@@ -181,6 +163,8 @@ def _map_value(shape: Shape, value: Any, path: str) -> dict[str, Any]:
 
 
 def _string_value(shape: Shape, value: Any, path: str) -> str:
+    if isinstance(value, memoryview):
+        return text_of(value)
     if not isinstance(value, str):
         _refuse(_token(value), shape.type, path)
     return value
@@ -209,17 +193,9 @@ def _boolean_value(shape: Shape, value: Any, path: str) -> bool:
 
 def _blob_value(shape: Shape, value: Any, path: str) -> bytes:
     try:
-        return _decoded(_string_value(shape, value, path))
+        return decode_base64(value if isinstance(value, memoryview) else _string_value(shape, value, path))
     except (binascii.Error, ValueError):  # ValueError: characters outside ASCII
         _refuse("STRING_VALUE", shape.type, path)
-
-
-def _decoded(text: str) -> bytes:
-    """Decode base64 in pieces: in one call a package of 50 MB holds the interpreter, and so the loop, for 0.2 s."""
-    if text.find("=", 0, -2) >= 0:  # between pieces it would pass
-        raise ValueError("padding before the end")
-    pieces = range(0, len(text), _BASE64_PIECE)
-    return b"".join([base64.b64decode(text[at : at + _BASE64_PIECE], validate=True) for at in pieces])
 
 
 def _timestamp_value(shape: Shape, value: Any, path: str) -> datetime:
@@ -261,7 +237,14 @@ def _in_range(kind: str, value: int, path: str) -> int:
 def _token(value: Any) -> str:
     if isinstance(value, bool):
         return "TRUE_VALUE" if value else "FALSE_VALUE"
-    names = {str: "STRING_VALUE", int: "NUMBER_VALUE", float: "NUMBER_VALUE", list: "START_ARRAY", dict: "START_OBJECT"}
+    names = {
+        str: "STRING_VALUE",
+        memoryview: "STRING_VALUE",
+        int: "NUMBER_VALUE",
+        float: "NUMBER_VALUE",
+        list: "START_ARRAY",
+        dict: "START_OBJECT",
+    }
     return names.get(type(value), "NULL_VALUE")
 
 

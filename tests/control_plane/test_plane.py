@@ -32,7 +32,7 @@ async def test_an_opening_that_fails_again_and_again_leaves_nobody_listening(tmp
     await (await open_state(tmp_path)).aclose()
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         # Whole as far as the start looks at it, and no record: publication is begun and cannot read what was published.
-        database.execute(f"INSERT INTO {PUBLISHED_FUNCTIONS.name} VALUES ('1', 'r', 'f', '[]')")  # noqa: S608
+        database.execute(f"INSERT INTO {PUBLISHED_FUNCTIONS.name} VALUES ('1', 'r', 'f', '[]')")
         database.commit()
     plane = ControlPlane(
         StaticFetcher({}),
@@ -47,7 +47,7 @@ async def test_an_opening_that_fails_again_and_again_leaves_nobody_listening(tmp
     gc.collect()
     assert not [one for one in gc.get_objects() if isinstance(one, Publication)]
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
-        database.execute(f"DELETE FROM {PUBLISHED_FUNCTIONS.name}")  # noqa: S608
+        database.execute(f"DELETE FROM {PUBLISHED_FUNCTIONS.name}")
         database.commit()
     assert "CreateFunction" in await plane.operations()
     await plane.aclose()
