@@ -1,4 +1,4 @@
-"""The AWS CLI and curl, with command lines as users find them in manuals, word for word."""
+"""The AWS CLI and curl call functions that a host has from the start; `test_aws_cli_management` deploys some."""
 
 from __future__ import annotations
 
@@ -23,26 +23,6 @@ aws lambda invoke \\
 """
 
 CURL = "curl --request POST localhost:8080/2015-03-31/functions/hello/invocations"
-
-INVOKE_SYNCHRONOUSLY = """\
-aws lambda invoke \\
-  --function-name my-function \\
-  --payload '{"key":"value"}' \\
-  --cli-binary-format raw-in-base64-out \\
-  response.json \\
-  --endpoint-url $AWS_ENDPOINT_URL
-"""
-
-INVOKE_ASYNCHRONOUSLY = """\
-aws lambda invoke \\
-  --function-name my-function \\
-  --invocation-type Event \\
-  --payload '{"key":"value"}' \\
-  --cli-binary-format raw-in-base64-out \\
-  /dev/null \\
-  --endpoint-url $AWS_ENDPOINT_URL
-"""
-
 
 ENDPOINT = "--endpoint-url $AWS_ENDPOINT_URL"
 
@@ -78,19 +58,6 @@ def test_the_cli_invokes_hello_and_shows_the_output(aws, tmp_path) -> None:
     assert metadata == {"StatusCode": 200, "ExecutedVersion": "$LATEST"}
     assert json.loads(done.stdout[end:]) == "Hello ƛ!"
     assert not (tmp_path / "output.txt").exists()
-
-
-def test_the_cli_invokes_synchronously(aws, tmp_path) -> None:
-    done = aws(INVOKE_SYNCHRONOUSLY)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["StatusCode"] == 200
-    assert json.loads((tmp_path / "response.json").read_text()) == {"key": "value"}
-
-
-def test_the_cli_invokes_asynchronously(aws) -> None:
-    done = aws(INVOKE_ASYNCHRONOUSLY)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["StatusCode"] == 202
 
 
 def test_the_cli_decodes_the_tail_of_the_log(aws) -> None:
