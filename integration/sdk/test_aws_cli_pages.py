@@ -1,4 +1,4 @@
-"""The pages that show the AWS CLI do what they say: their blocks ``console aws`` are run beside the files of the page."""
+"""Pages that show the AWS CLI do what they say: their blocks ``console aws`` are run beside the files of the page."""
 
 from __future__ import annotations
 
