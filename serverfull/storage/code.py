@@ -142,7 +142,8 @@ class FileCodeStore(CodeStore):
             for path in unwanted:
                 path.unlink(missing_ok=True)
             flush_folder(self._packages)
-            self._trees.keep_only(kept)  # still alone, or it would delete the tree of a package that was put just now
+            self._trees.keep_only(kept)  # still alone, or it would take the tree of a package that was put just now
+        self._trees.delete_rest()
         return len(unwanted)
 
     async def aclose(self) -> None:

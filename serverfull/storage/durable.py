@@ -14,17 +14,18 @@ import ctypes
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
-LEFTOVERS = (".new-", ".old-")
+_UNFINISHED, _ASIDE = LEFTOVERS = (".new-", ".old-")
 LOCK = ".lock"
 
 
@@ -94,26 +95,37 @@ def place(folder: Path, destination: Path) -> None:
     flush_folder(destination.parent)
 
 
-def forget(folder: Path) -> bool:
-    """Delete a folder, no part of which is ever seen under its name without the rest; gives whether it was there."""
-    aside = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:
-        aside.rmdir()
-        return False
-    shutil.rmtree(aside)
-    return True
+def put_aside(folder: Path, keep: set[str]) -> None:
+    """Take from a folder all but what has these names, at once, for `delete_aside`; nobody may be writing there.
+
+    No part of what goes is ever seen under its name without the rest. Names with a dot are left alone, other than
+    those of what a crash has left.
+    """
+    for path in list(folder.iterdir()):
+        unwanted = path.name.startswith(_UNFINISHED) if path.name.startswith(".") else path.name not in keep
+        if unwanted:
+            path.rename(path.with_name(f"{_ASIDE}{secrets.token_hex(8)}"))
+
+
+def delete_aside(folder: Path) -> None:
+    """Delete what was put aside in a folder, while others write there and delete the same."""
+    for path in list(folder.glob(f"{_ASIDE}*")):
+        with suppress(FileNotFoundError):
+            _delete(path)
 
 
 def delete_leftovers(folder: Path) -> None:
     """Delete what a crash has left in a folder; nobody may be writing there."""
     for path in list(folder.iterdir()):
         if path.name.startswith(LEFTOVERS):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def flush_folder(folder: Path) -> None:

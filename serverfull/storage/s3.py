@@ -235,6 +235,7 @@ class S3CodeStore(CodeStore):
                     client.delete_object(Bucket=self._bucket, Key=listed["Key"])
                     gone += 1
         self._trees.keep_only(kept)
+        self._trees.delete_rest()
         return gone
 
     async def _run(self, work: Callable[[], Result]) -> Result:

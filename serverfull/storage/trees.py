@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from serverfull.storage.durable import Threads, delete_leftovers, forget, held
+from serverfull.storage.durable import Threads, delete_aside, held, put_aside
 from serverfull.storage.packages import unpack
 
 
@@ -59,9 +59,13 @@ class Trees:
         return path
 
     def keep_only(self, keep: set[str]) -> None:
-        """Delete all others, and what a crash has left; waits for those who are unpacking, also in other processes."""
+        """Put aside all others, and what a crash has left; waits for those who are unpacking, also in other processes.
+
+        They wait for this in turn, and so for renaming alone: `delete_rest` takes its time.
+        """
         with held(self._directory, alone=True):
-            delete_leftovers(self._directory)
-            for path in list(self._directory.iterdir()):
-                if path.name not in keep and not path.name.startswith("."):
-                    forget(path)
+            put_aside(self._directory, keep)
+
+    def delete_rest(self) -> None:
+        """Delete what was put aside, in the way of nobody."""
+        delete_aside(self._directory)

@@ -6,11 +6,13 @@ import asyncio
 import fcntl
 import importlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,6 +133,32 @@ async def test_nothing_is_put_between_the_two_halves_of_a_sweep(
     assert swept == [{"a"}]
 
 
+async def test_nobody_waits_while_a_sweep_deletes(
+    store: FileCodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete_slowly(path: Path, **named: bool) -> None:
+        if path.name.startswith(".old-"):
+            deleting.set()
+            assert may_end.wait(20)
+        rmtree(path, **named)
+
+    rmtree, deleting, may_end = shutil.rmtree, threading.Event(), threading.Event()
+    for name in ("1" * 64, ".new-unfinished"):
+        (tmp_path / "state" / "unpacked" / name).mkdir()
+        (tmp_path / "state" / "unpacked" / name / "app.py").touch()
+    (tmp_path / "state" / "unpacked" / "a file of somebody else").touch()
+    monkeypatch.setattr("serverfull.storage.durable.shutil.rmtree", delete_slowly)
+    sweeping = asyncio.create_task(store.sweep(set()))
+    try:
+        assert await asyncio.to_thread(deleting.wait, 20)
+        async with asyncio.timeout(20):
+            tree = await store.tree(await store.put(PACKAGE))
+    finally:
+        may_end.set()
+        await sweeping
+    assert names(tmp_path / "state" / "unpacked") == {tree.name}
+
+
 async def test_a_sweep_spares_what_was_just_put_and_a_new_store_does_not(store: FileCodeStore, tmp_path: Path) -> None:
     await store.put(PACKAGE)
     assert await store.sweep(set()) == 0
@@ -239,7 +267,7 @@ async def test_processes_that_share_a_store_unpack_side_by_side(store: FileCodeS
 @pytest.mark.parametrize(
     ("step", "folder", "busy_for"),
     [("code.write_file", "code", "sweeps"), ("trees.unpack", "unpacked", "sweeps"),
-     ("code.delete_leftovers", "code", "all"), ("trees.delete_leftovers", "unpacked", "all")],
+     ("code.delete_leftovers", "code", "all"), ("trees.put_aside", "unpacked", "all")],
 )  # fmt: skip
 async def test_who_writes_keeps_sweeps_out_and_sweeps_keep_all_out(
     step: str, folder: str, busy_for: str, store: FileCodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
