@@ -36,6 +36,7 @@ from serverfull.fetchers.static import StaticFetcher
 from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
+from serverfull.runtimes.garbage import rarely_looked_for
 from serverfull.runtimes.loops import LoopRunner, wait_in_spite_of_cancels
 from serverfull.signals import ALLOWANCE, INTERRUPTED, Signals, say
 
@@ -309,7 +310,7 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
     runner = _runner(app)
     numbers = host.settings.signals.os_signals if host.settings.signals.installed else ()
     stack = contextlib.AsyncExitStack()
-    with contextlib.closing(sock), Signals(numbers, settings.shutdown_timeout) as signals:
+    with contextlib.closing(sock), Signals(numbers, settings.shutdown_timeout) as signals, rarely_looked_for():
         try:
             with nullcontext() if seat is None else _attended(seat, signals, host):
                 await runner.setup()
