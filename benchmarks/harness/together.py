@@ -14,7 +14,7 @@ from selectors import EVENT_READ, DefaultSelector
 
 from benchmarks.harness.load import Generator, Load, NotMeasured, ready
 from benchmarks.harness.machine import Ticks, ended_children_seconds, noise
-from benchmarks.harness.rounds import Notes, Place, Plan, Sample, Say, settle, started, work_ms
+from benchmarks.harness.rounds import Notes, Place, Plan, Sample, Say, rotated, settle, started, work_ms
 from benchmarks.harness.servers import ASYNC, BARE, MOCK, SYNC, Contestant, Server, bare, check
 from benchmarks.harness.workloads import Workload
 
@@ -108,22 +108,25 @@ def pair(mine: Server, theirs: Server, workload: Workload, level: int, round_: i
 def measure_together(
     servers: Sequence[Contestant], chosen: Sequence[Workload], plan: Plan, say: Say, failures: list[str]
 ) -> list[Pair]:
-    """Measure the pairs of every workload; its servers are started once, and idle while another pair is measured."""
+    """Measure the pairs of every workload; its servers idle while another pair is measured.
+
+    Every round starts them anew: one process of the same program is up to 5 % faster than another for as long as it
+    lives, by where its memory happens to lie, and a median over several processes is not.
+    """
     pairs: list[Pair] = []
     notes = Notes(failures, "side by side: ")
     against = list(pairings([contestant.name for contestant in servers]))
     paired = {name for names in against for name in names}
     contestants = [one for one in (*servers, bare(AGAIN)) if one.name in paired]
-    for workload in chosen:
-        with started(contestants, workload, plan, notes) as alive:
+    for round_, workload in product(range(plan.rounds), chosen):
+        say(f"side by side, round {round_ + 1}/{plan.rounds} {workload.name}")
+        with started(rotated(contestants, round_), workload, plan, notes) as alive:
             by_name = {server.contestant.name: server for server in alive}
-            for round_ in range(plan.rounds):
-                say(f"side by side, round {round_ + 1}/{plan.rounds} {workload.name}")
-                for level, (one, other) in product(plan.levels, against):
-                    if one not in by_name or other not in by_name:
-                        continue
-                    mine, theirs = by_name[one], by_name[other]
-                    if notes.wants(mine.contestant, workload):
-                        with notes.failure(mine.contestant, workload):
-                            pairs.append(pair(mine, theirs, workload, level, round_, plan))
+            for level, (one, other) in product(plan.levels, against):
+                if one not in by_name or other not in by_name:
+                    continue
+                mine, theirs = by_name[one], by_name[other]
+                if notes.wants(mine.contestant, workload):
+                    with notes.failure(mine.contestant, workload):
+                        pairs.append(pair(mine, theirs, workload, level, round_, plan))
     return pairs
