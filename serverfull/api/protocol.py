@@ -45,8 +45,8 @@ MAX_QUERY_FIELDS = 1_000
 _LARGE_BODY = 262_144
 """Bytes of a body from which it is read in a thread."""
 
-_VERSIONED = re.compile(r"/\d{4}-\d{2}-\d{2}/", re.ASCII)
-"""How the paths of all operations begin: with a version of the API."""
+_OPERATION = re.compile(r"/\d{4}-\d{2}-\d{2}(/[^/]+)+/?", re.ASCII)
+"""What the paths of all operations look like: a version of the API, and names that are not empty."""
 
 _COMMAND = re.compile(r"\bcommand[/#]lambda\.([a-z0-9-]{1,100})", re.ASCII)
 """What the AWS CLI (2) says in its User-Agent; no other client tells the operation."""
@@ -124,7 +124,7 @@ class Protocol:
         """Find the operation of a request.
 
         :param user_agent: tells the name of an operation that the model does not have, if anything does.
-        :raises UnsupportedOperation: the model has no such path, and a newer one may: it begins as operations' do.
+        :raises UnsupportedOperation: the model has no such path, and a newer one may: it looks as operations' do.
         :raises UnknownOperation: no operation has this path, or ever will.
         :raises MethodNotAllowed: operations have it, with other methods.
         :raises MalformedRequest: the path is not UTF-8.
@@ -133,7 +133,7 @@ class Protocol:
             return self._router.match(method, raw_path, query)
         except (UnknownOperation, MethodNotAllowed) as unknown:
             command = _COMMAND.search(user_agent)
-            if not _VERSIONED.match(raw_path) or (command is None and isinstance(unknown, MethodNotAllowed)):
+            if not _OPERATION.fullmatch(raw_path) or (command is None and isinstance(unknown, MethodNotAllowed)):
                 raise
         request = f"{shown(method)} {shown(raw_path)}"
         raise UnsupportedOperation(

@@ -118,10 +118,10 @@ class Layers:
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetLayerVersionByArn.html
         """
-        layer, _, number = request["Arn"].rpartition(":")
-        if not number.isdecimal():
-            _refuse_unknown()  # one of AWS's own layers, which no host but AWS has
-        return await self._get(layer, int(number), scope)
+        match = _ARN.fullmatch(request["Arn"])
+        if match is None or match[5] is None:
+            _refuse_unknown()  # one of AWS's own layers, which no host but AWS has, or a number that none has
+        return await self._get(request["Arn"].rpartition(":")[0], int(match[5]), scope)
 
     async def list_versions(self, request: ListLayerVersionsRequestTypeDef, scope: RequestScope) -> Response:
         """List the versions of a layer, the newest first; none where there is no such layer.

@@ -280,6 +280,9 @@ def test_a_greedy_label_takes_slashes():
         "//2015-03-31/functions",
         "/2015-03-31%2Ffunctions",
         "/v1/functions",
+        "/2021-10-31/functions//url",
+        "/2015-03-31//functions",
+        "/2015-03-31/",
         "/x\x00",
     ],
 )
@@ -294,7 +297,7 @@ def test_an_unknown_path_is_an_unknown_operation(path, protocol):
     [
         "/2015-03-31/function",
         "/2016-01-01/functions",
-        "/2015-03-31//functions",
+        "/2016-01-01/functions/",
         "/2015-03-31/functions/f/nothing",
         "/2015-03-31/functions/f/x/y/z",
         "/2031-01-01/\x00",

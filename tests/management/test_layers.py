@@ -244,7 +244,8 @@ def test_what_is_not_there_is_told_in_the_words_of_aws(client):
         {"LayerName": ARN.replace("arn:aws:", "arn:aws-cn:") + "tools", "VersionNumber": 1},
     ):
         refused(client.get_layer_version, missing, MISSING, 404, **request)
-    refused(client.get_layer_version_by_arn, missing, MISSING, 404, Arn=ARN + "tools:2")
+    for number in ("2", "9" * 18, "9" * 19, "9" * 1_000):
+        refused(client.get_layer_version_by_arn, missing, MISSING, 404, Arn=f"{ARN}tools:{number}")
     refused(client.get_layer_version_by_arn, missing, MISSING, 404, Arn="arn:aws:lambda:::awslayer:AmazonLinux1703")
     below = "Layer Version Cannot be less than 1"
     for call in (client.get_layer_version, client.delete_layer_version):
