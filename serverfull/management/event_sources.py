@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serverfull.domain.event_patterns import parse_event_pattern
+from serverfull.domain.names import is_partition_of
 from serverfull.errors import InvalidParameterValue
 from serverfull.management.destinations import check_destinations, destination_of
 
@@ -176,6 +177,26 @@ def source_of(request: Mapping[str, Any]) -> str:
     raise InvalidParameterValue("Unrecognized event source.")
 
 
+def check_place(name: str, arn: str | None, region: str) -> None:
+    """Refuse a source that is where Lambda does not read it: queues are read in the function's own region.
+
+    :param name: the kind of source.
+    :param arn: of the source; None where it has none.
+    :raises InvalidParameterValue: it is elsewhere, or its ARN has a region that is in another partition of AWS.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
+    """
+    if arn is None:
+        return
+    _, partition, _, place, _ = arn.split(":", 4)
+    if not is_partition_of(partition, place):
+        raise InvalidParameterValue("Unrecognized event source.")
+    if name.startswith("sqs") and place != region:
+        raise InvalidParameterValue(
+            f"The queue {arn} is not in the region of the function, {region}, and Lambda reads no queues of others."
+        )
+
+
 def configured(name: str, held: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Give the settings of a mapping after some were set; what the caller does not mention stays.
 
@@ -295,7 +316,10 @@ def _check_pollers(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def _check_access(name: str, settings: Mapping[str, Any]) -> None:
-    types = [access.get("Type") for access in settings.get("SourceAccessConfigurations", ())]
+    configurations = settings.get("SourceAccessConfigurations", ())
+    types = [access.get("Type") for access in configurations]
+    if not all(access.get("URI") for access in configurations):
+        raise InvalidParameterValue("Required 'sourceAccessConfigurations.URI' parameter is missing.")
     allowed = SOURCES[name].access
     for kind in types:
         if kind is None or (allowed and kind not in allowed) or (not allowed and kind == "VIRTUAL_HOST"):

@@ -25,6 +25,7 @@ from serverfull.management.event_sources import (
     NO_RECORDS,
     SOURCES,
     bootstrap_servers,
+    check_place,
     check_start,
     configured,
     source_of,
@@ -85,6 +86,7 @@ class EventSourceMappings:
         source = source_of(request)
         settings = configured(source, {}, _settings_of(request))
         arn = request.get("EventSourceArn")
+        check_place(source, arn, scope.region)
         check_start(source, settings, arn)
         reference = self._resolver.reference(request, scope)
         enabled = request.get("Enabled", True)
