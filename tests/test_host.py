@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from serverfull import Fetcher, Function, Settings, StaticFetcher, create_app, serve
 from serverfull.api import app as app_module
 from serverfull.config import LoggingSettings, StateSettings
-from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, TargetInvalid
+from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, StateUnusable, TargetInvalid
 from serverfull.host import HOST, Host, as_fetcher
 from serverfull.interfaces import Fetcher as FetcherInterface
 
@@ -261,7 +261,7 @@ async def test_a_start_that_fails_leaves_no_threads_and_no_state_behind(tmp_path
     before = set(threading.enumerate())
     settings = replace(QUIET, state=StateSettings(path=str(tmp_path)))
     (tmp_path / "code").write_text("in the place of a folder")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(StateUnusable, match="cannot keep code"):
         await Host(StaticFetcher({}), settings).__aenter__()
     assert set(threading.enumerate()) <= before
     (tmp_path / "code").unlink()

@@ -13,13 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.changes import Changes
-from serverfull.errors import ShuttingDown
+from serverfull.errors import InternalFailure, ShuttingDown, StateUnusable
 from serverfull.fetchers.deployed import DeployedFetcher
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from serverfull.config import Settings
+    from serverfull.control_plane.wiring import Resources
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
     from serverfull.storage.code import FileCodeStore
@@ -126,14 +127,24 @@ class ControlPlane:
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
-            await resources.resume()
-            if self._files is not None:  # a bucket may have packages of other hosts
-                resources.sweep_later()
-            if self._bucket is not None:
-                await self._publish(state, *self._bucket)
+            try:
+                await self._begin(resources, state)
+            except InternalFailure as failure:
+                raise StateUnusable(
+                    f"{self._settings.state.path} has records that cannot be read; "
+                    '"serverfull state check" names them, and what "serverfull state backup" wrote can be restored'
+                ) from failure
             self.fetcher.read_from(state, code)
             self._on_open()
         return resources.operations
+
+    async def _begin(self, resources: Resources, state: StateStore) -> None:
+        """Begin with what is done in the background."""
+        await resources.resume()
+        if self._files is not None:  # a bucket may have packages of other hosts
+            resources.sweep_later()
+        if self._bucket is not None:
+            await self._publish(state, *self._bucket)
 
     async def _publish(self, state: StateStore, bucket: str, prefix: str) -> None:
         """Let other hosts see in the bucket what is deployed here."""
@@ -155,7 +166,10 @@ class ControlPlane:
             from serverfull.storage.refusing import RefusingState
 
             state = RefusingState(state, self._refusal)
-        return state, self._code_store(directory)
+        try:
+            return state, self._code_store(directory)
+        except OSError as wrong:
+            raise StateUnusable(f"{wrong.filename} cannot keep code: {wrong.strerror}") from wrong
 
     def _directory(self) -> Path | None:
         """Say where things are kept: absolutely, for a handler may change the working directory."""

@@ -92,7 +92,7 @@ class _Packages:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._here = folder.is_dir()
+        self._here = folder.exists()
         self._found: dict[str, str | None] = {}
 
     def problem(self, sha256: str) -> str | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from serverfull.domain.checksums import is_sha256, sha256_of
 from serverfull.errors import InternalFailure
 from serverfull.interfaces import CodeStore
-from serverfull.storage.durable import Threads, delete_leftovers, flush_folder, held, write_file
+from serverfull.storage.durable import Threads, delete_leftovers, flush_folder, held, make_private, write_file
 from serverfull.storage.signing import DownloadKey
 from serverfull.storage.trees import Trees
 
@@ -38,13 +38,15 @@ class FileCodeStore(CodeStore):
 
     :param directory: made where it is missing, for its owner alone.
     :param recent: seconds for which `sweep` spares a package that was put by this store, wanted or not.
+    :raises OSError: it cannot be made, or is somebody else's.
     """
 
     def __init__(self, directory: Path, *, recent: float = RECENT) -> None:
         self._packages = directory / "code"
         unpacked = directory / "unpacked"
-        for folder in (directory, self._packages, unpacked):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._packages, unpacked):
+            make_private(folder)
         self._threads = Threads("serverfull-code")
         self._trees = Trees(unpacked, self._threads)
         self._key = DownloadKey(self._packages / ".key")

@@ -16,6 +16,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,16 @@ def held(folder: Path, *, alone: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder for its owner alone, and one that is there already such a folder: a restored one may not be.
+
+    :raises OSError: it cannot be made, or is somebody else's.
+    """
+    folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
+    if folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        folder.chmod(stat.S_IRWXU)
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:

@@ -64,10 +64,10 @@ def examine(file: Path, *, timeout: float, thorough: bool = False) -> Examinatio
                 place = next(line for line in str(found[0][0]).splitlines() if not line.startswith("***"))
                 raise StateDamaged(file, f"is damaged ({place})")
             examination = _examined(file, connection)
-            _read_documents(file, connection)
+            _refuse_newer(file, examination)
+            _read_documents(file, connection, whole=examination.revision == REVISIONS[-1])
     except sqlite3.Error as error:
         raise unusable(file, error) from error
-    _refuse_newer(file, examination)
     return examination
 
 
@@ -81,13 +81,18 @@ def unusable(file: Path, error: sqlite3.Error) -> StateUnusable:
     return StateUnusable(f"{file} cannot be used: {error}")
 
 
-def _read_documents(file: Path, connection: sqlite3.Connection) -> None:
+def _read_documents(file: Path, connection: sqlite3.Connection, *, whole: bool) -> None:
     """See that every document is JSON in ASCII, as it was written: the check above looks at how a row is stored, not at
-    what is in it. Parsing all of them would take some times as long."""
+    what is in it. Parsing all of them would take some times as long.
+
+    :param whole: whether every table has to be there. One from before a kind lacks its table until it is migrated.
+    """
     tables = _tables(connection)
     for kind in KINDS:
         if kind.name not in tables:
-            continue  # a database from before the kind lacks it until it is migrated
+            if whole:
+                raise StateDamaged(file, f"is damaged (the table {kind.name} is missing)")
+            continue
         query = f'SELECT json_valid(document), CAST(document AS BLOB) FROM "{kind.name}"'  # noqa: S608  # our own names
         broken = sum(not (valid and document.isascii()) for valid, document in connection.execute(query))
         if broken:

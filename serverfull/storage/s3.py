@@ -24,7 +24,7 @@ from serverfull.domain.checksums import is_sha256, sha256_of
 from serverfull.errors import ConfigurationError, ExtraMissing, InternalFailure, InvalidParameterValue, RequestRefused
 from serverfull.interfaces import CodeStore
 from serverfull.storage.code import RECENT
-from serverfull.storage.durable import Threads
+from serverfull.storage.durable import Threads, make_private
 from serverfull.storage.packages import check_unzipped_size
 from serverfull.storage.trees import Trees
 
@@ -130,14 +130,15 @@ class S3CodeStore(CodeStore):
     :param cache: a folder of this machine for unpacked packages, made where it is missing.
     :param recent: seconds for which `sweep` spares a package after it was put, wanted or not, by whichever host.
     :raises ExtraMissing: boto3 is not installed.
+    :raises OSError: the folder cannot be made, or is somebody else's.
     """
 
     def __init__(
         self, bucket: str, prefix: str, cache: Path, endpoint: S3Endpoint | None = None, *, recent: float = RECENT
     ) -> None:
         _require_boto3(f"The code store s3://{bucket}/{prefix}")
-        for folder in (cache, cache / "unpacked"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(cache / "unpacked")
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/code/".lstrip("/")
         self._client = S3Client(endpoint or S3Endpoint())

@@ -241,13 +241,18 @@ def test_packages_that_are_kept_elsewhere_are_not_looked_for(run: Run, deployed:
 
 
 def test_a_state_of_an_older_version_is_checked_as_far_as_it_goes(run: Run, deployed: Path) -> None:
-    change(deployed, "DROP TABLE aliases")
     change(deployed, "DROP INDEX functions_by_code_signing_config")
     change(deployed, "ALTER TABLE functions DROP COLUMN code_signing_config")
     done = run("state", "check", str(deployed))
     assert (done.returncode, done.stderr) == (0, "")
     assert "functions: 2\n" in done.stdout
-    assert "aliases" not in done.stdout
+
+
+def test_a_table_that_is_missing_is_damage(run: Run, deployed: Path) -> None:
+    change(deployed, "DROP TABLE aliases")
+    done = run("state", "check", str(deployed))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is damaged (the table aliases is missing)" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["check", "backup"])

@@ -343,3 +343,15 @@ def test_a_sha256_is_written_in_two_ways() -> None:
     for wrong in ("", "E3" * 32, "e3" * 31):
         with pytest.raises(ValueError, match="no SHA-256"):
             code_sha256(wrong)
+
+
+async def test_restored_packages_that_all_can_read_are_made_private(store: FileCodeStore, tmp_path: Path) -> None:
+    sha256 = await store.put(PACKAGE)
+    await store.tree(sha256)
+    for folder in ("code", "unpacked"):
+        (tmp_path / "state" / folder).chmod(0o755)
+    again = FileCodeStore(tmp_path / "state")
+    for folder in ("code", "unpacked"):
+        assert stat.S_IMODE((tmp_path / "state" / folder).stat().st_mode) == 0o700
+    assert await again.package(sha256) == PACKAGE
+    await again.aclose()
