@@ -7,6 +7,7 @@ function failed, 130 Ctrl-C. Results go to standard output, everything else to s
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serverfull.signals import AtOnce
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +58,11 @@ def _run(arguments: Sequence[str] | None, ending: AtOnce | None) -> int:
         return 130
     except ServerfullError as error:
         return _report(error)
+    except OSError as wrong:
+        if wrong.errno not in _NO_ROOM or wrong.filename is not None:
+            raise
+        _give_up_output()
+        return _report(ServerfullError(f"the output cannot be written: {wrong.strerror}"))
 
 
 def _open_closed_streams() -> None:
@@ -65,6 +74,13 @@ def _open_closed_streams() -> None:
                 continue  # somebody has it already
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+
+
+def _give_up_output() -> None:
+    """Put the null device in the place of the standard output, which else is tried again when the interpreter ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def _report(error: Exception) -> int:

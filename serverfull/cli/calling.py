@@ -14,14 +14,14 @@ import click
 
 from serverfull.cli.client import Answer, Client, NoAnswer
 from serverfull.cli.connecting import client_of, connection_options, endpoint_option, timeout_option
-from serverfull.cli.options import config_option, seconds
+from serverfull.cli.options import config_option, not_empty, seconds
 from serverfull.cli.tables import output_option, table
 
 FUNCTION_FAILED = 4
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=not_empty)
 @click.argument("payload", default="")
 @click.option("--qualifier", help="Version or alias.")
 @click.option(

@@ -16,6 +16,11 @@ from serverfull.errors import ServerfullError
 FUNCTIONS = "/2015-03-31/functions"
 
 
+def path_of(name: str) -> str:
+    """Give the path of a function, which is named by its name or its ARN."""
+    return f"{FUNCTIONS}/{quote(name, safe='')}"
+
+
 class NoAnswer(ServerfullError):
     """No host answers at the endpoint, or not in time."""
 
@@ -72,8 +77,19 @@ class Client:
         :raises NoAnswer: no host answers.
         """
         query = f"?Qualifier={quote(qualifier, safe='')}" if qualifier else ""
-        path = f"{FUNCTIONS}/{quote(name, safe='')}/invocations{query}"
+        path = f"{path_of(name)}/invocations{query}"
         return _checked(self.call("POST", path, payload, {"Content-Type": "application/json", **headers}))
+
+    def function(self, name: str) -> dict[str, Any]:
+        """Give what GetFunction gives.
+
+        :raises ApiError: the host refuses, or is none.
+        :raises NoAnswer: no host answers.
+        """
+        found = self.document(path_of(name))
+        if "Configuration" not in found:
+            raise self._foreign(path_of(name))
+        return found
 
     def functions(self) -> list[dict[str, Any]]:
         """Give the configuration of every function, all pages of it.
@@ -90,7 +106,9 @@ class Client:
         while True:
             query = f"?Marker={quote(marker, safe='')}" if marker else ""
             page = self.document(f"{path}{query}")
-            found += page.get(member, [])
+            if member not in page:
+                raise self._foreign(path)
+            found += page[member]
             marker = page.get("NextMarker") or ""
             if not marker:
                 return found
@@ -124,8 +142,13 @@ class Client:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise ApiError(f"{self.endpoint}{path} answers with something else than JSON; is a serverfull host there?")
+            raise self._foreign(path)
         return document
+
+    def _foreign(self, path: str) -> ApiError:
+        return ApiError(
+            f"{self.endpoint}{path} answers with something else than a host would; is a serverfull host there?"
+        )
 
     def call(
         self, method: str, path: str, body: bytes | BinaryIO = b"", headers: Mapping[str, str] | None = None

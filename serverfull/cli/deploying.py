@@ -15,7 +15,7 @@ import click
 
 from serverfull.cli.client import Client
 from serverfull.cli.connecting import client_of, endpoint_option, region_option
-from serverfull.cli.options import config_option
+from serverfull.cli.options import config_option, not_empty
 from serverfull.cli.tables import output_option
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def _pairs(_: click.Context, __: click.Parameter, values: Sequence[str]) -> dict
 
 @click.command()
 @click.argument("source", metavar="DIR", type=click.Path(exists=True, path_type=Path))
-@click.option("--name", help="Name of the function.  [default: that of DIR]")
-@click.option("--handler", help="MODULE.FUNCTION.  [default: the obvious one]")
-@click.option("--runtime", help="Such as python3.12.  [default: the Python of the host]")
+@click.option("--name", type=not_empty, help="Name of the function.  [default: that of DIR]")
+@click.option("--handler", type=not_empty, help="MODULE.FUNCTION.  [default: the obvious one]")
+@click.option("--runtime", type=not_empty, help="Such as python3.12.  [default: the Python of the host]")
 @click.option("--env", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Environment variable; repeatable.")
 @click.option("--timeout", type=click.IntRange(1), metavar="SECONDS", help="How long an invocation may take.")
 @click.option("--memory-size", type=click.IntRange(1), metavar="MB", help="Memory.")
 @click.option("--description", help="What it is for.")
 @click.option("--role", metavar="ARN", help="Execution role.  [default: role/serverfull of the account]")
 @click.option("--publish", is_flag=True, help="Publish a version.")
-@click.option("--alias", metavar="NAME", help="Publish a version, and let this alias name it.")
+@click.option("--alias", type=not_empty, metavar="NAME", help="Publish a version, and let this alias name it.")
 @click.option("--tag", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Tag; repeatable.")
 @endpoint_option
 @region_option

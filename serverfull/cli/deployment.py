@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import quote
 
-from serverfull.cli.client import FUNCTIONS, ApiError, Client
+from serverfull.cli.client import FUNCTIONS, ApiError, Client, path_of
 from serverfull.errors import ServerfullError
 
 _TAGS = "/2017-03-31/tags"
@@ -74,16 +74,11 @@ def find(client: Client, name: str) -> dict[str, Any]:
     :raises ApiError: the host refuses.
     """
     try:
-        return client.document(path_of(name))
+        return client.function(name)
     except ApiError as error:
         if error.name != "ResourceNotFoundException":
             raise
         return {}
-
-
-def path_of(name: str) -> str:
-    """Give the path of a function."""
-    return f"{FUNCTIONS}/{quote(name, safe='')}"
 
 
 class Deployment:

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from serverfull.cli.client import FUNCTIONS, Client
+from serverfull.cli.client import Client, path_of
 from serverfull.cli.connecting import client_of, connection_options
+from serverfull.cli.options import not_empty
 from serverfull.cli.tables import output_option, table
 
 
@@ -29,7 +30,7 @@ def list_functions(output: str, **flags: Any) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="NAME[:QUALIFIER]")
+@click.argument("name", metavar="NAME[:QUALIFIER]", type=not_empty)
 @connection_options
 @output_option
 def get(name: str, output: str, **flags: Any) -> None:
@@ -38,7 +39,7 @@ def get(name: str, output: str, **flags: Any) -> None:
     NAME is a function name or an ARN, QUALIFIER a version or an alias. Environment variables are shown by their names;
     --output json shows all that GetFunction gives.
     """
-    found = client_of(flags).document(_path(name))
+    found = client_of(flags).function(name)
     if output == "json":
         click.echo(json.dumps(found, indent=2))
         return
@@ -85,7 +86,7 @@ def _spaced(member: str) -> str:
 
 
 @click.command()
-@click.argument("name", metavar="NAME[:VERSION]")
+@click.argument("name", metavar="NAME[:VERSION]", type=not_empty)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @connection_options
 @output_option
@@ -97,7 +98,7 @@ def delete(name: str, yes: bool, output: str, **flags: Any) -> int:
     client = client_of(flags)
     if not yes and not _agreed(client, name):
         return 1
-    client.send("DELETE", _path(name))
+    client.send("DELETE", path_of(name))
     click.echo(json.dumps({"Deleted": name}) if output == "json" else f"{name}: deleted")
     return 0
 
@@ -105,14 +106,8 @@ def delete(name: str, yes: bool, output: str, **flags: Any) -> int:
 def _agreed(client: Client, name: str) -> bool:
     if not sys.stdin.isatty():
         raise click.UsageError(f"say --yes to delete {name}: there is no terminal to ask on")
-    client.document(_path(name))  # before it asks about what is not there
+    client.function(name)  # before it asks about what is not there
     if click.confirm(f"Delete {name} at {client.endpoint}?", err=True):
         return True
     sys.stderr.write("nothing was deleted\n")
     return False
-
-
-def _path(name: str) -> str:
-    from urllib.parse import quote
-
-    return f"{FUNCTIONS}/{quote(name, safe='')}"

@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 import click
 
-from serverfull.cli.client import FUNCTIONS
 from serverfull.cli.connecting import client_of, connection_options
-from serverfull.cli.options import seconds
+from serverfull.cli.options import not_empty, seconds
 from serverfull.cli.tables import output_option
 
 _LEAST_PATIENCE = 30.0
@@ -19,7 +18,7 @@ _LEAST_PATIENCE = 30.0
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=not_empty)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the host ends, or Ctrl-C.")
 @click.option("--since", type=seconds, metavar="DURATION", help="Leave out what is older.")
 @connection_options
@@ -35,7 +34,7 @@ def logs(name: str, follow: bool, since: float | None, output: str, **flags: Any
     serverfull logs hello --follow
     """
     client = client_of(flags)
-    function = client.document(f"{FUNCTIONS}/{quote(name, safe='')}/configuration")["FunctionName"]
+    function = client.function(name)["Configuration"]["FunctionName"]
     query = [*(["follow=1"] if follow else []), *([f"since={since}"] if since is not None else [])]
     patient = replace(client, timeout=max(client.timeout, _LEAST_PATIENCE))
     for line in patient.lines(f"/_serverfull/logs/{quote(function, safe='')}?{'&'.join(query)}"):

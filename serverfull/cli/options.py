@@ -26,6 +26,16 @@ def seconds(text: str) -> float:
         raise click.BadParameter(words) from None
 
 
+def not_empty(text: str) -> str:
+    """Read a name; click calls it. A shell makes nothing of a variable that is not set, which is nobody's name.
+
+    :raises click.BadParameter: the text is empty.
+    """
+    if not text.strip():
+        raise click.BadParameter("it is empty")
+    return text
+
+
 def setting_option(key: str, kind: Any = None, *, text: str, is_flag: bool = False) -> Callable[[_Command], _Command]:
     """Make a flag of a setting.
 

@@ -199,7 +199,43 @@ def test_something_else_than_a_host_is_told(run: Run, host: Standin) -> None:
     host.answer(200, b"<html>")
     done = run("list", "--endpoint", host.endpoint)
     assert done.returncode == 1
-    assert "answers with something else than JSON; is a serverfull host there?" in done.stderr
+    assert "answers with something else than a host would; is a serverfull host there?" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["list"], ["get", "hello"], ["logs", "hello"], ["deploy", "app.py"]])
+def test_json_of_something_else_than_a_host_is_told_too(
+    run: Run, host: Standin, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "app.py").write_text("def handler(event): ...\n")
+    host.answer(200, {"hello": "world"})
+    done = run(*command, "--endpoint", host.endpoint)
+    assert (done.returncode, done.stderr.count("\n"), "is a serverfull host there?" in done.stderr) == (1, 1, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["get", ""], ["logs", " "], ["delete", "", "--yes"], ["invoke", ""]),
+        *(["deploy", ".", flag, ""] for flag in ("--name", "--handler", "--runtime", "--alias")),
+    ],
+)
+def test_an_empty_name_is_nobodys(run: Run, command: list[str]) -> None:
+    done = run(*command, "--endpoint", "http://127.0.0.1:1")
+    assert (done.returncode, "it is empty" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.parametrize("command", [["list"], ["invoke", "hello"]])
+def test_a_disk_that_is_full_is_one_line_and_exits_with_1(
+    host: Standin, environ: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    host.answer(200, {"Functions": []})
+    program = [sys.executable, "-m", "serverfull", *command, "--endpoint", host.endpoint]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            program, cwd=tmp_path, env=environ, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
 
 
 def test_list_follows_pages_and_sorts(run: Run, host: Standin) -> None:
