@@ -107,7 +107,7 @@ class Aliases:
         reference = await self._writable(request, scope)
 
         def work(records: Records) -> Alias:
-            alias = self._find(records, reference.name, request["Name"], scope)
+            alias = self._find(records, reference.name, request["Name"], scope, "Alias not found")
             check_revision(request.get("RevisionId"), alias.revision_id)
             changed = _changed(alias, request)
             self._check(records, changed, scope)
@@ -163,11 +163,14 @@ class Aliases:
         check_unqualified(reference)
         return FunctionReference(reference.name)
 
-    def _find(self, records: Records, function: str, name: str, scope: RequestScope) -> Alias:
+    def _find(
+        self, records: Records, function: str, name: str, scope: RequestScope, words: str = "Cannot find alias arn"
+    ) -> Alias:
+        """Find an alias; AWS says in different words to different operations that it is not there."""
         found = records.get(ALIASES, function, name)
         if found is None:
             self._resolver.function(records, FunctionReference(function), scope)
-            raise _not_found(function, name, scope)
+            raise _not_found(function, name, scope, words)
         return found
 
     def _check(self, records: Records, alias: Alias, scope: RequestScope) -> None:
@@ -212,9 +215,9 @@ def _weights(routing: Mapping[str, Any]) -> Mapping[str, float]:
     return dict(routing.get("AdditionalVersionWeights", {}))
 
 
-def _not_found(function: str, name: str, scope: RequestScope) -> NotFoundError:
+def _not_found(function: str, name: str, scope: RequestScope, words: str = "Cannot find alias arn") -> NotFoundError:
     arn = function_arn(function, scope.account, scope.region, name)
-    return NotFoundError(arn, f"Cannot find alias arn: {arn}")
+    return NotFoundError(arn, f"{words}: {arn}")
 
 
 def _arn(alias: Alias, scope: RequestScope) -> str:

@@ -230,7 +230,12 @@ def check_start(name: str, settings: Mapping[str, Any], arn: str | None) -> None
     if position == "AT_TIMESTAMP" and moment is None:
         raise InvalidParameterValue("Need to specify a timestamp")
     if moment is not None and position != "AT_TIMESTAMP":
-        raise InvalidParameterValue("StartingPositionTimestamp needs the StartingPosition AT_TIMESTAMP.")
+        raise InvalidParameterValue("Timestamp only valid with StartingPosition AT_TIMESTAMP")
+    if moment is not None and moment < 0:
+        raise InvalidParameterValue(
+            "Received Exception while reading from provided stream. class java.lang.Long can not be converted to a "
+            "Timestamp"
+        )
     if moment is not None and moment > datetime.now(UTC).timestamp():
         raise InvalidParameterValue("StartingPositionTimestamp cannot be in the future.")
 

@@ -191,10 +191,12 @@ def test_names_of_digits_are_versions(lax):
     )
 
 
-@pytest.mark.parametrize("operation", ["get_alias", "update_alias"])
-def test_an_alias_that_is_not_there_is_named_by_its_arn(client, operation):
+@pytest.mark.parametrize(
+    ("operation", "words"), [("get_alias", "Cannot find alias arn"), ("update_alias", "Alias not found")]
+)
+def test_an_alias_that_is_not_there_is_named_by_its_arn(client, operation, words):
     message = refused(getattr(client, operation), "ResourceNotFoundException", 404, FunctionName="hello", Name="nobody")
-    assert message == f"Cannot find alias arn: {ARN}:nobody"
+    assert message == f"{words}: {ARN}:nobody"
 
 
 def test_an_alias_of_an_unknown_function_is_refused_by_its_version(client):

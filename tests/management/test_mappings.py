@@ -373,9 +373,10 @@ def test_a_position_in_time_needs_a_time_and_a_source_that_has_it(create):
     at = {"StartingPosition": "AT_TIMESTAMP", "StartingPositionTimestamp": moment}
     assert refused(INVALID, create, "kinesis", StartingPosition="AT_TIMESTAMP") == "Need to specify a timestamp"
     assert refused(INVALID, create, "dynamodb", **at) == f"Unsupported starting position for arn type: {TABLE}"
-    assert "needs the StartingPosition AT_TIMESTAMP" in refused(
-        INVALID, create, "kinesis", StartingPositionTimestamp=moment
-    )
+    text = "Timestamp only valid with StartingPosition AT_TIMESTAMP"
+    assert refused(INVALID, create, "kinesis", StartingPositionTimestamp=moment) == text
+    at["StartingPositionTimestamp"] = datetime(1969, 12, 31, tzinfo=UTC)
+    assert "can not be converted to a Timestamp" in refused(INVALID, create, "kinesis", **at)
     at["StartingPositionTimestamp"] = datetime.now(UTC) + timedelta(hours=1)
     assert refused(INVALID, create, "kinesis", **at) == "StartingPositionTimestamp cannot be in the future."
 
