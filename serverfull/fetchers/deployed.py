@@ -2,7 +2,8 @@
 
 `DeployedFetcher.at` gives the functions of an account in a region, which is how the invoker sees them. What has been
 read of a function is kept until the control plane says that it has changed; a `Function` is the same object for as long
-as it would be made of the same code and configuration, and its `DeployedHandler` even where only limits are new.
+as it would be made of the same code and configuration, and its `DeployedHandler` even where only limits are new. While
+an update is in progress, the function is given as it was.
 
 All on the event loop; the stores do their work elsewhere.
 """
@@ -10,7 +11,7 @@ All on the event loop; the stores do their work elsewhere.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias, DeployedHandler
@@ -53,6 +54,7 @@ class DeployedFetcher(Fetcher):
         self._stores: tuple[StateStore, CodeStore] | None = None
         self._known: dict[tuple[Partition, str], _Known] = {}
         self._handlers: dict[tuple[Partition, str], dict[int, tuple[object, DeployedHandler]]] = {}
+        self._before: dict[tuple[Partition, str], Function] = {}  # $LATEST, as it was given last
         self._reservations = Reservations()
         changes.subscribe(self._forget)
 
@@ -109,6 +111,8 @@ class DeployedFetcher(Fetcher):
         if found is None:
             made = await self._make(partition, known.function, number)
             found = known.versions.setdefault(number, made)  # another call may have been faster
+            if number == LATEST_NUMBER:
+                self._before[partition, name] = found
         return found
 
     def _forget(self, change: FunctionChanged) -> None:
@@ -116,6 +120,7 @@ class DeployedFetcher(Fetcher):
         self._reservations.changed(change.partition, change.name)
         if change.deleted:
             self._handlers.pop((change.partition, change.name), None)
+            self._before.pop((change.partition, change.name), None)
 
     async def _read(self, partition: Partition, name: str) -> _Known:
         handlers = self._handlers.get((partition, name), {})
@@ -140,6 +145,9 @@ class DeployedFetcher(Fetcher):
         if version is None:
             raise NotFoundError(f"{function.name}:{number}")
         _check_runnable(version)
+        before = self._before.get((partition, function.name))
+        if before is not None and number == LATEST_NUMBER and version.last_update_status == "InProgress":
+            return replace(before, max_concurrency=function.reserved_concurrency)
         return Function(
             await self._handler(partition, version),
             timeout=version.timeout,

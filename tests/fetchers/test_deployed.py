@@ -243,3 +243,19 @@ async def test_without_stores_there_is_nothing() -> None:
     with pytest.raises(NotFoundError):
         await fetcher.at(HOME).fetch("f")
     assert await fetcher.at(HOME).list() == {}
+
+
+async def test_a_function_stays_as_it_was_while_an_update_is_in_progress_except_for_its_limits(
+    deployments: Deployments,
+) -> None:
+    await deployments.deploy("f", "x = 1", timeout=3)
+    before = await deployments.fetch("f")
+    await deployments.deploy("f", "x = 2", timeout=5, last_update_status="InProgress")
+    meanwhile = await deployments.fetch("f")
+    assert (meanwhile.handler, meanwhile.timeout) == (before.handler, 3)
+    await deployments.update("f", reserved_concurrency=0)
+    assert (await deployments.fetch("f")).max_concurrency == 0
+    await deployments.deploy("f", "x = 2", timeout=5)
+    after = await deployments.fetch("f")
+    assert after.handler.root != before.handler.root
+    assert after.timeout == 5
