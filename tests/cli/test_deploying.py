@@ -6,8 +6,11 @@ import json
 import os
 import pty
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,3 +240,57 @@ def test_on_a_terminal_the_upload_is_shown_and_a_deletion_confirmed(
     assert call("invoke", folder.name)
     code, text = on_terminal(["delete", folder.name], folder, variables, typed=b"y\n")
     assert (code, f"{folder.name}: deleted" in text) == (0, True)
+
+
+@pytest.fixture
+def deaf() -> Iterator[tuple[str, threading.Event]]:
+    """A host that has no function yet and reads only the beginning of what it is sent: its URL, and when that is."""
+    sent = threading.Event()
+    ended = threading.Event()
+    error = b'{"Message": "Function not found"}'
+    head = b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nx-amzn-errortype: ResourceNotFoundException\r\n"
+    not_found = head + b"Content-Length: %d\r\n\r\n%s" % (len(error), error)
+
+    def answer() -> None:
+        while not sent.is_set():
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(30)
+                if connection.recv(100).startswith(b"GET "):
+                    connection.sendall(not_found)
+                else:
+                    sent.set()
+                    ended.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", sent
+        ended.set()
+        thread.join()
+
+
+def test_ctrl_c_while_a_package_is_sent_ends_at_once_and_without_a_word(
+    deaf: tuple[str, threading.Event], folder: Path, environ: dict[str, str]
+) -> None:
+    (folder / "noise").write_bytes(os.urandom(20 << 20))
+    endpoint, sent = deaf
+    command = [
+        sys.executable,
+        "-m",
+        "serverfull",
+        "deploy",
+        ".",
+        "--runtime",
+        "python3.12",
+        "--role",
+        "arn:aws:iam::1:x",
+    ]
+    with subprocess.Popen(
+        [*command, "--endpoint", endpoint], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert sent.wait(30)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err.strip()) == (130, b"", b"")
