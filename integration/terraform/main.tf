@@ -214,6 +214,12 @@ resource "aws_lambda_function_recursion_config" "orders" {
   recursive_loop = local.first ? "Allow" : "Terminate"
 }
 
+resource "aws_lambda_invocation" "order" {
+  function_name   = aws_lambda_function.orders.function_name
+  input           = jsonencode({ generation = var.generation })
+  lifecycle_scope = "CRUD"
+}
+
 data "aws_lambda_function" "live" {
   function_name = aws_lambda_function.orders.function_name
   qualifier     = aws_lambda_alias.live.name
@@ -225,6 +231,29 @@ data "aws_lambda_layer_version" "shared" {
 
 data "aws_lambda_code_signing_config" "ours" {
   arn = aws_lambda_code_signing_config.ours.arn
+}
+
+data "aws_lambda_alias" "live" {
+  function_name = aws_lambda_function.orders.function_name
+  name          = aws_lambda_alias.live.name
+}
+
+data "aws_lambda_function_url" "live" {
+  function_name = aws_lambda_function.orders.function_name
+  qualifier     = aws_lambda_function_url.live.qualifier
+}
+
+data "aws_lambda_functions" "all" {
+  depends_on = [aws_lambda_function.orders]
+}
+
+output "read" {
+  value = {
+    alias     = data.aws_lambda_alias.live.function_version
+    functions = data.aws_lambda_functions.all.function_names
+    result    = jsondecode(aws_lambda_invocation.order.result)
+    url       = data.aws_lambda_function_url.live.authorization_type
+  }
 }
 
 output "version" {

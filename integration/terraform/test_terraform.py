@@ -125,13 +125,19 @@ def answer_of(client: Any, qualifier: str) -> Any:
 def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_between(terraform, host, boto) -> None:
     client = boto(host, access_key=ACCOUNT)
 
-    assert "Apply complete! Resources: 14 added, 0 changed, 0 destroyed." in terraform.apply(1)
+    assert "Apply complete! Resources: 15 added, 0 changed, 0 destroyed." in terraform.apply(1)
     terraform.plan(1, UNCHANGED)
     assert answer_of(client, "live") == {"code": 1, "setting": "1", "version": "1"}
     created_at = client.get_code_signing_config(CodeSigningConfigArn=signing_config(client))["CodeSigningConfig"]
 
-    assert "Apply complete! Resources: 0 added, 10 changed, 0 destroyed." in terraform.apply(2)
+    assert "Apply complete! Resources: 0 added, 11 changed, 0 destroyed." in terraform.apply(2)
     terraform.plan(2, UNCHANGED)
+    assert json.loads(terraform("output", "-json", "read")) == {
+        "alias": "2",
+        "functions": ["orders"],
+        "result": {"code": 2, "setting": "2", "version": "$LATEST"},
+        "url": "NONE",
+    }
     assert answer_of(client, "live") == {"code": 2, "setting": "2", "version": "2"}
     check_changed(client)
     assert signing_config(client) == created_at["CodeSigningConfigArn"]
@@ -139,7 +145,7 @@ def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_betw
     client.update_alias(FunctionName="orders", Name="live", FunctionVersion="1")
     assert "aws_lambda_alias.live will be updated in-place" in terraform.plan(2, CHANGES)
 
-    assert "Destroy complete! Resources: 14 destroyed." in terraform("destroy", "-auto-approve", "-input=false")
+    assert "Destroy complete! Resources: 15 destroyed." in terraform("destroy", "-auto-approve", "-input=false")
     check_empty(client)
 
 
