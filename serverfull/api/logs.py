@@ -7,6 +7,7 @@ says now and then that the host is still there. A stream ends when its client go
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -85,15 +86,20 @@ class _Logs:
 
     async def _send(self, request: web.Request, request_id: str, since: float | None) -> web.StreamResponse:
         function = request.match_info["function"]
-        lines, position = self._recent.lines(function, since)
+        text, position = await asyncio.to_thread(self._text, function, since)
         headers = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "x-amzn-RequestId": request_id}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
-            await response.write("".join(lines).encode("utf-8", "backslashreplace"))
+            await response.write(text)
             if request.query.get("follow") == "1":
                 await self._follow(request, response, function, position)
         return response
+
+    def _text(self, function: str, since: float | None) -> tuple[bytes, int]:
+        """Give what is there of a function, and where it goes on: up to 4 MB are looked through, so on a thread."""
+        lines, position = self._recent.lines(function, since)
+        return "".join(lines).encode("utf-8", "backslashreplace"), position
 
     async def _follow(self, request: web.Request, response: web.StreamResponse, function: str, position: int) -> None:
         sent = time.monotonic()

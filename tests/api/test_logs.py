@@ -1,0 +1,92 @@
+"""Who may read the log of functions, and that reading it keeps nobody waiting."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from serverfull.api.connection import REQUEST_ID
+from serverfull.api.logs import add_logs
+from serverfull.invocation.recent import RecentLog
+from serverfull.testing.process import HostProcess
+
+APP = "functions = {'hello': lambda event: print('a secret')}"
+SPOOFED = {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"}
+
+
+def own_address() -> str | None:
+    """Give an address of this machine that is not loopback, if it has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address = str(probe.getsockname()[0])
+    return None if address.startswith("127.") else address
+
+
+def test_other_machines_may_not_read_logs_whatever_they_say_of_themselves(tmp_path):
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    (tmp_path / "app.py").write_text(APP)
+    with HostProcess.start("app.py", "--host", "0.0.0.0", "--insecure-no-auth", cwd=tmp_path) as host:
+        host.invoke("hello", b"{}")
+        for path in ("hello", "hello?follow=1", "nobody"):
+            request = Request(f"http://{address}:{host.port}/_serverfull/logs/{path}", headers=SPOOFED)
+            with pytest.raises(HTTPError) as refused:
+                urlopen(request, timeout=20)
+            assert refused.value.code == 403
+            assert "Only clients on this machine" in json.load(refused.value)["Message"]
+        assert "a secret" in host.request("GET", "/_serverfull/logs/hello").body.decode()
+
+
+class Written:
+    """A sink that has written everything."""
+
+    async def written(self, within: float) -> None:
+        pass
+
+
+class Watched(RecentLog):
+    """Notes which thread looks through it."""
+
+    def __init__(self):
+        super().__init__()
+        self.readers: list[threading.Thread] = []
+
+    def lines(self, function, since=None):
+        self.readers.append(threading.current_thread())
+        return super().lines(function, since)
+
+
+async def test_all_that_is_kept_is_looked_through_off_the_loop():
+    recent = Watched()
+    line = '{"time":"2026-01-01T00:00:00.000Z","type":"function","function":"hello","requestId":"1","message":"x"}\n'
+    recent.add(line * 1_000)
+    app = web.Application()
+
+    def admit(request):
+        request[REQUEST_ID] = "an id"
+        return "an id"
+
+    add_logs(app, recent, Written(), admit=admit, draining=lambda: False)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(f"http://127.0.0.1:{site.port}/_serverfull/logs/hello") as r,
+    ):
+        assert (await r.text()) == line * 1_000
+    await runner.cleanup()
+    assert len(recent.readers) == 1
+    assert recent.readers[0] is not threading.current_thread()
