@@ -150,7 +150,8 @@ class Concurrency:
         :raises NotFoundError: there is no such function or version.
         :raises ResourceNotFound: there is no such alias.
         :raises ResourceConflict: the alias's version, or an alias of the version, has provisioned concurrency already.
-        :raises InvalidParameterValue: it is for ``$LATEST``, or more than the function or the account has.
+        :raises InvalidParameterValue: it is for ``$LATEST`` or an alias with weights, or more than the function or the
+            account has.
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_PutProvisionedConcurrencyConfig.html
         """
@@ -328,6 +329,8 @@ def _check_conflicts(records: Records, config: ProvisionedConcurrency) -> None:
             raise InvalidParameterValue(
                 "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
             )
+        if alias.weights:
+            raise InvalidParameterValue("Alias with weights can not be used with Provisioned Concurrency")
         if records.get(PROVISIONED_CONCURRENCY, config.function, alias.version) is not None:
             raise ResourceConflict(
                 "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"

@@ -246,6 +246,19 @@ def test_latest_cannot_be_provisioned(plane, client):
     )
 
 
+def test_an_alias_with_weights_cannot_be_provisioned(plane, client):
+    shared = Alias(function="orders", name="shared", version="1", weights={"2": 0.1}, revision_id="")
+    plane.write(lambda records: records.insert(ALIASES, shared))
+    refused(
+        client.put_provisioned_concurrency_config,
+        INVALID,
+        "Alias with weights can not be used with Provisioned Concurrency",
+        FunctionName="orders",
+        Qualifier="shared",
+        ProvisionedConcurrentExecutions=1,
+    )
+
+
 def test_versions_and_aliases_that_are_missing(client):
     for call, request in (
         (client.put_provisioned_concurrency_config, {"ProvisionedConcurrentExecutions": 1}),
