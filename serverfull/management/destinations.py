@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from serverfull.domain.names import is_partition_of
 from serverfull.errors import InvalidParameterValue
 
 _ARN = r"arn:aws[a-zA-Z0-9-]*"
@@ -33,7 +34,7 @@ def destination_kind(destination: str) -> str | None:
     """Tell what a destination is: ``sqs``, ``sns``, ``lambda``, ``events``, ``s3``, ``kafka``; None: unknown."""
     for kind, pattern in _DESTINATIONS.items():
         if pattern.fullmatch(destination):
-            return kind
+            return kind if _is_of_one_partition(destination) else None
     return None
 
 
@@ -56,6 +57,11 @@ def check_destinations(config: Mapping[str, Any] | None, success: Collection[str
 def destination_of(config: Mapping[str, Any] | None, event: str) -> str | None:
     """Give the destination of a DestinationConfig for ``OnSuccess`` or ``OnFailure``; an empty one is none."""
     return ((config or {}).get(event) or {}).get("Destination") or None
+
+
+def _is_of_one_partition(destination: str) -> bool:
+    parts = destination.split(":")
+    return parts[0] != "arn" or not parts[3] or is_partition_of(parts[1], parts[3])
 
 
 def _is_one_of(destination: str | None, kinds: Collection[str]) -> bool:

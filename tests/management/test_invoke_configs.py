@@ -172,6 +172,10 @@ def test_every_kind_of_destination_is_taken(client, arn):
         (to(failure=QUEUE + ".fifo"), f"onSuccess=null, onFailure=OnFailure(destination={QUEUE}.fifo)"),
         (to(failure="kafka://failed"), "onSuccess=null, onFailure=OnFailure(destination=kafka://failed)"),
         (
+            to(failure=QUEUE.replace("arn:aws:", "arn:aws-cn:")),
+            f"onSuccess=null, onFailure=OnFailure(destination={QUEUE.replace('arn:aws:', 'arn:aws-cn:')})",
+        ),
+        (
             to(QUEUE, "arn:aws:kinesis:eu-west-1:123456789012:stream/x"),
             (
                 f"onSuccess=OnSuccess(destination={QUEUE}), "
