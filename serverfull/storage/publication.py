@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.publication import PUBLISHED_FUNCTIONS, PublishedFunction
-from serverfull.storage.durable import Threads
 from serverfull.storage.s3 import S3Client, S3Endpoint
+from serverfull.storage.transactions import SerialThread
 
 if TYPE_CHECKING:
     from serverfull.domain.changes import FunctionChanged
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = (1.0, 60.0)
 """Seconds until a function is tried again, at first and at most; doubled from one failure to the next."""
+
+CLOSING = 2.0
+"""Seconds that a host which ends waits for what is being written."""
 
 
 class Publication:
@@ -50,10 +54,11 @@ class Publication:
         self._prefix = f"{prefix.strip('/')}/functions/".lstrip("/")
         self._logger = logger
         self._client = S3Client(endpoint or S3Endpoint())
-        self._threads = Threads("serverfull-publication", 1)
+        self._thread = SerialThread("serverfull-publication")
         self._due: dict[tuple[Partition, str], None] = {}  # in the order in which they changed
         self._came = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def start(self) -> None:
         """Publish what is not yet as it should be, and from then on what changes."""
@@ -69,12 +74,19 @@ class Publication:
         self._came.set()
 
     async def aclose(self) -> None:
-        """Stop; what is not done yet, the next host does. Closing twice is fine."""
+        """Stop; what is not done yet, the next host does. Closing twice is fine.
+
+        A server that does not answer is not waited for: its thread ends with the process.
+        """
+        if self._closed:
+            return
+        self._closed = True
         if self._working is not None:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
-        await self._threads.aclose()
-        self._client.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                await self._thread.aclose(self._client.close)
 
     async def _work(self) -> None:
         pause = RETRY_AFTER[0]
@@ -96,12 +108,12 @@ class Publication:
     async def _publish(self, partition: Partition, name: str) -> None:
         document, published = await self._state.read(partition, partial(_read, name))
         if document is None:
-            await self._threads.run(partial(self._delete, partition, name))
+            await self._thread.run(partial(self._delete, partition, name))
             await self._state.write(partition, lambda records: records.delete(PUBLISHED_FUNCTIONS, name))
             return
         digest = hashlib.sha256(document).hexdigest()
         if published is None or published.digest != digest:
-            await self._threads.run(partial(self._put, partition, name, document))
+            await self._thread.run(partial(self._put, partition, name, document))
             await self._state.write(partition, partial(_note, PublishedFunction(name=name, digest=digest)))
 
     def _put(self, partition: Partition, name: str, document: bytes) -> None:
