@@ -60,7 +60,7 @@ def package_of(source: Path) -> SourcePackage:
             _check_size(source.stat().st_size, ZIPPED_PACKAGE_BYTES, "zipped")
             return SourcePackage(source.stem, source.read_bytes())
         if source.suffix == ".py":
-            return SourcePackage(source.stem, _packed([source], source.parent))
+            return SourcePackage(resolved.stem, _packed([resolved], resolved.parent))
     except OSError as wrong:
         raise PackageRefused(f"{wrong.filename or source} cannot be read: {wrong.strerror}") from None
     raise PackageRefused(f"{source} is neither a directory nor a .py file nor a .zip file")
@@ -115,12 +115,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _below(folder: Path, root: Path, ignored: Callable[[Path], bool]) -> Iterator[Path]:
-    for path in folder.iterdir():
+    paths = list(folder.iterdir())
+    if folder != root and any(path.name == _ENVIRONMENT for path in paths):
+        return
+    for path in paths:
         if ignored(path.relative_to(root)):
             continue
         if path.is_dir() and not path.is_symlink():
-            if not (path / _ENVIRONMENT).is_file():
-                yield from _below(path, root, ignored)
+            yield from _below(path, root, ignored)
         else:
             yield path
 

@@ -94,6 +94,24 @@ def test_a_virtual_environment_stays_out_whatever_its_name(folder: Path) -> None
     assert names(package_of(folder).content) == ["a.py", "env/keep.txt"]
 
 
+def test_a_link_to_what_is_deployed_is_what_it_leads_to(tmp_path: Path) -> None:
+    fill(tmp_path / "sub", greet_DOT_py="def handler(e): pass\n")
+    for link, target in (("hello.py", "sub/greet.py"), ("folder", "sub")):
+        (tmp_path / link).symlink_to(target)
+        package = package_of(tmp_path / link)
+        assert (package.name, find_handler(package.content)) == (Path(target).stem, "greet.handler")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_must_not_be_read_is_named(folder: Path) -> None:
+    fill(folder, a_DOT_py="", sub__b_DOT_py="")
+    for path in (folder / "a.py", folder / "sub"):
+        path.chmod(0)
+        with pytest.raises(PackageRefused, match=f"^{path} cannot be read: Permission denied$"):
+            package_of(folder)
+        path.chmod(0o700)
+
+
 def test_a_file_that_is_neither_module_nor_archive_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, notes_DOT_txt="")
     with pytest.raises(PackageRefused, match=r"notes.txt is neither a directory nor a .py file nor a .zip file"):
