@@ -78,13 +78,12 @@ def test_programs_stay_programs_and_inner_links_stay_links(folder: Path, tmp_pat
 
 
 def test_caches_version_control_and_state_stay_out_and_so_does_what_the_folder_says(folder: Path) -> None:
-    fill(folder, a_DOT_py="", __pycache___="", sub__a_DOT_pyc="", sub__keep_DOT_txt="", sub__notes_DOT_md="")
+    fill(folder, a_DOT_py="", sub__a_DOT_pyc="", sub__keep_DOT_txt="", sub__notes_DOT_md="")
     for name in ("__pycache__", ".git", ".venv", ".serverfull", "sub/__pycache__", "tests", "data"):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "file.txt").write_text("")
     (folder / ".serverfullignore").write_text("# comment\n\n*.md\ntests/\n/data/file.*\nsub/nothing\n")
-    kept = names(package_of(folder).content)
-    assert sorted(name for name in kept if "pycache___" not in name) == ["a.py", "sub/keep.txt"]
+    assert names(package_of(folder).content) == ["a.py", "sub/keep.txt"]
 
 
 def test_a_virtual_environment_stays_out_whatever_its_name(folder: Path) -> None:
