@@ -132,6 +132,9 @@ class Deployments:
         # As a write, though it writes nothing: a state that takes no deployments says so before it has the code.
         await self._state.write(scope.partition, check)
         package = await self._packages.read(request["Code"], first.package_type)
+        await self._state.read(
+            scope.partition, lambda records: self._check_package(records, check(records), function, package)
+        )
         await self._packages.keep(package)
 
         def write(records: Records) -> FunctionVersion:
@@ -171,6 +174,15 @@ class Deployments:
 
         if request.get("DryRun"):
             return self._configurations.deployed(await self._state.read(scope.partition, draft), scope)
+        await self._state.read(
+            scope.partition,
+            lambda records: self._check_package(
+                records,
+                self._latest(records, reference, request, scope),
+                self._resolver.function(records, reference, scope),
+                package,
+            ),
+        )
         await self._packages.keep(package)
         return await self._write(draft, request, scope)
 
@@ -267,18 +279,30 @@ class Deployments:
         package: Package,
         scope: RequestScope,
     ) -> FunctionVersion:
-        """Put code on a version, if the function's code signing configuration lets it in and there is room for it."""
+        """Put code on a version, if it may have it; the host's log says where its signature is not trusted."""
+        self._check_package(records, version, function, package)
         if package.content is not None:
             self._check_signature(records, function, version, package.signed)
-        changed = package.put_on(version)
-        check_code_storage(records, changed.code_size - version.code_size, self._limits)
-        return changed
+        return package.put_on(version)
+
+    def _check_package(
+        self, records: Records, version: FunctionVersion, function: DeployedFunction, package: Package
+    ) -> None:
+        """Refuse a package that the function's code signing configuration does not let in, or that has no room.
+
+        Also called before a package is kept, so that nothing of one that is refused is left.
+        """
+        if package.content is not None:
+            check_signature(
+                records, function, function.name, package.signed, _signed_layers(records, function, version)
+            )
+        check_code_storage(records, package.put_on(version).code_size - version.code_size, self._limits)
 
     def _check_signature(
         self, records: Records, function: DeployedFunction, version: FunctionVersion, signed: bool
     ) -> None:
         """Refuse a package, or layers beside it, that the function's code signing configuration does not let in."""
-        layers = _layer_versions(records, version) if function.code_signing_config is not None else ()
+        layers = _signed_layers(records, function, version)
         warning = check_signature(records, function, function.name, signed, layers)
         if warning is not None:
             self._logger.warning("untrusted code", function=function.name, reason=warning)
@@ -344,8 +368,10 @@ def _check_code_signing(
     config_of(records, function.code_signing_config, scope.partition)
 
 
-def _layer_versions(records: Records, version: FunctionVersion) -> list[LayerVersion]:
-    """Give the layers that a version has, also those that were deleted since."""
+def _signed_layers(records: Records, function: DeployedFunction, version: FunctionVersion) -> list[LayerVersion]:
+    """Give the layers of a version whose signatures count, also those that were deleted since."""
+    if function.code_signing_config is None:
+        return []
     found = [records.get(LAYER_VERSIONS, *layer_key(layer["Arn"])) for layer in version.settings.get("Layers", ())]
     return [layer for layer in found if layer is not None]
 

@@ -81,12 +81,14 @@ class Layers:
         """
         name = layer_name(request["LayerName"], scope)
         package = await self._intake.read(request["Content"], "Zip")
+        size = len(package.content or b"")
+        await self._state.read(scope.partition, lambda records: check_code_storage(records, size, self._limits))
         await self._intake.keep(package)
         version = LayerVersion(
             layer=name,
             number=0,
             code_sha256=package.sha256,
-            code_size=len(package.content or b""),
+            code_size=size,
             created=timestamp(),
             description=request.get("Description", ""),
             license_info=request.get("LicenseInfo"),

@@ -91,6 +91,15 @@ def test_who_has_more_than_is_allowed_by_now_may_still_do_with_less(deploying, c
     assert used(client) == 400
 
 
+def test_nothing_of_a_package_that_is_refused_is_left(deploying, client):
+    deploying.create(client)
+    before = list(deploying.code._packages.iterdir())
+    large = sized(deploying, 701)
+    refused(client.create_function, **deploying.request(FunctionName="f2", Code={"ZipFile": large}))
+    refused(client.update_function_code, FunctionName="hello", ZipFile=large)
+    assert list(deploying.code._packages.iterdir()) == before
+
+
 def test_accounts_and_regions_have_room_of_their_own(deploying, client):
     deploying.create(client, Code={"ZipFile": sized(deploying, 700)})
     for elsewhere in (deploying.plane.client(region="us-east-1"), deploying.plane.client(account="999999999999")):
