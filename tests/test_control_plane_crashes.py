@@ -89,7 +89,6 @@ for line in sys.stdin:
 """
 
 ROLE = "arn:aws:iam::123456789012:role/runner"
-QUEUE = "arn:aws:sqs:eu-west-1:123456789012:queue"
 PROFILE = "arn:aws:signer:eu-west-1:123456789012:/signing-profiles/mine/abcdefghij"
 HERE, REFERENCE = "eu-west-1", "us-west-2"
 
@@ -176,11 +175,16 @@ def f(operation: str, **members: Any) -> Call:
     return simple(operation, FunctionName="f", **members)
 
 
+def map_queue(client: Any, ids: dict[str, str]) -> Any:
+    queue = f"arn:aws:sqs:{client.meta.region_name}:123456789012:queue"
+    return client.create_event_source_mapping(FunctionName="f", EventSourceArn=queue)
+
+
 ALIAS = f("create_alias", Name="live", FunctionVersion="1")
 GRANT = f("add_permission", StatementId="s", Action="lambda:InvokeFunction", Principal="s3.amazonaws.com")
 URL = f("create_function_url_config", AuthType="NONE")
 INVOKES = f("put_function_event_invoke_config", MaximumRetryAttempts=1)
-MAPPING = noting("UUID", f("create_event_source_mapping", EventSourceArn=QUEUE))
+MAPPING = noting("UUID", map_queue)
 SIGNING = noting(
     "CodeSigningConfigArn",
     simple("create_code_signing_config", AllowedPublishers={"SigningProfileVersionArns": [PROFILE]}),
