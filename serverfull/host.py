@@ -144,7 +144,7 @@ class Host:
             self.logger,
             failure_of=self._failure_of,
             on_open=self._serve_deployed,
-            refusal=_refusal(settings, sharing),
+            refusal=refusal(settings, sharing),
         )
         self.mode = mode = _mock_mode(self, mock) if settings.mock.enabled else _serve_mode(self)
         self.reader = mode.reader
@@ -376,7 +376,7 @@ def _serve_mode(host: Host) -> _Mode:
     return _Mode(host.registered, DeployedRuntime(host.runtime), reader, lambda invoker: invoker)
 
 
-def _refusal(settings: Settings, sharing: Sharing | None) -> str | None:
+def refusal(settings: Settings, sharing: Sharing | None = None) -> str | None:
     """Say why nothing can be deployed on a host; None where it can.
 
     :raises ConfigurationError: the settings say where to keep what nobody can deploy.

@@ -33,7 +33,7 @@ from serverfull.api.server import HardenedRunner
 from serverfull.config import Settings
 from serverfull.errors import AddressInUse, ConfigurationError, StartupError, UnsafeBind
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app
+from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app, refusal
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.garbage import rarely_looked_for
@@ -55,6 +55,8 @@ DESCRIPTORS = 65_536
 
 DEFAULT_STATE = ".serverfull"
 """The directory that keeps what is deployed where a host serves nothing else."""
+
+NOTHING_TO_SERVE = "There is nothing to serve: name a TARGET that has functions, such as app.py:functions."
 
 
 def serve(
@@ -145,11 +147,14 @@ def run_serve(target: str | None, loaded: LoadedSettings) -> int:
 
     :param target: None serves only what is deployed, and keeps it in a directory unless the settings say otherwise.
     :raises TargetError: the target cannot be turned into functions.
+    :raises ConfigurationError: there is no target, and nothing can be deployed either.
     :raises StartupError: the host cannot start.
     """
     settings = loaded.settings
     check_bind(settings.server)
     if target is None and not settings.state.path:
+        if reason := refusal(settings):
+            raise ConfigurationError(f"{NOTHING_TO_SERVE} This host takes no deployments: {reason}")
         settings = replace(settings, state=replace(settings.state, path=DEFAULT_STATE))
     if settings.server.workers > 1:  # each of them imports the target, the supervisor does not
         return _serve_with_workers(lambda: _functions_at(target), settings)

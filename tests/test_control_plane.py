@@ -206,7 +206,9 @@ def test_hosts_that_can_run_no_deployed_code_take_none_and_say_why(
         assert client.list_aliases(FunctionName="mine")["Aliases"] == []
     with pytest.raises(HostDidNotStart, match="takes no deployments"):
         HostProcess.start("app.py", *flags, "--state", "state", cwd=tmp_path)
-    assert not (tmp_path / "state").exists()
+    with pytest.raises(HostDidNotStart, match=f"There is nothing to serve: name a TARGET .*{reason}"):
+        HostProcess.start(None, *flags, cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"app.py", "__pycache__"}
 
 
 WAITING = """

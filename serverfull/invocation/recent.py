@@ -2,7 +2,7 @@
 
 `StreamSink` adds what it writes, in the pieces that it writes anyway, on its own thread; no call pays for it. One
 string for each piece is all that is kept: where they are JSON already, that costs nothing but the memory. They are read
-on the event loop, and whoever follows is told there. The lock is between these two; no handler's thread takes it.
+on any thread, and whoever follows is told on the event loop. The lock is between these; no handler's thread takes it.
 """
 
 from __future__ import annotations

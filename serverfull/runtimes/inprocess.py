@@ -34,7 +34,7 @@ from serverfull.runtimes.handlers import BoundHandler, bind
 from serverfull.runtimes.loops import Heart, OwnLoop
 from serverfull.runtimes.marshal import decode_event, encode_result
 from serverfull.runtimes.threads import Completions, HandlerThreads, Job, interrupt
-from serverfull.runtimes.watchdog import TASK_PREFIX, Stall, Watchdog
+from serverfull.runtimes.watchdog import TASK_PREFIX, UNKNOWN, Stall, Watchdog
 
 if TYPE_CHECKING:
     import threading
@@ -46,6 +46,9 @@ _arn = lru_cache(maxsize=4096)(function_arn)
 
 INTERRUPT_AGAIN = 0.05
 """Seconds after which a lost thread that could not be interrupted is looked at again."""
+
+_HINT = 'a handler blocks the loop: make it a plain def, or give it Function(..., loop="own")'
+_NO_HANDLER = "no handler runs on the loop: the machine, or the process, has too much else to do"
 
 LOOP_GRACE = 0.25
 """Seconds after a timeout within which an own loop must turn once, or it counts as lost."""
@@ -149,7 +152,7 @@ class InProcessRuntime(Runtime):
             function=stall.function,
             seconds=round(stall.seconds, 3),
             stack=stall.stack,
-            hint='a handler blocks the loop: make it a plain def, or give it Function(..., loop="own")',
+            hint=_HINT if stall.function != UNKNOWN else _NO_HANDLER,
         )
 
     def _on_stall_seconds(self, stall: Stall, seconds: float) -> None:

@@ -23,6 +23,9 @@ from serverfull.runtimes.loops import HEARTBEAT, Heart
 from serverfull.runtimes.threads import THREAD_CALLER
 
 TASK_PREFIX = "serverfull-invocation:"
+
+UNKNOWN = "unknown"
+"""Stands for the function where no handler can be found that keeps a loop from turning."""
 """Tasks of handlers are named by this and their function."""
 
 
@@ -150,7 +153,7 @@ def _functions_on_threads() -> str:
 def _running_function(loop: asyncio.AbstractEventLoop) -> str:
     task: Any = asyncio.current_task(loop)
     if task is None:
-        return _functions_on_threads() or "unknown"
+        return _functions_on_threads() or UNKNOWN
     name = str(task.get_name())
     if name.startswith(TASK_PREFIX):
         return name.removeprefix(TASK_PREFIX)
@@ -159,4 +162,4 @@ def _running_function(loop: asyncio.AbstractEventLoop) -> str:
         identity = getattr(get_context().get(CURRENT), "identity", None)
         if identity is not None:
             return str(identity.name)
-    return "unknown"
+    return UNKNOWN
