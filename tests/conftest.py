@@ -12,7 +12,10 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -26,7 +29,7 @@ from serverfull.host import FRONT, HOST, Host, create_app
 from serverfull.interfaces import LogRecord, LogSink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 DEADLINE = 20.0
 """Seconds until a test gives up waiting. Nothing takes that long."""
@@ -231,3 +234,30 @@ async def start_host(listen: Callable[..., Any]) -> AsyncIterator[Callable[..., 
     yield start
     for one in reversed(running):
         await one.close()
+
+
+@contextlib.contextmanager
+def own_powerless(folder: Path) -> Iterator[None]:
+    """Own a folder in a process that may do only what permissions let it; being root would let it do anything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 65534, -1)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def powerless() -> Callable[[Path], contextlib.AbstractContextManager[None]]:
+    return own_powerless
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user reaches."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)

@@ -6,7 +6,8 @@ import os
 import socket
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 
@@ -101,14 +102,16 @@ def test_a_link_to_what_is_deployed_is_what_it_leads_to(tmp_path: Path) -> None:
         assert (package.name, find_handler(package.content)) == (Path(target).stem, "greet.handler")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_must_not_be_read_is_named(folder: Path) -> None:
-    fill(folder, a_DOT_py="", sub__b_DOT_py="")
-    for path in (folder / "a.py", folder / "sub"):
-        path.chmod(0)
-        with pytest.raises(PackageRefused, match=f"^{path} cannot be read: Permission denied$"):
-            package_of(folder)
-        path.chmod(0o700)
+def test_what_must_not_be_read_is_named(
+    open_to_all: Path, powerless: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    fill(open_to_all, a_DOT_py="", sub__b_DOT_py="")
+    with powerless(open_to_all):
+        for path in (open_to_all / "a.py", open_to_all / "sub"):
+            path.chmod(0)
+            with pytest.raises(PackageRefused, match=f"^{path} cannot be read: Permission denied$"):
+                package_of(open_to_all)
+            path.chmod(0o700)
 
 
 def test_a_file_that_is_neither_module_nor_archive_is_refused(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -26,6 +25,8 @@ from serverfull.errors import InternalFailure, StateDamaged, StateInUse, StateTo
 from serverfull.interfaces import StateStore
 from serverfull.storage.migrations import REVISIONS
 from serverfull.storage.state import open_state
+
+Powerless: TypeAlias = "Callable[[Path], AbstractContextManager[None]]"
 
 HERE = Partition("111122223333", "us-east-1")
 
@@ -241,29 +242,7 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         await open_state(tmp_path / "file" / "state")
 
 
-@contextmanager
-def powerless(folder: Path) -> Iterator[None]:
-    """Own a folder in a process that may write only where permissions let it; being root would let it anywhere."""
-    if os.geteuid() != 0:
-        yield
-        return
-    for path in (folder, *folder.iterdir()):
-        os.chown(path, 65534, -1)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_to_all() -> Iterator[Path]:
-    """A folder that every user reaches."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        yield Path(folder)
-
-
-async def test_a_read_only_folder_is_told_at_start(open_to_all: Path, directory: Path) -> None:
+async def test_a_read_only_folder_is_told_at_start(open_to_all: Path, directory: Path, powerless: Powerless) -> None:
     async with opened(directory):
         pass  # what is imported on the way may be out of reach later
     with powerless(open_to_all):
@@ -367,7 +346,9 @@ async def test_a_full_disk_fails_writes_and_nothing_else(directory: Path) -> Non
         assert await names(state) == ["one", "two"]
 
 
-async def test_a_folder_that_becomes_read_only_fails_writes_until_it_is_not(open_to_all: Path) -> None:
+async def test_a_folder_that_becomes_read_only_fails_writes_until_it_is_not(
+    open_to_all: Path, powerless: Powerless
+) -> None:
     async with opened(open_to_all) as state:
         await add(state, "one")
         (open_to_all / "state.db-wal").unlink()  # so that the next transaction needs a new file
