@@ -92,10 +92,10 @@ class StreamSink(LogSink):
     def _write_all(self) -> None:
         while not self._closed:
             self._wake.get()
-            if not self._closed:
-                time.sleep(_GATHER)
-            self._waking = False  # before the last look, so that a record added after it wakes the thread again
+            self._waking = False  # before the look, so that a record added after it wakes the thread again
             self._flush()
+            if not self._closed:  # after it: under load the thread wakes once for each batch, and not twice
+                time.sleep(_GATHER)
         self._flush()  # what came between the last look and the end
 
     async def written(self, within: float) -> None:
