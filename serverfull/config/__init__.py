@@ -9,7 +9,6 @@ from serverfull.config.native import LambdaEnvironment, lambda_environment
 from serverfull.config.settings import (
     ClientSettings,
     ConnstateSettings,
-    ExecutionSettings,
     ExpvarSettings,
     FunctionSettings,
     LambdaModeSettings,
@@ -26,7 +25,6 @@ from serverfull.config.settings import (
 __all__ = [
     "ClientSettings",
     "ConnstateSettings",
-    "ExecutionSettings",
     "ExpvarSettings",
     "FunctionSettings",
     "LambdaEnvironment",

@@ -1,1 +1,0 @@
-"""Functions in processes of their own: how these are started, held, fed and listened to."""
