@@ -23,10 +23,10 @@ from serverfull.runtimes.loops import HEARTBEAT, Heart
 from serverfull.runtimes.threads import THREAD_CALLER
 
 TASK_PREFIX = "serverfull-invocation:"
+"""Tasks of handlers are named by this and their function."""
 
 UNKNOWN = "unknown"
 """Stands for the function where no handler can be found that keeps a loop from turning."""
-"""Tasks of handlers are named by this and their function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
