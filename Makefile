@@ -80,7 +80,7 @@ $(S3_VENV)/.done: requirements-s3.txt requirements-rclone.txt .ci/unpack-rclone
 	@touch $@
 
 .PHONY: s3-servers
-s3-servers: $(S3_VENV)/.done ## Install the S3 servers that integration tests start
+s3-servers: $(S3_VENV)/.done ## Install the S3 and CloudWatch Logs servers that integration tests start
 
 .PHONY: clients
 clients: $(AWSCLI_VENV)/.done $(CHALICE_VENV)/.done $(JS)/node_modules/.done ## Install the foreign clients that integration tests drive

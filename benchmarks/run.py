@@ -16,19 +16,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, also where the project is not installed
 
+from benchmarks.harness.environments import Environments, environments
 from benchmarks.harness.figures import Results, every_sample, faults
 from benchmarks.harness.load import NotMeasured, require_wrk
 from benchmarks.harness.machine import cores
 from benchmarks.harness.management import Management, management
 from benchmarks.harness.report import machine_facts, print_report, write_json
 from benchmarks.harness.rounds import Plan, Sample, measure
-from benchmarks.harness.servers import bare, contestants, ours
+from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, OFFICIAL, SYNC, WORKER, bare, contestants, ours
 from benchmarks.harness.starts import FunctionMemory, Start, function_memory, starts
 from benchmarks.harness.together import BUSY_LEVELS, WORKLOADS, Pair, measure_together
 from benchmarks.harness.workloads import workloads
 
-EXTRAS = ("together", "workers", "start", "memory", "management")
-DEFAULT_SERVERS = ("bare", "ours-async", "ours-sync", "ours-mock", "functions-framework")
+EXTRAS = ("together", "workers", "start", "memory", "management", "environments")
+DEFAULT_SERVERS = (BARE, ASYNC, SYNC, MOCK, WORKER, OFFICIAL, FRAMEWORK)
 
 
 def names(known: Sequence[str]) -> type[tuple[str, ...]]:
@@ -117,6 +118,15 @@ def measure_management(options: argparse.Namespace, folder: Path, failures: list
         return None
 
 
+def measure_environments(options: argparse.Namespace, failures: list[str]) -> Environments | None:
+    rounds, functions, seconds = (1, 3, 2) if options.quick else (options.rounds, 20, 10)
+    try:
+        return environments(rounds, functions, seconds, say)
+    except (NotMeasured, OSError) as failure:
+        failures.append(f"environments: {failure}")
+        return None
+
+
 def run(options: argparse.Namespace, folder: Path) -> Results:
     """Measure what was asked for."""
     plan = Plan(
@@ -137,6 +147,7 @@ def run(options: argparse.Namespace, folder: Path) -> Results:
         starts=measure_starts(options, failures) if "start" in options.only else [],
         memory=measure_memory(options, folder, failures) if "memory" in options.only else None,
         management=measure_management(options, folder, failures) if "management" in options.only else None,
+        environments=measure_environments(options, failures) if "environments" in options.only else None,
         failures=failures,
     )
 

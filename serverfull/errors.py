@@ -19,6 +19,7 @@
     │       ├── StateDamaged          the database in it is broken, or gone
     │       └── StateTooNew           a newer serverfull wrote it
     ├── BuildFailed                   `serverfull build` cannot make the artifact
+    ├── InvocationNotBegun            an idle execution environment ended before it got the invocation
     └── RequestError                  a caller's request is answered with an AWS error
         ├── NotFoundError             no such function
         ├── InvalidParameterValue     a parameter has a value that is not allowed
@@ -159,6 +160,10 @@ class BuildFailed(ServerfullError):
     """An artifact cannot be made; the message says which step failed and why."""
 
 
+class InvocationNotBegun(ServerfullError):
+    """An idle execution environment ended before it was given the invocation, which another one can run."""
+
+
 class RequestError(ServerfullError):
     """A request is answered with an AWS-shaped error; ``message`` is shown to the caller."""
 
@@ -245,6 +250,7 @@ class FunctionNotReady(RequestError):
             f"{state}. Function {name}: {why}"
         )
         self.state = state
+        self.why = why
 
 
 class InvalidRuntime(RequestError):

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -26,31 +27,34 @@ from serverfull.api.code import add_code_downloads
 from serverfull.api.contracts import ContractDocuments
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import Invocations, InvokeFront
-from serverfull.api.logs import add_logs
+from serverfull.api.logs import LogReader, LogWriter, add_logs
 from serverfull.api.probes import add_probes
-from serverfull.config import LoggingSettings, Settings
+from serverfull.config import Settings
 from serverfull.control_plane import ControlPlane
 from serverfull.errors import ConfigurationError, TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.interfaces import Admission, Fetcher, LogSink, Runtime
+from serverfull.interfaces import Admission, Fetcher, Runtime
 from serverfull.invocation.admission import LocalAdmission
 from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.queue import MemoryQueue
 from serverfull.invocation.recent import RecentLog
 from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader
-from serverfull.invocation.sinks import JsonLines, NullSink, StreamSink, as_console
+from serverfull.invocation.sinks import BatchSink, JsonLines, StreamSink, as_console, to_all
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
 from serverfull.observability.user_metrics import UserMetrics
+from serverfull.runtimes.choosing import ChoosingRuntime
 from serverfull.runtimes.deployed import DeployedRuntime
 from serverfull.runtimes.inprocess import InProcessRuntime
+from serverfull.runtimes.pool import PoolPolicy
 
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.functions import Function, Handler
+    from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.runtimes.watchdog import Stall
 
@@ -92,6 +96,21 @@ class _Mode:
     reader: InvocationReader
     front: Callable[[Invoker], Invocations]
     answers: MockAnswers | None = None
+
+
+class _RunLater:
+    """Passes on what the control plane wants of the invoker, which is made after it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def unfit(self, name: str, function: Function) -> Unfit | None:
+        """Say why a function cannot run here as it is; None: it can."""
+        return await self._host.invoker.unfit(name, function)
+
+    def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
+        """Keep so many environments of a function ready."""
+        self._host.invoker.provision(name, function, count, changed)
 
 
 class Host:
@@ -137,13 +156,16 @@ class Host:
         )
         self.admission = sharing.admission if sharing else LocalAdmission(settings.limits.max_concurrency)
         self.recent = RecentLog()
-        self.sink = _sink(settings.logging, self.recent)
+        self.sinks = _sinks(settings, self.recent, self.logger)
+        for name, sink in self.sinks.items():
+            self.metrics.watch_log(name, sink)
         self.control = ControlPlane(
             self.registered,
             settings,
             self.logger,
             failure_of=self._failure_of,
             on_open=self._serve_deployed,
+            running=_RunLater(self),
             refusal=refusal(settings, sharing),
         )
         self.mode = mode = _mock_mode(self, mock) if settings.mock.enabled else _serve_mode(self)
@@ -152,7 +174,7 @@ class Host:
             fetcher=mode.fetcher,
             runtime=mode.runtime,
             admission=self.admission,
-            sink=self.sink,
+            sink=to_all(self.sinks.values()),
             metrics=self.metrics,
             settings=settings,
             logger=self.logger,
@@ -178,9 +200,9 @@ class Host:
         self._stack.push_async_callback(self.control.aclose)
         if self.control.durable:
             await self.control.operations()
-        if isinstance(self.sink, StreamSink):
-            self.sink.start()
-            self._stack.callback(self.sink.close)
+        self._stack.callback(self._close_sinks)
+        for sink in self.sinks.values():
+            sink.start()
         if self.settings.stats.output == "DATADOG":
             from serverfull.observability.statsd import StatsdOutput
 
@@ -194,6 +216,12 @@ class Host:
         self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"
 
+    def _close_sinks(self) -> None:
+        for sink in self.sinks.values():
+            sink.end()  # all at once, so that none waits for another
+        for sink in self.sinks.values():
+            sink.close()
+
     def _failure_of(self, name: str) -> str | None:
         return self.invoker.failure_of(name)
 
@@ -202,7 +230,29 @@ class Host:
         everything = ObservingFetcher(ChainFetcher(self._fetcher, self.control.fetcher), self.logger, self.metrics)
         self.metrics.before_sample.append(everything.report)
         pool = self.settings.limits.account_concurrency
-        self.invoker.use_fetcher(everything, lambda partition: pool - self.control.fetcher.reserved(partition))
+        deployed = self.control.fetcher
+        self.invoker.use_fetcher(everything, lambda partition: pool - deployed.reserved(partition), deployed.set_aside)
+
+    def process_runtime(self) -> Runtime:
+        """Make what runs functions in processes of their own; most hosts of registered functions never need it."""
+        from serverfull.runtimes.process.confinement import Level
+        from serverfull.runtimes.process.interpreters import Interpreters
+        from serverfull.runtimes.process.machine import Machine
+        from serverfull.runtimes.process.recipes import Recipes
+        from serverfull.runtimes.process.runtime import ProcessRuntime
+
+        settings = self.settings.execution
+        machine = Machine(Level.of(settings.sandbox), self.logger)
+        recipes = Recipes(machine, Interpreters(settings.other_python), settings.client, self.logger)
+        policy = PoolPolicy(
+            idle_timeout=0.0 if settings.ephemeral else settings.idle_timeout,
+            most=settings.max_environments,
+            uses=settings.recycle_after,
+            memory_mb=settings.recycle_mb,
+        )
+        runtime = ProcessRuntime(recipes, machine, policy, self.logger)
+        self._stack.push_async_callback(runtime.aclose)
+        return runtime
 
     def _prepare(self) -> None:
         """Do what the start should not wait for, and the first incident should not either."""
@@ -346,8 +396,7 @@ def create_app(
         new_request_id=host.request_ids.new,
     )
     add_code_downloads(app, host.control, admit=front.admit)
-    sink = host.sink if isinstance(host.sink, StreamSink) and not sharing else None
-    add_logs(app, host.recent, sink, admit=front.admit, draining=lambda: host.draining)
+    add_logs(app, *_kept_log(host), admit=front.admit, draining=lambda: host.draining)
     app[HOST] = host
     app[FRONT] = front
 
@@ -373,7 +422,18 @@ def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher
 
 def _serve_mode(host: Host) -> _Mode:
     reader = InvocationReader(*_defaults(host), istr)
-    return _Mode(host.registered, DeployedRuntime(host.runtime), reader, lambda invoker: invoker)
+    settings = host.settings
+    deployed: dict[str, Callable[[], Runtime]] = {"process": host.process_runtime}
+    if settings.server.on_loopback:
+        deployed["inprocess"] = lambda: DeployedRuntime(host.runtime)
+    elif settings.execution.mode == "inprocess":
+        raise ConfigurationError(
+            f"execution.mode is 'inprocess' and the host listens on {settings.server.host}: deployed code may run in "
+            "the host's own process on loopback alone, because nothing holds it there and nothing authenticates "
+            "callers."
+        )
+    runtime = ChoosingRuntime(host.runtime, deployed, settings.execution.mode)
+    return _Mode(host.registered, runtime, reader, lambda invoker: invoker)
 
 
 def refusal(settings: Settings, sharing: Sharing | None = None) -> str | None:
@@ -386,7 +446,11 @@ def refusal(settings: Settings, sharing: Sharing | None = None) -> str | None:
     elif sharing is not None or settings.server.workers > 1:
         reason = "its worker processes share no state. Serve with one worker."
     elif not settings.server.on_loopback:
-        reason = f"it listens on {settings.server.host}, and runs deployed code in its own process on loopback alone."
+        reason = (
+            f"it listens on {settings.server.host}, and nothing authenticates its callers. Deployed code runs in "
+            "processes of its own, with limits of memory, files and processes, and with the rights of the host's user: "
+            "that is no wall against code of strangers. So a host takes deployments on loopback alone."
+        )
     else:
         return None
     if settings.state.path:
@@ -415,11 +479,34 @@ def _defaults(host: Host) -> tuple[str, str]:
     return host.settings.functions.account, host.settings.functions.region
 
 
-def _sink(settings: LoggingSettings, recent: RecentLog) -> LogSink:
-    if settings.functions == "NULL":
-        return NullSink()
-    stream = sys.__stderr__ if settings.functions == "STDERR" else sys.__stdout__
-    if stream is None:
-        return NullSink()
-    console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
-    return StreamSink(stream.fileno(), as_console if console else JsonLines(), recent=recent)
+def _sinks(settings: Settings, recent: RecentLog, logger: Any) -> dict[str, BatchSink]:
+    """Make what takes the functions' log, by the word that figures call it.
+
+    :raises ConfigurationError: the settings name a folder that cannot be written to.
+    :raises ExtraMissing: what CloudWatch Logs is called with is not installed.
+    """
+    sinks: dict[str, BatchSink] = {}
+    logging = settings.logging
+    stream = {"STDOUT": sys.__stdout__, "STDERR": sys.__stderr__, "NULL": None}[logging.functions]
+    if stream is not None:
+        console = logging.format == "console" or (logging.format == "auto" and stream.isatty())
+        sinks["stream"] = StreamSink(stream.fileno(), as_console if console else JsonLines(), recent=recent)
+    if logging.files:
+        from serverfull.invocation.files import FileSink
+
+        sinks["files"] = FileSink(Path(logging.files), logging.files_size, logging.files_count, logger)
+    if logging.cloudwatch:
+        from serverfull.invocation.cloudwatch import CloudWatchEndpoint, CloudWatchSink
+
+        endpoint = CloudWatchEndpoint(logging.cloudwatch, settings.functions.region)
+        sinks["cloudwatch"] = CloudWatchSink(endpoint, logger)
+    return sinks
+
+
+def _kept_log(host: Host) -> tuple[LogReader, LogWriter | None]:
+    """Give what the log can be read from, and what writes that: files, of all workers, or this process's memory."""
+    if "files" in host.sinks:
+        from serverfull.invocation.files import FileLog
+
+        return FileLog(Path(host.settings.logging.files)), host.sinks["files"]
+    return host.recent, None if host.sharing else host.sinks.get("stream")

@@ -6,8 +6,9 @@ seam            what it does                                      who implements
 `Fetcher`       name → Function                                   ``fetchers/``, and users
 `Runtime`       Function → Environment                            ``runtimes/``
 `Environment`   runs invocations of one function                  ``runtimes/``
+`Sandbox`       one execution environment: one call at a time     ``runtimes/process``
 `EventQueue`    takes Event invocations, runs them later          ``invocation/queue.py``
-`LogSink`       takes what functions print and log                ``invocation/logs.py``
+`LogSink`       takes what functions print and log                ``invocation/sinks.py``
 `Admission`     who may run now                                   ``invocation/admission.py``
 `StateStore`    keeps what was deployed, in transactions          ``storage/state.py``
 `Records`       the records of an account in one transaction      ``storage/state.py``
@@ -23,9 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from serverfull.domain.readiness import Readiness, Unfit
+
 if TYPE_CHECKING:
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
+    from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
     from serverfull.domain.records import KeyPart, Kind, Partition, Record
 
 Result = TypeVar("Result")
@@ -76,6 +80,8 @@ class FunctionIdentity:
     :param timeout: seconds.
     :param memory_size: MB.
     :param log_stream: the name of the log stream of the environment.
+    :param application_log_level: the least level of what the function writes that is kept; None: there are no levels.
+    :param system_log_level: the same for what the host says about its invocations.
     """
 
     name: str
@@ -86,10 +92,18 @@ class FunctionIdentity:
     log_format: LogFormat
     log_group: str
     log_stream: str
+    application_log_level: ApplicationLogLevel | None = None
+    system_log_level: SystemLogLevel | None = None
 
 
 class InvocationLog(Protocol):
-    """What one invocation prints and logs; made by the invoker, written by the environment."""
+    """What one invocation prints and logs; made by the invoker, written by the environment.
+
+    :ivar log_stream: the stream that it belongs to. Where several processes serve a function, whoever chooses the one
+        says which stream is that one's, before anything is written.
+    """
+
+    log_stream: str
 
     def write(self, text: str) -> object:
         """Take text as it was written, whole lines or parts of them, from any thread."""
@@ -118,6 +132,56 @@ class Environment(ABC):
         """Give back what the environment holds. Closing twice is fine."""
 
 
+class Sandbox(ABC):
+    """What AWS calls an execution environment: a process or a container that runs one invocation at a time.
+
+    Made by a runtime for a `Pool`, which lends it; every method is called on the loop.
+    """
+
+    uses: int
+    """Invocations that it was given."""
+
+    frozen: bool
+    """Whether what it left running is stopped."""
+
+    init_failure: Callable[[str], Outcome] | None
+    """Makes the outcome for a request id where its code could not be loaded."""
+
+    @property
+    @abstractmethod
+    def usable(self) -> bool:
+        """Whether another invocation can be given to it."""
+
+    @property
+    @abstractmethod
+    def memory_mb(self) -> int:
+        """The most memory that it has used so far, in megabytes."""
+
+    @abstractmethod
+    async def start(self) -> Outcome | None:
+        """Load the function's code before there is an invocation; gives how that failed, if it did."""
+
+    @abstractmethod
+    async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
+        """Run one invocation to its end, or to its timeout; as `Environment.run`."""
+
+    @abstractmethod
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called, once, when a sandbox that was started has ended; it must not block or raise."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Stop what the function has left running, until the next invocation."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End it, whatever it does, and give back what it held. Closing twice is fine."""
+
+
+NOT_KEPT_READY = "Functions that run in the host's own process have no environments that could be kept ready."
+"""Why a runtime provisions nothing."""
+
+
 class Runtime(ABC):
     """Makes environments for functions."""
 
@@ -134,6 +198,21 @@ class Runtime(ABC):
 
         :raises TypeError: as for `check`.
         """
+
+    async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
+        """Say why a deployed function cannot run here as it is, having looked for what it needs; None: it can.
+
+        :raises TypeError: as for `check`.
+        """
+        return None
+
+    def provision(self, identity: FunctionIdentity, count: int, changed: Callable[[Readiness], None]) -> None:
+        """Keep so many environments of a function ready before they are needed, until another count is asked for.
+
+        :param changed: called on the loop with how far that is, now and whenever it changes; must not block or raise.
+        :raises TypeError: as for `check`.
+        """
+        changed(Readiness(count, 0, NOT_KEPT_READY) if count else Readiness())
 
 
 class Admission(ABC):
@@ -184,6 +263,8 @@ class LogRecord:
     :param kind: ``function`` for what the handler wrote, ``platform`` for the host's own START, END and REPORT lines.
     :param text: whole lines, each with its newline.
     :param at: seconds since the epoch.
+    :param log_group: where it belongs in CloudWatch Logs.
+    :param log_stream: the same; the name of the environment's stream.
     """
 
     function: str
@@ -191,6 +272,8 @@ class LogRecord:
     kind: str
     text: str
     at: float
+    log_group: str = ""
+    log_stream: str = ""
 
 
 class Records(ABC):

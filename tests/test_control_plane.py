@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import signal
-import time
+import socket
 import urllib.error
 import urllib.request
 import zipfile
@@ -211,24 +212,56 @@ def test_hosts_that_can_run_no_deployed_code_take_none_and_say_why(
     assert {path.name for path in tmp_path.iterdir()} <= {"app.py", "__pycache__"}
 
 
+def test_deployed_code_runs_in_the_hosts_process_on_loopback_alone(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def mine() -> str: return 'static'\nfunctions = {'mine': mine}")
+    inside = {"SERVERFULL_EXECUTION__MODE": "inprocess"}
+    with pytest.raises(HostDidNotStart, match=r"execution\.mode is 'inprocess'.*on loopback alone"):
+        HostProcess.start("app.py", "--host", "0.0.0.0", "--insecure-no-auth", cwd=tmp_path, env=inside)
+    text = "import os\ndef handler(event, context): return os.getpid()"
+    with HostProcess.start(None, "--state", "memory", cwd=tmp_path) as host:
+        client = client_of(host)
+        deploy(client, "outside", text)
+        deploy(client, "inside", text, Tags={"serverfull:execution": "inprocess"})
+        assert invoke(client, "inside") == host.process.pid != invoke(client, "outside")
+    with HostProcess.start(None, "--state", "memory", cwd=tmp_path, env=inside) as host:
+        client = client_of(host)
+        deploy(client, "inside", text)
+        deploy(client, "outside", text, Tags={"serverfull:execution": "process"})
+        assert invoke(client, "inside") == host.process.pid != invoke(client, "outside")
+
+
 WAITING = """
-import pathlib, time
+import contextlib, socket
 def handler(event, context):
-    begun = pathlib.Path(event["folder"], context.aws_request_id)
-    begun.touch()
-    deadline = time.monotonic() + 20
-    while not pathlib.Path(event["folder"], "go").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    with contextlib.suppress(ConnectionError):
+        socket.create_connection(("127.0.0.1", event["port"]), 20).recv(1)
     return "done"
 """
+
+
+class Gate:
+    """Where calls of `WAITING` wait until it is opened: a port, as functions share no files with the test."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.settimeout(20)
+        self._calls: list[socket.socket] = []
+        self.port: int = self._listening.getsockname()[1]
+
+    def wait_for(self, count: int) -> None:
+        while len(self._calls) < count:
+            self._calls.append(self._listening.accept()[0])
+
+    def open(self) -> None:
+        for connection in (self._listening, *self._calls):
+            connection.close()
 
 
 def test_an_accounts_pool_is_what_functions_have_not_reserved(tmp_path: Path) -> None:
     limits = {"SERVERFULL_LIMITS__ACCOUNT_CONCURRENCY": "3", "SERVERFULL_LIMITS__MINIMUM_UNRESERVED": "1"}
     with HostProcess.start(None, "--state", "memory", cwd=tmp_path, env=limits) as host:
-        client, folder = client_of(host), tmp_path / "begun"
-        folder.mkdir()
-        event = json.dumps({"folder": str(folder)}).encode()
+        client, gate = client_of(host), Gate()
+        event = json.dumps({"port": gate.port}).encode()
         for name in ("common", "reserving"):
             deploy(client, name, WAITING, Timeout=30)
         client.put_function_concurrency(FunctionName="reserving", ReservedConcurrentExecutions=2)
@@ -236,26 +269,19 @@ def test_an_accounts_pool_is_what_functions_have_not_reserved(tmp_path: Path) ->
             client.put_function_concurrency(FunctionName="common", ReservedConcurrentExecutions=1)
         with ThreadPoolExecutor() as pool:
             running = [pool.submit(invoke, client, "common", Payload=event)]
-            await_files(folder, 1)
+            gate.wait_for(1)
             with pytest.raises(ClientError) as refused:
                 client.invoke(FunctionName="common", Payload=event)
             assert refused.value.response["Reason"] == "ConcurrentInvocationLimitExceeded"
             running += [pool.submit(invoke, client, "reserving", Payload=event) for _ in range(2)]
-            await_files(folder, 3)
+            gate.wait_for(3)
             with pytest.raises(ClientError) as refused:
                 client.invoke(FunctionName="reserving", Payload=event)
             assert refused.value.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
             client.put_function_concurrency(FunctionName="reserving", ReservedConcurrentExecutions=0)
-            (folder / "go").touch()
+            gate.open()
             assert [call.result(20) for call in running] == ["done"] * 3  # a lower limit ends nothing that runs
         assert invoke(client, "common", Payload=event) == "done"
-
-
-def await_files(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 20
-    while len(list(folder.iterdir())) < count:
-        assert time.monotonic() < deadline, "the calls did not begin"
-        time.sleep(0.01)
 
 
 def test_the_context_and_the_variables_name_the_log_group_that_the_function_was_given(host: HostProcess) -> None:
@@ -268,3 +294,26 @@ def test_the_context_and_the_variables_name_the_log_group_that_the_function_was_
     deploy(client, "usual", text)
     assert invoke(client, "own") == ["/orders/all"] * 2
     assert invoke(client, "usual") == ["/aws/lambda/usual"] * 2
+
+
+def test_the_levels_of_a_function_s_logging_act_and_it_is_told_of_them(host: HostProcess) -> None:
+    client = client_of(host)
+    text = (
+        "import logging, os\ndef handler(event, context):\n"
+        "    print('plain')\n    logging.warning('careful')\n    logging.error('broken')\n"
+        "    return [os.environ.get('AWS_LAMBDA_LOG_FORMAT'), os.environ.get('AWS_LAMBDA_LOG_LEVEL')]\n"
+    )
+    levels = {"ApplicationLogLevel": "ERROR", "SystemLogLevel": "WARN"}
+    deploy(client, "quiet", text, LoggingConfig={"LogFormat": "JSON", **levels})
+    deploy(client, "usual", text)
+
+    def said(name: str) -> tuple[object, str]:
+        answer = client.invoke(FunctionName=name, LogType="Tail")
+        return json.loads(answer["Payload"].read()), base64.b64decode(answer["LogResult"]).decode()
+
+    answer, log = said("quiet")
+    assert answer == ["JSON", "ERROR"]
+    assert [json.loads(line)["message"] for line in log.splitlines()] == ["broken"]
+    answer, log = said("usual")
+    assert answer == ["Text", None]
+    assert all(word in log for word in ("START", "plain", "careful", "broken", "REPORT"))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import io
+import itertools
 import json
 import sqlite3
 import stat
@@ -194,31 +195,36 @@ def test_of_many_who_change_one_revision_one_succeeds(client: Any) -> None:
     assert [version["Version"] for version in listed] == ["$LATEST", "1"]
 
 
-COUNTING = """
-import threading, time
-LOCK, NOW = threading.Lock(), []
+TIMING = """
+import time
 def h(event, context):
-    with LOCK:
-        NOW.append(1)
-        count = len(NOW)
+    began = time.monotonic()
     time.sleep(0.02)
-    with LOCK:
-        NOW.pop()
-    return count
+    return [began, time.monotonic()]
 """
 
 
+def most_at_once(times: list[tuple[float, float]]) -> int:
+    """Say how many of these ran at the same time, by the clock that all processes share."""
+    changes = sorted([(began, 1) for began, _ in times] + [(ended, -1) for _, ended in times])
+    return max(itertools.accumulate(change for _, change in changes))
+
+
 async def test_no_more_run_at_once_than_are_reserved_also_while_that_changes(shared: HostProcess, client: Any) -> None:
-    deploy(client, "limited", module(COUNTING))
+    deploy(client, "limited", module(TIMING))
     client.put_function_concurrency(FunctionName="limited", ReservedConcurrentExecutions=3)
     credential = f"AWS4-HMAC-SHA256 Credential={ACCOUNT}/20260101/eu-west-1/lambda/aws4_request, SignedHeaders=host"
     headers = {"Authorization": f"{credential}, Signature=0"}
     url = f"{shared.url}/2015-03-31/functions/limited/invocations"
+    times: list[tuple[float, float]] = []
 
     async def one(session: aiohttp.ClientSession) -> Any:
         async with session.post(url, data=b"{}", headers=headers) as answer:
             document = await answer.json()
-            return document["Reason"] if answer.status == 429 else document
+            if answer.status == 429:
+                return document["Reason"]
+            times.append(document)
+            return "done"
 
     def change() -> None:
         for limit in (1, 0, 3, 2, 3):
@@ -230,7 +236,8 @@ async def test_no_more_run_at_once_than_are_reserved_also_while_that_changes(sha
         while not changing.done():
             answers += Counter(await asyncio.gather(*(one(session) for _ in range(20))))
         await changing
-        assert set(answers) == {1, 2, 3, "ReservedFunctionConcurrentInvocationLimitExceeded"}
+        assert set(answers) == {"done", "ReservedFunctionConcurrentInvocationLimitExceeded"}
+        assert most_at_once(times) == 3
         last = await asyncio.gather(*(one(session) for _ in range(3)))  # every permit came back
         assert "ReservedFunctionConcurrentInvocationLimitExceeded" not in last
 
@@ -284,12 +291,21 @@ def test_a_package_that_hides_the_standard_library_hides_it_from_itself_alone(cl
         "botocore/__init__",
     )
     hiding = dict.fromkeys(names, "raise SystemExit('loaded')") | {"logging": "V = 'its own'"}
-    deploy(client, "hiding", module("def h(e, c):\n    import logging\n    return logging.V", **hiding))
-    deploy(client, "falling", module("import json\ndef h(e, c): pass", **hiding))
+    inside = {"serverfull:execution": "inprocess"}  # a process has loaded json and logging before, as on AWS
+    deploy(client, "hiding", module("def h(e, c):\n    import logging\n    return logging.V", **hiding), Tags=inside)
+    deploy(client, "falling", module("import json\ndef h(e, c): pass", **hiding), Tags=inside)
     assert invoke(client, "hiding") == "its own"
     assert invoke(client, "falling")["errorType"] == "Runtime.ExitError"
-    deploy(client, "using", module("import json, logging, typing\ndef h(e, c): return json.dumps([logging.INFO])"))
+    using = module("import json, logging, typing\ndef h(e, c): return json.dumps([logging.INFO])")
+    deploy(client, "using", using, Tags=inside)
     assert invoke(client, "using") == "[20]"
+
+
+def test_a_package_comes_before_the_standard_library_in_a_process_of_its_own(client: Any) -> None:
+    own = module("def h(e, c):\n    import csv\n    return csv.V", csv="V = 'its own'", serverfull="raise SystemExit")
+    deploy(client, "own-csv", own)
+    deploy(client, "usual-csv", module("import csv\ndef h(e, c): return csv.QUOTE_ALL"))
+    assert [invoke(client, name) for name in ("own-csv", "usual-csv")] == ["its own", 1]
 
 
 def test_a_state_that_is_locked_or_gone_fails_management_alone_until_it_is_back(tmp_path: Path) -> None:

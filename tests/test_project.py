@@ -18,6 +18,9 @@ READS_ENVIRONMENT = {
     "config/native.py": "the settings of a native Lambda",
     "building/freezing.py": "starts PyInstaller with the machine's environment and its own search path",
     "lambda_mode/frozen.py": "takes back what PyInstaller's loader has set for itself",
+    "runtimes/child/births.py": "gives a function's process its variables",
+    "runtimes/child/client.py": "runs in a function's process, which has its own",
+    "runtimes/child/context.py": "the same",
     "runtimes/environ.py": "shows each function its own variables over the host's",
     "testing/process.py": "starts hosts with the environment of the test",
 }
@@ -60,7 +63,7 @@ def _is_environment(node: ast.Attribute) -> bool:
 
 
 IMPORTED_LATE = ("api/contracts.py", "contracts/", "control_plane", "fetchers/answers.py", "management/", "storage/")
-NO_HANDLER_RUNS_WITH = ("building/", "cli/", "config/", "testing/")
+NO_HANDLER_RUNS_WITH = ("building/", "cli/", "config/", "runtimes/child/", "testing/")
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -55,3 +55,15 @@ def test_importing_the_package_imports_nothing_else() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert not {"aiohttp", "botocore", "pydantic", "asyncio", "prometheus_client"} & set(eval(shown))
+
+
+@pytest.mark.parametrize(
+    "modules", ["serverfull.cli.application", "serverfull.serving, serverfull.host", "serverfull.cli.doctor"]
+)
+def test_a_start_imports_nothing_of_what_runs_processes(modules: str) -> None:
+    program = (
+        f"import sys; import {modules}; print([name for name in sys.modules "
+        "if name.startswith(('serverfull.runtimes.process', 'serverfull.runtimes.child', 'sqlalchemy', 'botocore'))])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert eval(shown) == []

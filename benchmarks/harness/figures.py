@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.harness.environments import Environments
 from benchmarks.harness.management import Management
 from benchmarks.harness.rounds import Sample
 from benchmarks.harness.starts import FunctionMemory, Start
@@ -27,6 +28,7 @@ class Results:
     starts: Sequence[Start]
     memory: FunctionMemory | None
     management: Management | None = None
+    environments: Environments | None = None
     failures: Sequence[str]
 
 

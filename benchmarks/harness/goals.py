@@ -19,7 +19,7 @@ from benchmarks.harness.figures import (
     sound_pairs,
     start_values,
 )
-from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, SYNC
+from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, OFFICIAL, SYNC, WORKER
 from benchmarks.harness.together import BUSY_LEVELS
 
 IDEAL_SLEEPS = 64 / 0.005
@@ -73,6 +73,8 @@ def goals(results: Results) -> Iterator[Goal]:
     yield from _starting(results)
     yield from _memory(results)
     yield from _managing(results)
+    yield from _in_processes(results)
+    yield from _environments(results)
 
 
 def _against_bare(results: Results, workload: str, level: int, server: str, limit: float, what: str) -> Goal:
@@ -175,3 +177,35 @@ def _managing(results: Results) -> Iterator[Goal]:
     listing, begun = (measured.listing, measured.starts) if measured else ((), ())
     yield Goal(what="ListFunctions, 10,000 functions", values=listing, limit=1.5, unit="x 100 functions", ceiling=True)
     yield Goal(what="start with 1,000 functions", values=begun, limit=1.5, unit="x empty state", ceiling=True)
+
+
+def _in_processes(results: Results) -> Iterator[Goal]:
+    """Judge deployed functions by CPU where they were measured side by side: one process does not share evenly with
+    many, since the kernel divides a core among processes and not among servers."""
+    for server, limit in ((WORKER, 0.32), (OFFICIAL, 0.13)):
+        values, note = _rates(results, "hello", 16, server, BARE)
+        if pairs := side_by_side(results.together, "hello", 16, server, BARE):
+            values = [cpu_ratio(one.mine, one.theirs) for one in pairs]
+            turns = compare(results.samples, "hello", 16, server, BARE, rate_ratio)
+            note = "side by side, by CPU" + ("" if turns is None else f"; rate by turns {turns:.2f}")
+        yield Goal(what=f"hello, {server}, c16", values=values, limit=limit, unit="x bare", note=note)
+    taken = cells(results.samples, "hello", 16, WORKER)
+    bare = middle(one.cpu_us for one in cells(results.samples, "hello", 16, BARE).values())
+    note = "" if bare is None else f"bare {bare:.0f} us"
+    values = [one.cpu_us for one in taken.values()]
+    yield Goal(what="CPU of a call, ours-worker, c16", values=values, limit=100, unit="us", ceiling=True, note=note)
+
+
+def _environments(results: Results) -> Iterator[Goal]:
+    measured = results.environments
+    note = f"noise {measured.noise * 100:.0f} %" if measured else ""
+    forked, spawned = (measured.forked_ms, measured.spawned_ms) if measured else ((), ())
+    what = "cold start over a warm call"
+    yield Goal(what=f"{what}, forked", values=forked, limit=10, unit="ms", ceiling=True, note=note)
+    yield Goal(what=f"{what}, spawned", values=spawned, limit=40, unit="ms", ceiling=True, note=note)
+    memory, computing = (measured.worker_mb, measured.computing) if measured else ((), ())
+    yield Goal(what="idle worker process (PSS)", values=memory, limit=5, unit="MB", ceiling=True)
+    what = "two functions that compute"
+    yield Goal(what=what, values=computing, limit=0.9, unit="x two plain processes", note=note)
+    idle = [share * 100 for share in measured.idle_cores] if measured else ()
+    yield Goal(what="200 idle environments", values=idle, limit=1, unit="% of a core", ceiling=True, note=note)

@@ -38,19 +38,46 @@ def _stat(pid: int) -> list[str]:
     return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
-def session(leader: int) -> list[int]:
-    """List the live processes of the session that ``leader`` leads, forked workers and orphans included."""
-    found = []
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Where a process belongs: its parent and its session."""
+
+    parent: int
+    session: int
+
+
+def relations() -> dict[int, Relation]:
+    """Give every process of the machine."""
+    found = {}
     for entry in PROC.iterdir():
         if not entry.name.isdigit():
             continue
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):  # ended while we looked
             fields = _stat(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended while we looked
-        if int(fields[3]) == leader:
-            found.append(int(entry.name))
+            found[int(entry.name)] = Relation(parent=int(fields[1]), session=int(fields[3]))
     return found
+
+
+def family(leader: int) -> list[int]:
+    """List the live processes that a server consists of: its session, orphans included, and all that descend from it.
+
+    Both are needed. A forked worker process of a server may lose its parent and keep the session; a sandbox of a
+    deployed function leads a session of its own and keeps its parent.
+    """
+    known = relations()
+    members = {pid for pid, one in known.items() if one.session == leader}
+    found = set(members)
+    while members:
+        members = {pid for pid, one in known.items() if one.parent in members} - found
+        found |= members
+    return sorted(found)
+
+
+def grandchildren(leader: int) -> list[int]:
+    """List the children of the children of a process: the sandboxes of a host, which its zygotes have forked."""
+    known = relations()
+    children = {pid for pid, one in known.items() if one.parent == leader}
+    return sorted(pid for pid, one in known.items() if one.parent in children)
 
 
 def cpu_seconds(pids: list[int]) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.harness.deploying import ROLE, package
 from benchmarks.harness.load import NotMeasured
 from benchmarks.harness.machine import cores
 from benchmarks.harness.servers import Contestant, Server, running, serverfull
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from serverfull.interfaces import Records
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/runner"
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:orders"
 ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}"
 NAME = "f00000"
@@ -84,13 +82,6 @@ def fill(state: Path, functions: int) -> None:
     asyncio.run(fill_it())
 
 
-def package() -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr("lambda_function.py", "def handler(event, context): return event\n")
-    return made.getvalue()
-
-
 def client_of(server: Server) -> Any:
     from serverfull.testing.clients import lambda_client
 
@@ -100,7 +91,7 @@ def client_of(server: Server) -> Any:
 def prepare(client: Any) -> Calls:
     """Deploy one of everything, and give the reading calls about it."""
     name = "measured"
-    code = {"ZipFile": package()}
+    code = {"ZipFile": package({"lambda_function.py": "def handler(event, context): return event\n"})}
     client.create_function(
         FunctionName=name, Runtime="python3.12", Role=ROLE, Handler="lambda_function.handler", Code=code
     )

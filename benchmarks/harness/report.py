@@ -43,7 +43,7 @@ UNSTEADY = 1.2
 def machine_facts() -> dict[str, str]:
     """Say what was measured on; ratios carry over to other machines, absolute figures do not."""
     facts = {"python": platform.python_version(), "kernel": platform.release(), "cores": str(os.cpu_count())}
-    for package in ("serverfull", "aiohttp", "uvloop", "functions-framework"):
+    for package in ("serverfull", "aiohttp", "uvloop", "awslambdaric", "functions-framework"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
@@ -89,7 +89,7 @@ def _together_row(pairs: Sequence[Pair]) -> str:
     marks = " ERRORS" if faults([*mine, *theirs]) else ""
     marks += " (control)" if mine[0].server == AGAIN else ""
     return (
-        f"{mine[0].workload:9} {mine[0].level:3} {mine[0].server:11} {theirs[0].server:11}"
+        f"{mine[0].workload:9} {mine[0].level:3} {mine[0].server:16} {theirs[0].server:11}"
         f" {middle(rates):5.2f} {spread(rates):12} {middle(cpus):6.2f} {spread(cpus):12}"
         f" {middle(one.cpu_us for one in mine):7.1f} {middle(one.cpu_us for one in theirs):7.1f}"
         f" {noise * 100:4.0f} %{marks}"
@@ -102,7 +102,7 @@ def together_table(pairs: Sequence[Pair]) -> list[str]:
     workloads = list(dict.fromkeys(workload for workload, *_ in keys))
     ordered = sorted(keys, key=lambda key: (workloads.index(key[0]), key[1]))
     header = (
-        f"{'workload':9} {'c':>3} {'server':11} {'against':11} {'ratio':>5} {'range':12} {'by CPU':>6} {'range':12}"
+        f"{'workload':9} {'c':>3} {'server':16} {'against':11} {'ratio':>5} {'range':12} {'by CPU':>6} {'range':12}"
         f" {'CPU us':>7} {'against':>7} {'noise':>6}"
     )
     return [header, *(_together_row(side_by_side(pairs, *key)) for key in ordered)]

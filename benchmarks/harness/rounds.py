@@ -167,7 +167,8 @@ def sample(server: Server, workload: Workload, level: int, round_: int, plan: Pl
 
 def warm(server: Server, workload: Workload, plan: Plan) -> None:
     if plan.warm_up:
-        load(server.url(workload.handler), plan.body(workload), max(plan.levels), plan.warm_up, plan.pins[1])
+        level = min(max(plan.levels), server.contestant.most)
+        load(server.url(workload.handler), plan.body(workload), level, plan.warm_up, plan.pins[1])
         settle(server)
 
 
@@ -201,7 +202,7 @@ def measure(
         say(f"round {round_ + 1}/{plan.rounds} {workload.name}")
         with started(rotated(servers, round_), workload, plan, notes) as alive:
             for level, server in product(plan.levels, alive):
-                if notes.wants(server.contestant, workload):
+                if level <= server.contestant.most and notes.wants(server.contestant, workload):
                     with notes.failure(server.contestant, workload):
                         samples.append(sample(server, workload, level, round_, plan))
     return samples

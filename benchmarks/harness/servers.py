@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.harness import machine
+from benchmarks.harness.deploying import deploy
 from benchmarks.harness.load import NotMeasured
 from benchmarks.harness.workloads import Workload
 
@@ -25,6 +26,7 @@ FUNCTIONS = "benchmarks/functions.py:functions"
 START_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
 ASYNC, SYNC, MOCK, BARE, FRAMEWORK = "ours-async", "ours-sync", "ours-mock", "bare", "functions-framework"
+WORKER, OFFICIAL = "ours-worker", "ours-awslambdaric"
 EVERY = ("hello", "echo", "sleep", "cpu", "log")
 
 
@@ -35,12 +37,18 @@ class Contestant:
     :param command: gives the command line for a port and a handler.
     :param path: gives the request path for a handler.
     :param handlers: the handlers that it has.
+    :param deploy: takes the server's URL and a handler, and puts that handler there; most servers bring theirs along.
+    :param variables: environment variables on top of those that every server gets.
+    :param most: connections beyond which it is not measured.
     """
 
     name: str
     command: Callable[[int, str], list[str]]
     path: Callable[[str], str]
     handlers: tuple[str, ...] = EVERY
+    deploy: Callable[[str, str], None] = lambda url, handler: None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    most: int = sys.maxsize
 
 
 def invocations(function: str) -> str:
@@ -66,6 +74,22 @@ def serverfull(name: str, *flags: str) -> Contestant:
     """Give our server without a target."""
     command = [sys.executable, "-m", "serverfull", "serve", *flags, "--port"]
     return Contestant(name=name, command=lambda port, handler: [*command, str(port)], path=invocations)
+
+
+def ours_deployed(name: str, **variables: str) -> Contestant:
+    """Give our server with functions that are deployed over the API, and so run in processes of their own.
+
+    Each connection makes one more process, and all of them have one core: more of them measure the kernel.
+
+    :param variables: settings of the server.
+    """
+    return replace(
+        serverfull(name, "--state", "memory"),
+        handlers=("hello", "log"),
+        deploy=lambda url, handler: deploy(url, handler, f"lambda_function.{handler}"),
+        variables=variables,
+        most=16,
+    )
 
 
 def ours_mock() -> Contestant:
@@ -94,6 +118,8 @@ def contestants() -> dict[str, Contestant]:
         ours(SYNC, "_sync"),
         ours_mock(),
         functions_framework(),
+        ours_deployed(WORKER),
+        ours_deployed(OFFICIAL, SERVERFULL_EXECUTION__CLIENT="awslambdaric"),
     )
     return {contestant.name: contestant for contestant in every}
 
@@ -127,7 +153,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}{self.path(handler)}"
 
     def pids(self) -> list[int]:
-        return machine.session(self.process.pid)
+        return machine.family(self.process.pid)
 
     def cpu_seconds(self) -> float:
         return machine.cpu_seconds(self.pids())
@@ -142,19 +168,36 @@ class Server:
     def wait_ready(self, workload: Workload) -> None:
         """Wait until the server gives the right answer to one request.
 
-        :raises NotMeasured: it ended, or gave none in time.
+        :raises NotMeasured: it ended, gave none in time, or does not take what is to be deployed; that is tried once.
         """
+        self.wait_listening()
+        self.contestant.deploy(f"http://127.0.0.1:{self.port}", workload.handler)
+        self._wait(lambda: check(self, workload), f"does not answer {workload.name}")
+
+    def wait_listening(self) -> None:
+        """Wait until the server takes connections.
+
+        :raises NotMeasured: it ended, or does not in time.
+        """
+        self._wait(self._refusal, "does not listen")
+
+    def _refusal(self) -> str:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5):
+            return ""
+
+    def _wait(self, trouble: Callable[[], str], what: str) -> None:
+        """Ask again and again what is wrong, until nothing is."""
         deadline = time.monotonic() + START_DEADLINE
         said = "no answer"
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise NotMeasured(f"{self.contestant.name} ended at start: {self.last_words()}")
             with contextlib.suppress(OSError, http.client.HTTPException):
-                said = check(self, workload)
+                said = trouble()
                 if not said:
                     return
             time.sleep(0.02)
-        raise NotMeasured(f"{self.contestant.name} does not answer {workload.name}: {said}\n{self.last_words()}")
+        raise NotMeasured(f"{self.contestant.name} {what}: {said}\n{self.last_words()}")
 
     def stop(self) -> None:
         """Ask the server to end, and end what is left of its session after a while."""
@@ -194,7 +237,7 @@ def running(contestant: Contestant, handler: str, core: int | None) -> Iterator[
             process = subprocess.Popen(
                 contestant.command(port, handler),
                 cwd=ROOT,
-                env=environment(),
+                env={**environment(), **contestant.variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ from selectors import EVENT_READ, DefaultSelector
 from benchmarks.harness.load import Generator, Load, NotMeasured, ready
 from benchmarks.harness.machine import Ticks, ended_children_seconds, noise
 from benchmarks.harness.rounds import Notes, Place, Plan, Sample, Say, rotated, settle, started, work_ms
-from benchmarks.harness.servers import ASYNC, BARE, MOCK, SYNC, Contestant, Server, bare, check
+from benchmarks.harness.servers import ASYNC, BARE, MOCK, OFFICIAL, SYNC, WORKER, Contestant, Server, bare, check
 from benchmarks.harness.workloads import Workload
 
 WORKLOADS = ("hello", "log", "cpu")
@@ -38,7 +38,7 @@ def pairings(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Say who is measured against whom: the control first, ours against bare, and mock answers against real calls."""
     if BARE in names:
         yield AGAIN, BARE
-        yield from ((name, BARE) for name in (ASYNC, SYNC) if name in names)
+        yield from ((name, BARE) for name in (ASYNC, SYNC, WORKER, OFFICIAL) if name in names)
     if MOCK in names and ASYNC in names:
         yield MOCK, ASYNC
 
@@ -126,7 +126,7 @@ def measure_together(
                 if one not in by_name or other not in by_name:
                     continue
                 mine, theirs = by_name[one], by_name[other]
-                if notes.wants(mine.contestant, workload):
+                if level <= mine.contestant.most and notes.wants(mine.contestant, workload):
                     with notes.failure(mine.contestant, workload):
                         pairs.append(pair(mine, theirs, workload, level, round_, plan))
     return pairs

@@ -132,14 +132,15 @@ def deleted(client):
 
 @pytest.mark.usefixtures("deleted")
 def test_a_function_of_another_runtime_is_deployed_as_the_manual_says_and_refused_by_name(said, aws) -> None:
-    (created,) = said(NODE_FUNCTION, CREATE, WAIT)
+    (created,) = said(NODE_FUNCTION, CREATE.replace("nodejs22.x", "java21"))
     assert created["FunctionArn"] == "arn:aws:lambda:us-east-1:000000000000:function:my-function"
-    assert (created["Runtime"], created["Handler"], created["State"]) == ("nodejs22.x", "index.handler", "Pending")
+    assert (created["Runtime"], created["Handler"], created["State"]) == ("java21", "index.handler", "Pending")
+    assert "Failed" in aws(WAIT).stderr
     (updated,) = said(UPDATE)
     assert (updated["CodeSha256"], updated["LastUpdateStatus"]) == (created["CodeSha256"], "InProgress")
     invoked = aws(f"export AWS_MAX_ATTEMPTS=1\n{INVOKE}")
-    assert "(InvalidRuntimeException) when calling the Invoke operation" in invoked.stderr
-    assert "nodejs22.x" in invoked.stderr
+    assert "(ResourceConflictException) when calling the Invoke operation" in invoked.stderr
+    assert "java21" in invoked.stderr
 
 
 def test_a_python_function_is_deployed_invoked_updated_and_deleted(said, aws, tmp_path) -> None:

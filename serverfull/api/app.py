@@ -39,7 +39,7 @@ READING = ("GET", "HEAD")
 """Methods of operations that change nothing."""
 
 FROM_ELSEWHERE = (
-    "This host takes no deployments from other machines: it runs deployed code in its own process, and nothing "
+    "This host takes no deployments from other machines: deployed code has the rights of the host's user, and nothing "
     "authenticates its callers. Deploy from the machine that it runs on."
 )
 """The host's own server refuses this by its address; a user may run the application on one that listens elsewhere."""

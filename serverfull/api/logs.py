@@ -1,7 +1,8 @@
 """``GET /_serverfull/logs/<function>``: what a function wrote last, and with ``follow=1`` what it writes from then on.
 
-A line of JSON for each record, as the host writes them to its standard output. ``since=SECONDS`` leaves out what is
-older than that. Logs are for this machine alone, as the figures are. While there is nothing to send, an empty line
+A line of JSON for each record, as the host writes them to its standard output: all that is kept in files where there
+are some, else what is in memory. ``since=SECONDS`` leaves out what is older than that, ``request-id=ID`` the lines of
+other invocations. Logs are for this machine alone, as the figures are. While there is nothing to send, an empty line
 says now and then that the host is still there. A stream ends when its client goes or the host drains.
 """
 
@@ -10,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Protocol
 from uuid import uuid4
 
 from aiohttp import web
@@ -19,10 +21,7 @@ from aiohttp import web
 from serverfull.api.connection import REQUEST_ID, error_response
 from serverfull.api.probes import is_local
 from serverfull.errors import InvalidParameterValue, RequestError, RequestRefused, UnsupportedOperation
-
-if TYPE_CHECKING:
-    from serverfull.invocation.recent import RecentLog
-    from serverfull.invocation.sinks import StreamSink
+from serverfull.invocation.recent import of_request
 
 TICK = 0.5
 """Seconds after which a stream without news looks whether it should end."""
@@ -30,43 +29,63 @@ TICK = 0.5
 QUIET = 10.0
 """Seconds after which an empty line is sent."""
 
+CHUNK = 1_000
+"""Lines that are read and sent at once."""
+
 NOT_KEPT = (
     "It keeps no log that could be shown: it has several workers, each with a log of its own, or logging.functions is "
-    "NULL. Where it is not NULL, the log is on its standard output."
+    "NULL. With logging.files it would. Where logging.functions is not NULL, the log is on its standard output."
 )
 
 WRITTEN_WITHIN = 1.0
 """Seconds that a request waits for the log of what ended before it came."""
 
 
+class LogReader(Protocol):
+    """What gives the lines of a function; `RecentLog` and `FileLog` do."""
+
+    def lines(self, function: str, since: float | None = None) -> tuple[Iterable[str], Any]:
+        """Give the lines so far, and where `following` goes on; called on a thread, and so is what it gives."""
+
+    def following(self, function: str, position: Any, tick: float) -> AsyncIterator[list[str]]:
+        """Give lines as they come, and an empty list where for a while there are none."""
+
+
+class LogWriter(Protocol):
+    """What writes the log that a reader reads; sinks do."""
+
+    async def written(self, within: float) -> None:
+        """Wait until what it took is written, so many seconds at most."""
+
+
 def add_logs(
     app: web.Application,
-    recent: RecentLog,
-    sink: StreamSink | None,
+    reader: LogReader,
+    writer: LogWriter | None,
     *,
     admit: Callable[[web.BaseRequest], str],
     draining: Callable[[], bool],
 ) -> None:
     """Add the path to an application.
 
-    :param recent: what is shown.
-    :param sink: fills it; None where it does not have the whole log of this host.
+    :param reader: what is shown.
+    :param writer: fills it; None where it does not have the whole log of this host.
     :param admit: lets a request in and gives it its id, or raises a RequestError; ``Front.admit`` is one.
     :param draining: says whether streams have to end.
     """
-    app.router.add_get("/_serverfull/logs/{function}", _Logs(recent, sink, admit, draining).answer)
+    app.router.add_get("/_serverfull/logs/{function}", _Logs(reader, writer, admit, draining).answer)
 
 
 class _Logs:
     def __init__(
         self,
-        recent: RecentLog,
-        sink: StreamSink | None,
+        reader: LogReader,
+        writer: LogWriter | None,
         admit: Callable[[web.BaseRequest], str],
         draining: Callable[[], bool],
     ) -> None:
-        self._recent = recent
-        self._sink = sink
+        self._reader = reader
+        self._writer = writer
         self._admit = admit
         self._draining = draining
 
@@ -76,39 +95,49 @@ class _Logs:
             request_id = self._admit(request)
             if not is_local(request):
                 raise RequestRefused("Only clients on this machine may read the log of functions here.")
-            if self._sink is None:
+            if self._writer is None:
                 raise UnsupportedOperation("logs", NOT_KEPT)
             since = _since(request.query.get("since"))
         except RequestError as error:
             return error_response(error, request.get(REQUEST_ID) or str(uuid4()))
-        await self._sink.written(WRITTEN_WITHIN)
+        await self._writer.written(WRITTEN_WITHIN)
         return await self._send(request, request_id, since)
 
     async def _send(self, request: web.Request, request_id: str, since: float | None) -> web.StreamResponse:
         function = request.match_info["function"]
-        text, position = await asyncio.to_thread(self._text, function, since)
+        wanted = of_request(request.query.get("request-id"))
+        lines, position = await asyncio.to_thread(self._reader.lines, function, since)
         headers = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "x-amzn-RequestId": request_id}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
-            await response.write(text)
+            there = filter(wanted, lines)
+            while text := await asyncio.to_thread(_chunk, there):
+                await response.write(text)
             if request.query.get("follow") == "1":
-                await self._follow(request, response, function, position)
+                await self._follow(request, response, self._reader.following(function, position, TICK), wanted)
         return response
 
-    def _text(self, function: str, since: float | None) -> tuple[bytes, int]:
-        """Give what is there of a function, and where it goes on: up to 4 MB are looked through, so on a thread."""
-        lines, position = self._recent.lines(function, since)
-        return "".join(lines).encode("utf-8", "backslashreplace"), position
-
-    async def _follow(self, request: web.Request, response: web.StreamResponse, function: str, position: int) -> None:
+    async def _follow(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        news: AsyncIterator[list[str]],
+        wanted: Callable[[str], bool],
+    ) -> None:
         sent = time.monotonic()
-        async for lines in self._recent.following(function, position, TICK):
+        async for lines in news:
             if self._draining() or request.transport is None or request.transport.is_closing():
                 return
-            if lines or time.monotonic() - sent > QUIET:
+            text = "".join(filter(wanted, lines))
+            if text or time.monotonic() - sent > QUIET:
                 sent = time.monotonic()
-                await response.write("".join(lines or "\n").encode("utf-8", "backslashreplace"))
+                await response.write((text or "\n").encode("utf-8", "backslashreplace"))
+
+
+def _chunk(lines: Iterator[str]) -> bytes:
+    """Give the next lines, nothing at the end: there may be more than fits into memory, and it is read on a thread."""
+    return "".join(islice(lines, CHUNK)).encode("utf-8", "backslashreplace")
 
 
 def _since(seconds: str | None) -> float | None:

@@ -22,6 +22,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "contracts": ("contracts:contracts", "Show what functions take, give back and raise."),
         "status": ("calling:status", "Say whether a host is up, and what it is."),
         "wait": ("calling:wait", "Wait until a host is ready."),
+        "doctor": ("doctor:doctor", "Show what this machine can run, and why not."),
         "state": ("state:state", "Back up or check the state of a host."),
         "config": ("configuration:config", "Show the settings."),
         "completion": ("completion:completion", "Print the completion script of a shell."),

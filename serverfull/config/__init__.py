@@ -9,6 +9,7 @@ from serverfull.config.native import LambdaEnvironment, lambda_environment
 from serverfull.config.settings import (
     ClientSettings,
     ConnstateSettings,
+    ExecutionSettings,
     ExpvarSettings,
     FunctionSettings,
     LambdaModeSettings,
@@ -25,6 +26,7 @@ from serverfull.config.settings import (
 __all__ = [
     "ClientSettings",
     "ConnstateSettings",
+    "ExecutionSettings",
     "ExpvarSettings",
     "FunctionSettings",
     "LambdaEnvironment",

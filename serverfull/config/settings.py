@@ -28,6 +28,9 @@ Namespace: TypeAlias = Annotated[
 CodeStoreUrl: TypeAlias = Annotated[
     str, Pattern(r"(s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/\S*)?)?", "s3://bucket/prefix, or nothing")
 ]
+CloudWatchUrl: TypeAlias = Annotated[
+    str, Pattern(r"(aws|https?://\S+)?", "a URL that starts with http:// or https://, aws, or nothing")
+]
 Url: TypeAlias = Annotated[str, Pattern(r"https?://\S+", "a URL that starts with http:// or https://")]
 
 
@@ -137,6 +140,37 @@ class StateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSettings:
+    """How the code of deployed functions is run. What ``serve`` got as TARGET runs in the host's process."""
+
+    mode: Literal["auto", "inprocess", "process", "docker"] = "auto"
+    """``process``: in processes of their own; ``inprocess``: in the host's, where nothing holds them; ``docker``: in
+    containers, which this version cannot make. ``auto``: in processes. A function's tag ``serverfull:execution``
+    chooses for that function."""
+    other_python: Literal["use", "error"] = "use"
+    """For functions whose Python is not on this machine: ``use`` the host's own Python and say so in the log, or take
+    that for an ``error``. ``serverfull doctor`` shows which there are."""
+    client: Literal["own", "awslambdaric"] = "own"
+    """What connects a handler with the host: our ``own`` runtime client, which is faster, or AWS's ``awslambdaric``;
+    for Node.js that is npm's ``aws-lambda-ric``, which the function's package or one of its layers has to bring."""
+    sandbox: Literal["none", "limits"] = "limits"
+    """``limits``: a process has the memory, files, processes and ``/tmp`` of its function and no more, and ends with
+    the host. ``none``: it has what the host's user has. There is no ``strict`` in this version, which would keep code
+    from the machine's files and network."""
+    idle_timeout: Seconds = 300.0
+    """Seconds without an invocation after which an environment ends. AWS says no figure; five minutes are about what is
+    seen there."""
+    max_environments: Annotated[int, Range(least=0)] = 0
+    """Environments of one function at once, beyond which callers get 429; 0: as many as its concurrency allows."""
+    ephemeral: bool = False
+    """A new environment for each invocation, so that none sees what another one left behind."""
+    recycle_after: Annotated[int, Range(least=0)] = 0
+    """Invocations after which an environment is replaced, for code that leaks; 0: never."""
+    recycle_mb: Annotated[int, Range(least=0)] = 0
+    """MB of memory after which an environment is replaced, once its invocation is over; 0: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MockSettings:
     """Mock mode: typed answers without running any handler, for the tests of those who call the functions."""
 
@@ -161,7 +195,17 @@ class LoggingSettings:
     format: Literal["auto", "console", "json"] = "auto"
     """``auto``: console on a terminal, JSON otherwise."""
     functions: Literal["STDOUT", "STDERR", "NULL"] = "STDOUT"
-    """Where the functions' log goes."""
+    """Where the functions' log goes, beside the files and CloudWatch Logs."""
+    files: str = ""
+    """A directory: the functions' log is kept there too, in a file for each function, where ``serverfull logs`` finds
+    it again after a restart. Nothing: no files."""
+    files_size: Annotated[int, Range(least=4096)] = 10_000_000
+    """Bytes after which a function's file is full, and the next one begins."""
+    files_count: Annotated[int, Range(least=2)] = 5
+    """How many files are kept of each function, the newest included."""
+    cloudwatch: CloudWatchUrl = ""
+    """The URL of a CloudWatch Logs endpoint, or ``aws`` for AWS's own: the functions' log is sent there too, in the
+    background. Needs ``serverfull[cloudwatch]``. Nothing: it is not."""
     color: bool = True
     """Colours where the host's log goes to a terminal. ``NO_COLOR`` in the environment switches them off."""
 
@@ -290,6 +334,7 @@ class Settings:
     functions: FunctionSettings = field(default_factory=FunctionSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     state: StateSettings = field(default_factory=StateSettings)
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     mock: MockSettings = field(default_factory=MockSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     stats: StatsSettings = field(default_factory=StatsSettings)

@@ -13,15 +13,19 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.changes import Changes
-from serverfull.errors import InternalFailure, ShuttingDown, StateUnusable
+from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, StateUnusable
 from serverfull.fetchers.deployed import DeployedFetcher
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from serverfull.config import Settings
+    from serverfull.control_plane.warming import Running
     from serverfull.control_plane.wiring import Resources
+    from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.names import RequestScope
+    from serverfull.domain.readiness import Unfit
+    from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
     from serverfull.storage.code import FileCodeStore
 
@@ -36,6 +40,7 @@ class ControlPlane:
 
     :param registered: the operator's own functions.
     :param failure_of: says why one of these is Failed; None where it is Active.
+    :param running: runs functions.
     :param refusal: why nothing can be deployed on this host; None: it can.
     :param on_open: called when the state is open and there may be deployed functions.
     :ivar changes: tells what has changed.
@@ -50,6 +55,7 @@ class ControlPlane:
         *,
         failure_of: Callable[[str], str | None],
         on_open: Callable[[], None],
+        running: Running,
         refusal: str | None = None,
     ) -> None:
         self.changes = Changes()
@@ -59,6 +65,7 @@ class ControlPlane:
         self._logger = logger
         self._failure_of = failure_of
         self._on_open = on_open
+        self._running = running
         self._refusal = refusal
         self._opening = asyncio.Lock()
         self._closed = False
@@ -109,12 +116,14 @@ class ControlPlane:
         return self._files.file(sha256)
 
     async def _open(self) -> Mapping[str, Operation]:
+        from serverfull.control_plane.warming import Warming
         from serverfull.control_plane.wiring import Resources
         from serverfull.storage.s3 import S3Objects
 
         state, code = await self._stores()
         objects = S3Objects()
         self._stack.push_async_callback(objects.aclose)
+        warming = Warming(state, self.fetcher, self._running, self._logger)
         resources = Resources(
             state,
             code,
@@ -124,9 +133,12 @@ class ControlPlane:
             self._logger,
             failure_of=self._failure_of,
             fetch_object=objects.fetch_object,
+            find_unfit=self._find_unfit,
+            readiness=warming.readiness,
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
+            self.fetcher.read_from(state, code)
             try:
                 await self._begin(resources, state)
             except InternalFailure as failure:
@@ -134,8 +146,10 @@ class ControlPlane:
                     f"{self._settings.state.path} has records that cannot be read; "
                     '"serverfull state check" names them, and what "serverfull state backup" wrote can be restored'
                 ) from failure
-            self.fetcher.read_from(state, code)
             self._on_open()
+            self._stack.push_async_callback(warming.aclose)
+            self._stack.callback(self.changes.subscribe(warming.changed))
+            await warming.start()
         return resources.operations
 
     async def _begin(self, resources: Resources, state: StateStore) -> None:
@@ -145,6 +159,14 @@ class ControlPlane:
             resources.sweep_later()
         if self._bucket is not None:
             await self._publish(state, *self._bucket)
+
+    async def _find_unfit(self, partition: Partition, version: FunctionVersion) -> Unfit | None:
+        """Say why nothing here runs a version; a function that is gone meanwhile needs nothing."""
+        try:
+            function = await self.fetcher.candidate(partition, version)
+        except NotFoundError:
+            return None
+        return await self._running.unfit(version.function, function)
 
     async def _publish(self, state: StateStore, bucket: str, prefix: str) -> None:
         """Let other hosts see in the bucket what is deployed here."""

@@ -27,7 +27,7 @@ from serverfull.management.layers import Layers, find_layers, forget_deleted
 from serverfull.management.mappings import EventSourceMappings
 from serverfull.management.packages import PackageIntake
 from serverfull.management.permissions import Permissions
-from serverfull.management.preparation import Preparations, unpack
+from serverfull.management.preparation import Preparations, make_ready
 from serverfull.management.recursion import RecursionConfigs
 from serverfull.management.resolution import FunctionResolver
 from serverfull.management.runtime_management import RuntimeManagementConfigs
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from serverfull.control_plane.plane import Operation
     from serverfull.domain.changes import Changes
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
+    from serverfull.management.concurrency import FindReadiness
     from serverfull.management.packages import FetchObject
+    from serverfull.management.preparation import FindUnfit
 
 _SWEEP_AFTER = 5.0
 """Seconds after the state was opened: the start is over by then."""
@@ -58,6 +60,8 @@ class Resources:
     :param registered: the operator's own functions.
     :param failure_of: says why one of these is Failed; None where it is Active.
     :param fetch_object: reads packages from callers' buckets.
+    :param find_unfit: says why the host cannot run a version.
+    :param readiness: says how far provisioned concurrency is.
     """
 
     def __init__(
@@ -71,11 +75,13 @@ class Resources:
         *,
         failure_of: Callable[[str], str | None],
         fetch_object: FetchObject,
+        find_unfit: FindUnfit,
+        readiness: FindReadiness,
     ) -> None:
         self._state = state
         self._code = code
         self._logger = logger
-        self._preparations = preparations = Preparations(state, changes, partial(unpack, code), logger)
+        self._preparations = preparations = Preparations(state, changes, partial(make_ready, code, find_unfit), logger)
         self._sweeping: asyncio.Task[None] | None = None
         resolver = FunctionResolver(registered)
         limits = AccountLimits(
@@ -112,7 +118,7 @@ class Resources:
             versions,
             Aliases(state, resolver, changes),
             Permissions(state, resolver, changes),
-            Concurrency(state, resolver, changes, limits=limits),
+            Concurrency(state, resolver, changes, limits=limits, readiness=readiness),
             CodeSigning(state, resolver, changes),
             Layers(state, code, intake=intake, limits=limits),
             LayerPermissions(state),

@@ -6,7 +6,7 @@ next number. Aliases are names for versions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,11 +130,28 @@ class DeployedHandler:
 
     :param name: ``module.attribute`` as the function's configuration has it; folders may be slashes.
     :param root: the folder of the unpacked package.
+    :param runtime: such as ``python3.12``.
+    :param layers: the folders of its unpacked layers; what later ones hold counts.
+    :param region: where it is deployed, such as ``us-east-1``.
+    :param ephemeral_mb: megabytes of ``/tmp``.
     """
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        *,
+        runtime: str = "",
+        layers: Sequence[Path] = (),
+        region: str = "",
+        ephemeral_mb: int = 512,
+    ) -> None:
         self.name = name
         self.root = root
+        self.runtime = runtime
+        self.layers = tuple(layers)
+        self.region = region
+        self.ephemeral_mb = ephemeral_mb
         self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
 
     def __call__(self, event: Any, context: Any) -> Any:

@@ -10,6 +10,12 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, overload
 
 from serverfull.domain import limits
+from serverfull.domain.log_levels import (
+    APPLICATION_LOG_LEVELS,
+    SYSTEM_LOG_LEVELS,
+    ApplicationLogLevel,
+    SystemLogLevel,
+)
 from serverfull.domain.names import LATEST
 
 Handler: TypeAlias = Callable[..., Any]
@@ -53,6 +59,9 @@ class Function:
         that never block. ``own``: on a loop in a thread of its own.
     :param max_concurrency: how many calls may run at once; more are answered 429. None: only the host's limit.
     :param log_format: ``Text`` or ``JSON``: the shape of the function's log, as AWS's LoggingConfig.LogFormat.
+    :param application_log_level: the least level of what the function writes that is kept, where the log is JSON:
+        ``TRACE``, ``DEBUG``, ``INFO``, ``WARN``, ``ERROR`` or ``FATAL``. None: ``INFO``.
+    :param system_log_level: the same for what the host says about its invocations: ``DEBUG``, ``INFO`` or ``WARN``.
     :param tags: what GetFunction shows as Tags.
     :param mock: what mock mode answers for this function, over every other source of answers: a value of the result's
         type, or a callable (``def`` or ``async def``) that gets the event as the handler would and gives such a value.
@@ -74,6 +83,8 @@ class Function:
     loop: HandlerLoop = field(default="host", kw_only=True)
     max_concurrency: int | None = field(default=None, kw_only=True)
     log_format: LogFormat = field(default="Text", kw_only=True)
+    application_log_level: ApplicationLogLevel | None = field(default=None, kw_only=True)
+    system_log_level: SystemLogLevel | None = field(default=None, kw_only=True)
     tags: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     mock: Any = field(default=NOT_GIVEN, kw_only=True)
     log_group: str | None = field(default=None, kw_only=True)
@@ -91,9 +102,20 @@ class Function:
             raise ValueError(f"loop must be 'host' or 'own', not {self.loop!r}")
         if self.log_format not in ("Text", "JSON"):
             raise ValueError(f"log_format must be 'Text' or 'JSON', not {self.log_format!r}")
+        self._check_level("application_log_level", APPLICATION_LOG_LEVELS)
+        self._check_level("system_log_level", SYSTEM_LOG_LEVELS)
         object.__setattr__(self, "errors", tuple(self.errors))
         object.__setattr__(self, "environment", _strings("environment", self.environment))
         object.__setattr__(self, "tags", _strings("tags", self.tags))
+
+    def _check_level(self, name: str, levels: Sequence[str]) -> None:
+        level = getattr(self, name)
+        if level is None:
+            return
+        if level not in levels:
+            raise ValueError(f"{name} must be one of {', '.join(levels)}, not {level!r}")
+        if self.log_format != "JSON":
+            raise ValueError(f"{name} takes a log_format of 'JSON': a text log has no levels")
 
     @overload
     def __call__(self, handler: Handler, /) -> Function: ...

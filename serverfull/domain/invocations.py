@@ -70,6 +70,8 @@ class Outcome:
     :param status: how the REPORT line calls it.
     :param executed_version: ``$LATEST`` or a number.
     :param log_tail: the last 4 KB of the log where they were asked for.
+    :param init_seconds: how long of the call its environment was being initialised; None: it was there before.
+    :param memory_mb: the most memory that the environment used so far; None: nobody measures it for this function.
     """
 
     payload: bytes
@@ -78,3 +80,5 @@ class Outcome:
     status: Literal["success", "error", "timeout"] = "success"
     executed_version: str = "$LATEST"
     log_tail: bytes | None = None
+    init_seconds: float | None = None
+    memory_mb: int | None = None

@@ -8,6 +8,8 @@ their own. Text must be percent-decoded before it comes here, once.
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from dataclasses import dataclass
 
 from serverfull.domain.records import Partition
@@ -253,3 +255,8 @@ def _problems(member: str, value: str, compiled: re.Pattern[str], pattern: str, 
     if compiled.fullmatch(value) is None:
         problems.append(f"{failed} satisfy regular expression pattern: {pattern}")
     return problems
+
+
+def new_log_stream(version: str) -> str:
+    """Name the log stream of a new execution environment, as AWS does: the day, the version and something unique."""
+    return f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{version}]{secrets.token_hex(16)}"

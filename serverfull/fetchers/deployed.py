@@ -3,19 +3,22 @@
 `DeployedFetcher.at` gives the functions of an account in a region, which is how the invoker sees them. What has been
 read of a function is kept until the control plane says that it has changed; a `Function` is the same object for as long
 as it would be made of the same code and configuration, and its `DeployedHandler` even where only limits are new. While
-an update is in progress, the function is given as it was.
+an update is in progress, or when it has failed, the function is given as it was. A call that comes while a function is
+still being made waits for that, by the change that tells of it.
 
 All on the event loop; the stores do their work elsewhere.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias, DeployedHandler
 from serverfull.domain.functions import Function
+from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST
 from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError
 from serverfull.fetchers.reservations import Reservations
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Records, StateStore
+
+
+PATIENCE = 10.0
+"""Seconds that a call waits for a function which is still being made."""
 
 
 @dataclass(slots=True)
@@ -45,16 +52,19 @@ class DeployedFetcher(Fetcher):
     It has none at all until `read_from` says where they are kept.
 
     :param changes: says what is no longer as it was read.
+    :param patience: seconds that a call waits for a function which is still being made.
     """
 
     source = "deployed"
     read_only = False
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: Changes, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._stores: tuple[StateStore, CodeStore] | None = None
         self._known: dict[tuple[Partition, str], _Known] = {}
         self._handlers: dict[tuple[Partition, str], dict[int, tuple[object, DeployedHandler]]] = {}
         self._before: dict[tuple[Partition, str], Function] = {}  # $LATEST, as it was given last
+        self._changed: dict[tuple[Partition, str], asyncio.Event] = {}  # set, and forgotten, by the next change
         self._reservations = Reservations()
         changes.subscribe(self._forget)
 
@@ -91,16 +101,44 @@ class DeployedFetcher(Fetcher):
         return self._stores[0]
 
     def reserved(self, partition: Partition) -> int:
-        """Give how many executions the functions of a partition have reserved, once one of them has been fetched."""
+        """Give how many executions the functions of a partition have set aside, once one of them has been fetched."""
         return self._reservations.total(partition)
 
+    def set_aside(self, partition: Partition, name: str) -> int:
+        """Give how many of these are a function's own."""
+        return self._reservations.of(partition, name)
+
     async def function(self, partition: Partition, name: str, qualifier: str | None) -> Function:
-        """Give a version of a function, or one of those that an alias means.
+        """Give a version of a function, or one of those that an alias means, as soon as it is made.
 
         :raises NotFoundError: there is no such function, version or alias.
-        :raises FunctionNotReady: it is still being made, or that has failed.
+        :raises FunctionNotReady: it is still being made after all patience, or that has failed.
         :raises InvalidRuntime: no runtime here runs it.
         """
+        try:
+            return await self.function_now(partition, name, qualifier)
+        except FunctionNotReady as refusal:
+            if refusal.state != "Pending":
+                raise
+        return await self._when_made(partition, name, qualifier)
+
+    async def _when_made(self, partition: Partition, name: str, qualifier: str | None) -> Function:
+        until = asyncio.get_running_loop().time() + self._patience
+        while True:
+            changed = self._changed.setdefault((partition, name), asyncio.Event())  # before looking: none is missed
+            try:
+                return await self.function_now(partition, name, qualifier)
+            except FunctionNotReady as refusal:
+                if refusal.state != "Pending":
+                    raise
+                try:
+                    async with asyncio.timeout_at(until):
+                        await changed.wait()
+                except TimeoutError:
+                    raise refusal from None
+
+    async def function_now(self, partition: Partition, name: str, qualifier: str | None) -> Function:
+        """Give a version of a function as `function` does, without waiting for one that is still being made."""
         if self._stores is None:
             raise NotFoundError(name)
         known = self._known.get((partition, name)) or await self._read(partition, name)
@@ -117,6 +155,8 @@ class DeployedFetcher(Fetcher):
 
     def _forget(self, change: FunctionChanged) -> None:
         self._known.pop((change.partition, change.name), None)
+        if waited_for := self._changed.pop((change.partition, change.name), None):
+            waited_for.set()
         self._reservations.changed(change.partition, change.name)
         if change.deleted:
             self._handlers.pop((change.partition, change.name), None)
@@ -146,8 +186,25 @@ class DeployedFetcher(Fetcher):
             raise NotFoundError(f"{function.name}:{number}")
         _check_runnable(version)
         before = self._before.get((partition, function.name))
-        if before is not None and number == LATEST_NUMBER and version.last_update_status == "InProgress":
+        if before is not None and number == LATEST_NUMBER and version.last_update_status != "Successful":
             return replace(before, max_concurrency=function.reserved_concurrency)
+        return await self._as_function(partition, function, version)
+
+    async def candidate(self, partition: Partition, version: FunctionVersion) -> Function:
+        """Make a function of a version that nobody can invoke yet, to see whether it could be run.
+
+        :raises NotFoundError: the function is gone.
+        :raises InvalidParameterValue: its package or that of a layer cannot be unpacked.
+        """
+        function = await self._state.read(partition, lambda records: records.get(FUNCTIONS, version.function))
+        if function is None:
+            raise NotFoundError(version.function)
+        return await self._as_function(partition, function, version)
+
+    async def _as_function(
+        self, partition: Partition, function: DeployedFunction, version: FunctionVersion
+    ) -> Function:
+        logging = version.settings.get("LoggingConfig", {})
         return Function(
             await self._handler(partition, version),
             timeout=version.timeout,
@@ -156,22 +213,51 @@ class DeployedFetcher(Fetcher):
             description=version.description,
             max_concurrency=function.reserved_concurrency,
             log_format=version.log_format,
-            log_group=version.settings.get("LoggingConfig", {}).get("LogGroup"),
+            log_group=logging.get("LogGroup"),
+            application_log_level=logging.get("ApplicationLogLevel"),
+            system_log_level=logging.get("SystemLogLevel"),
             tags=function.tags,
             version=version.version,
         )
 
     async def _handler(self, partition: Partition, version: FunctionVersion) -> DeployedHandler:
-        made_of = (version.code_sha256, version.handler, tuple(sorted(version.environment.items())))
+        made_of = (
+            version.code_sha256,
+            version.handler,
+            version.runtime,
+            tuple(layer["Arn"] for layer in version.settings.get("Layers", ())),
+            version.settings.get("EphemeralStorage", {}).get("Size", 512),
+            tuple(sorted(version.environment.items())),
+        )
         handlers = self._handlers.setdefault((partition, version.function), {})
         kept = handlers.get(version.number)
         if kept is None or kept[0] != made_of:
             assert self._stores is not None
-            root = await self._stores[1].tree(version.code_sha256)
+            code = self._stores[1]
+            root = await code.tree(version.code_sha256)
+            layers = [await code.tree(sha256) for sha256 in await self._layers(partition, version)]
             kept = handlers.get(version.number)  # again: calls that came together must not load the code twice
             if kept is None or kept[0] != made_of:
-                kept = handlers[version.number] = made_of, DeployedHandler(version.handler or "", root)
+                handler = DeployedHandler(
+                    version.handler or "",
+                    root,
+                    runtime=version.runtime or "",
+                    layers=layers,
+                    region=partition.region,
+                    ephemeral_mb=made_of[4],
+                )
+                kept = handlers[version.number] = made_of, handler
         return kept[1]
+
+    async def _layers(self, partition: Partition, version: FunctionVersion) -> Sequence[str]:
+        """Give the packages of a version's layers, the first one at the bottom."""
+        arns = [layer["Arn"] for layer in version.settings.get("Layers", ())]
+
+        def read(records: Records) -> Sequence[str]:
+            found = [records.get(LAYER_VERSIONS, *layer_key(arn)) for arn in arns]
+            return [layer.code_sha256 for layer in found if layer is not None]
+
+        return await self._state.read(partition, read) if arns else ()
 
 
 class _View(Fetcher):
@@ -193,7 +279,7 @@ class _View(Fetcher):
         found = {}
         for name in await self._deployed.names(self._partition):
             try:
-                found[name] = await self.fetch(name)
+                found[name] = await self._deployed.function_now(self._partition, name, None)
             except (NotFoundError, FunctionNotReady, InvalidRuntime):
                 continue
         return found
@@ -235,8 +321,4 @@ def _check_runnable(version: FunctionVersion) -> None:
     if version.state in ("Pending", "Failed"):
         raise FunctionNotReady(version.function, version.state, version.state_reason or "")
     if version.package_type != "Zip":
-        raise InvalidRuntime(f"Function {version.function} is a container image, and this host runs Python packages.")
-    if not (version.runtime or "").startswith("python"):
-        raise InvalidRuntime(
-            f"Function {version.function} needs the runtime {version.runtime}, and this host runs Python packages."
-        )
+        raise InvalidRuntime(f"Function {version.function} is a container image, and this host runs packages.")

@@ -1,4 +1,6 @@
-"""How many executions the functions of each account and region have reserved; what is left is everybody else's.
+"""How many executions the functions of each account and region have set aside; what is left is everybody else's.
+
+A function sets aside what it has reserved, and where it has reserved nothing, what is provisioned for it.
 
 Read from the state when a partition's first function is, and then for each function that changes. Used on the event
 loop by `serverfull.fetchers.deployed`.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from serverfull.domain.concurrency import PROVISIONED_CONCURRENCY
 from serverfull.domain.deployed import FUNCTIONS
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Reservations:
-    """The reserved concurrency of functions, as far as it has been read."""
+    """What functions have set aside, as far as it has been read."""
 
     def __init__(self) -> None:
         self._reserved: dict[Partition, dict[str, int]] = {}
@@ -55,6 +58,10 @@ class Reservations:
         """Give the sum of a partition."""
         return self._totals.get(partition, 0)
 
+    def of(self, partition: Partition, name: str) -> int:
+        """Give what a function has set aside."""
+        return self._reserved.get(partition, {}).get(name, 0)
+
     @staticmethod
     def _take(kept: dict[str, int], news: Mapping[str, int | None]) -> None:
         for name, reserved in news.items():
@@ -65,13 +72,17 @@ class Reservations:
 
 
 def _all_reserved(records: Records) -> Mapping[str, int]:
-    return {
-        function.name: function.reserved_concurrency
-        for function in records.list(FUNCTIONS)
-        if function.reserved_concurrency is not None
-    }
+    taken: dict[str, int] = {}
+    for config in records.list(PROVISIONED_CONCURRENCY):
+        taken[config.function] = taken.get(config.function, 0) + config.requested
+    reserved = {function.name: function.reserved_concurrency for function in records.list(FUNCTIONS)}
+    return taken | {name: executions for name, executions in reserved.items() if executions is not None}
 
 
 def _reserved(records: Records, name: str) -> int | None:
     function = records.get(FUNCTIONS, name)
-    return None if function is None else function.reserved_concurrency
+    if function is None:
+        return None
+    if function.reserved_concurrency is not None:
+        return function.reserved_concurrency
+    return sum(config.requested for config in records.list(PROVISIONED_CONCURRENCY, name)) or None

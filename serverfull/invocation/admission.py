@@ -58,13 +58,18 @@ class PoolAdmission(Admission):
 
     :param inner: decides about everything else.
     :param unreserved: gives how many such calls may run at once; where that sinks, running ones finish.
+    :param provisioned: gives how many calls of a function that has reserved nothing count as its own, by its name here.
 
     AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
     """
 
-    def __init__(self, inner: Admission, unreserved: Callable[[], int]) -> None:
+    def __init__(
+        self, inner: Admission, unreserved: Callable[[], int], provisioned: Callable[[str], int] = lambda _name: 0
+    ) -> None:
         self._inner = inner
         self._unreserved = unreserved
+        self._provisioned = provisioned
+        self._own: dict[str, int] = {}  # calls that run in what is provisioned for a function
         self._running = 0
 
     def take(self, name: str, limit: int | None) -> None:
@@ -72,12 +77,28 @@ class PoolAdmission(Admission):
 
         :raises TooManyRequests: the pool is empty, or the inner admission refuses.
         """
-        if limit is None and self._running >= self._unreserved():
+        if limit is not None:
+            self._inner.take(name, limit)
+            return
+        provisioned = self._provisioned(name)
+        own = self._own.get(name, 0) if provisioned else 0
+        if own < provisioned:
+            self._inner.take(name, limit)
+            self._own[name] = own + 1
+            return
+        if self._running >= self._unreserved():
             raise TooManyRequests(HOST_REASON)
         self._inner.take(name, limit)
-        self._running += limit is None
+        self._running += 1
 
     def release(self, name: str, limit: int | None) -> None:
         """Give the permits back."""
         self._inner.release(name, limit)
-        self._running -= limit is None
+        if limit is not None:
+            return
+        if name in self._own:  # whichever of its calls it was: what is provisioned is free again
+            self._own[name] -= 1
+            if not self._own[name]:
+                del self._own[name]
+        else:
+            self._running -= 1

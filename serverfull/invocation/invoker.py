@@ -7,7 +7,6 @@ several versions, accounts or regions are several objects.
 
 from __future__ import annotations
 
-import secrets
 import sys
 import time
 from functools import partial
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.deployed import DeployedHandler
 from serverfull.domain.invocations import Invocation, Outcome
-from serverfull.domain.names import LATEST, function_not_found
+from serverfull.domain.names import LATEST, function_not_found, new_log_stream
+from serverfull.domain.readiness import Readiness
 from serverfull.domain.records import Partition
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError, TooManyRequests
 from serverfull.interfaces import FunctionIdentity
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.domain.changes import FunctionChanged
     from serverfull.domain.functions import Function
+    from serverfull.domain.readiness import Unfit
     from serverfull.interfaces import Admission, Environment, EventQueue, Fetcher, LogSink, Runtime
     from serverfull.observability.metrics import FunctionMetrics, Metrics
 
@@ -96,14 +97,21 @@ class Invoker:
         self.queue: EventQueue
         self._capacity_freed: Any = None
 
-    def use_fetcher(self, fetcher: Fetcher, unreserved: Callable[[Partition], int] | None = None) -> None:
+    def use_fetcher(
+        self,
+        fetcher: Fetcher,
+        unreserved: Callable[[Partition], int] | None = None,
+        set_aside: Callable[[Partition, str], int] | None = None,
+    ) -> None:
         """Resolve names by this fetcher from now on.
 
         :param unreserved: says how many calls of an account's deployed functions may run at once in a region, beside
-            those that functions have reserved; None: any number.
+            those that functions have set aside; None: any number.
+        :param set_aside: says how many of these are a function's own; None: none.
         """
         self._fetcher = fetcher
         self._unreserved = unreserved or (lambda _partition: sys.maxsize)
+        self._set_aside = set_aside or (lambda _partition, _name: 0)
         self._partitioned = fetcher.at(Partition("0" * 12, "us-east-1")) is not fetcher
         self._views.clear()
 
@@ -150,9 +158,14 @@ class Invoker:
             unit.admission.release(unit.permit, limit)
             self._capacity_freed()
         ended = time.perf_counter()
-        metrics.finished(ended - began, outcome.function_error is not None)
+        init, memory_mb, duration = outcome.init_seconds, outcome.memory_mb, ended - began
+        if init is not None:
+            duration = max(0.0, duration - init)
+        if memory_mb is None:
+            memory_mb = self._memory.mb(ended)
+        metrics.finished(duration, outcome.function_error is not None)
         outcome.executed_version = unit.identity.version
-        outcome.log_tail = log.finish(ended - began, outcome.status, invocation.trace_id, self._memory.mb(ended))
+        outcome.log_tail = log.finish(duration, outcome.status, invocation.trace_id, memory_mb, init)
         if log.dropped:
             metrics.log_bytes_dropped(log.dropped)
         return outcome
@@ -208,6 +221,20 @@ class Invoker:
         found = {unit.permit: unit.environment.failure for unit in dict(self._units).values()}
         return {name: failure for name, failure in found.items() if failure is not None}
 
+    async def unfit(self, name: str, function: Function) -> Unfit | None:
+        """Say why a deployed function cannot run here as it is; None: it can."""
+        return await self._runtime.unfit(self._identify(name, function))
+
+    def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
+        """Keep so many environments of a deployed function ready before they are needed.
+
+        :param changed: called with how far that is, now and whenever it changes.
+        """
+        try:
+            self._runtime.provision(self._identify(name, function), count, changed)
+        except TypeError as unfit:
+            changed(Readiness(count, 0, str(unfit)))
+
     def prepare(self, functions: Mapping[str, Function]) -> None:
         """Make at once what else is made at a function's first call, so that its failures elsewhere are shown here too.
 
@@ -260,11 +287,15 @@ class Invoker:
     def _pool(self, partition: Partition) -> Admission:
         pool = self._pools.get(partition)
         if pool is None:
-            pool = self._pools[partition] = PoolAdmission(self._admission, partial(self._unreserved, partition))
+            pool = self._pools[partition] = PoolAdmission(
+                self._admission,
+                partial(self._unreserved, partition),
+                lambda permit: self._set_aside(partition, permit.rpartition("/")[2]),
+            )
         return pool
 
     def _make_unit(self, name: str, function: Function, admission: Admission, permit: str) -> Unit:
-        identity = identify(name, function, self._defaults.timeout, self._defaults.memory_size)
+        identity = self._identify(name, function)
         try:
             environment = self._runtime.environment(identity)
         except TypeError as unfit:
@@ -273,6 +304,9 @@ class Invoker:
         metrics.reserved(function.max_concurrency is not None)
         return Unit(identity, environment, metrics, admission, permit)
 
+    def _identify(self, name: str, function: Function) -> FunctionIdentity:
+        return identify(name, function, self._defaults.timeout, self._defaults.memory_size)
+
 
 def identify(name: str, function: Function, timeout: float, memory_size: int) -> FunctionIdentity:
     """Fill in what a function leaves to the host.
@@ -280,7 +314,7 @@ def identify(name: str, function: Function, timeout: float, memory_size: int) ->
     :param timeout: seconds, for a function that has none.
     :param memory_size: MB, for a function that has none.
     """
-    today = time.strftime("%Y/%m/%d", time.gmtime())
+    levels = function.log_format == "JSON"
     return FunctionIdentity(
         name=name,
         version=function.version,
@@ -289,5 +323,7 @@ def identify(name: str, function: Function, timeout: float, memory_size: int) ->
         memory_size=function.memory_size or memory_size,
         log_format=function.log_format,
         log_group=function.log_group or f"/aws/lambda/{name}",
-        log_stream=f"{today}/[{function.version}]{secrets.token_hex(16)}",
+        log_stream=new_log_stream(function.version),
+        application_log_level=(function.application_log_level or "INFO") if levels else None,
+        system_log_level=(function.system_log_level or "INFO") if levels else None,
     )

@@ -2,7 +2,8 @@
 
 An `InvocationLog` takes text from any thread, gives whole lines to the host's `LogSink` as they come, and keeps the
 last 4 KB where the caller asked for them. START is written with the first line, or with REPORT where the handler
-wrote none, so that a silent invocation costs one record.
+wrote none, so that a silent invocation costs one record. Where the log is JSON, what is below the function's levels is
+left out before it is counted as anything.
 
 Formats: https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html (text) and
 https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html (JSON).
@@ -18,7 +19,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from serverfull.domain.limits import LOG_TAIL_BYTES
+from serverfull.domain.log_levels import RANKS
 from serverfull.interfaces import LogRecord
+from serverfull.invocation.levels import kept
 
 if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity, LogSink
@@ -38,18 +41,21 @@ class InvocationLog:
 
     :param budget: characters that the handler may write; what is over is dropped, and said before END.
     :param tail: whether to keep the last 4 KB.
+    :ivar log_stream: the stream that its records name; an environment may change it before anything is written.
     """
 
     __slots__ = (
         "_budget",
         "_dropped",
         "_identity",
+        "_least",
         "_partial",
         "_request_id",
         "_shared",
         "_sink",
         "_started",
         "_tail",
+        "log_stream",
     )
 
     def __init__(self, identity: FunctionIdentity, request_id: str, sink: LogSink, budget: int, *, tail: bool) -> None:
@@ -62,6 +68,8 @@ class InvocationLog:
         self._shared: list[tuple[threading.Lock, deque[str]]] = []  # made by the first write, most calls have none
         self._tail: str | None = "" if tail else None
         self._started = time.time()
+        self._least = 0 if identity.application_log_level is None else RANKS[identity.application_log_level]
+        self.log_stream = identity.log_stream
 
     def write(self, text: str) -> None:
         """Take text of the handler; complete lines go to the sink at once."""
@@ -90,7 +98,14 @@ class InvocationLog:
             lines, rest = rest, ""
         self._partial = rest
         if lines or newline:
-            self._emit("function", lines + "\n")
+            self._emit_lines(lines + "\n")
+
+    def _emit_lines(self, text: str) -> None:
+        if self._least:
+            text = kept(text, self._least)
+            if not text:
+                return
+        self._emit("function", text)
 
     def _emit(self, kind: str, text: str) -> None:
         if self._started:
@@ -99,22 +114,31 @@ class InvocationLog:
         self._pass_on(kind, text)
 
     def _pass_on(self, kind: str, text: str) -> None:
-        self._sink.write(LogRecord(self._identity.name, self._request_id, kind, text, time.time()))
+        if not text:
+            return
+        identity = self._identity
+        record = LogRecord(
+            identity.name, self._request_id, kind, text, time.time(), identity.log_group, self.log_stream
+        )
+        self._sink.write(record)
         if self._tail is not None:
             self._tail = (self._tail + text)[-LOG_TAIL_BYTES:]
 
-    def finish(self, duration: float, status: str, trace_id: str | None, memory_mb: int) -> bytes | None:
+    def finish(
+        self, duration: float, status: str, trace_id: str | None, memory_mb: int, init_seconds: float | None = None
+    ) -> bytes | None:
         """Write END and REPORT.
 
         :param duration: seconds that the handler took.
         :param status: ``success``, ``error`` or ``timeout``.
         :param memory_mb: what REPORT gives as the most memory used.
+        :param init_seconds: how long the environment was initialised before, for this call; None: not at all.
         :return: the last 4 KB of the log, or None where nobody asked.
         """
         if self._shared:
             self._finish_lines(*self._shared[0])
         started, self._started = self._started, 0.0
-        text = self._end_lines(duration, status, trace_id, memory_mb)
+        text = self._end_lines(duration, status, trace_id, memory_mb, init_seconds)
         self._pass_on("platform", self._start_line(started) + text if started else text)
         tail, self._tail = self._tail, None
         return None if tail is None else _last_bytes(tail)
@@ -124,7 +148,7 @@ class InvocationLog:
         try:
             self._pass_on_lines(parts)
             if self._partial:
-                self._emit("function", self._partial + "\n")
+                self._emit_lines(self._partial + "\n")
                 self._partial = ""
             if self._dropped:
                 self._emit("platform", f"[{self._dropped} more characters of this invocation's log were dropped]\n")
@@ -139,26 +163,50 @@ class InvocationLog:
 
     def _start_line(self, at: float) -> str:
         if self._identity.log_format == "JSON":
+            if self._identity.system_log_level == "WARN":
+                return ""
             return (
                 f'{{"time":"{timestamp(at)}","type":"platform.start","record":'
                 f'{{"requestId":"{self._request_id}","version":"{self._identity.version}"}}}}\n'
             )
         return f"START RequestId: {self._request_id} Version: {self._identity.version}\n"
 
-    def _end_lines(self, duration: float, status: str, trace_id: str | None, memory_mb: int) -> str:
-        identity, request_id, ms = self._identity, self._request_id, duration * 1000.0
+    def _end_lines(
+        self, duration: float, status: str, trace_id: str | None, memory_mb: int, init_seconds: float | None
+    ) -> str:
+        identity, request_id, ms, init = self._identity, self._request_id, duration * 1000.0, ""
+        billed = math.ceil(ms)
+        if init_seconds is not None:  # AWS bills it too
+            init_ms = init_seconds * 1000.0
+            billed = math.ceil(ms + init_ms)
+            init = (
+                f',"initDurationMs":{init_ms:.3f}'
+                if identity.log_format == "JSON"
+                else f"Init Duration: {init_ms:.2f} ms\t"
+            )
         if identity.log_format == "JSON":
+            if identity.system_log_level == "WARN" and status == "success":
+                return ""
             return (
-                f'{{"time":"{timestamp(time.time())}","type":"platform.report","record":'
-                f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{math.ceil(ms)},'
-                f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{memory_mb}}},"status":"{status}"}}}}\n'
+                f'{self._done_line(ms, status)}{{"time":"{timestamp(time.time())}","type":"platform.report","record":'
+                f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{billed},'
+                f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{memory_mb}{init}}},"status":"{status}"}}}}\n'
             )
         return (
             f"END RequestId: {request_id}\n"
-            f"REPORT RequestId: {request_id}\tDuration: {ms:.2f} ms\tBilled Duration: {math.ceil(ms)} ms\t"
-            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t"
+            f"REPORT RequestId: {request_id}\tDuration: {ms:.2f} ms\tBilled Duration: {billed} ms\t"
+            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t{init}"
             f"{'Status: timeout' + chr(9) if status == 'timeout' else ''}\n"
             f"{_xray_line(trace_id) if trace_id else ''}"
+        )
+
+    def _done_line(self, ms: float, status: str) -> str:
+        """Give what only those see who want to see all that the host says of an invocation."""
+        if self._identity.system_log_level != "DEBUG":
+            return ""
+        return (
+            f'{{"time":"{timestamp(time.time())}","type":"platform.runtimeDone","record":'
+            f'{{"requestId":"{self._request_id}","status":"{status}","metrics":{{"durationMs":{ms:.3f}}}}}}}\n'
         )
 
 

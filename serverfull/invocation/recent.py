@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from serverfull.invocation.logs import timestamp
 
@@ -55,8 +55,7 @@ class RecentLog:
         :param since: seconds on the wall clock; older lines are left out.
         """
         pieces, _, end = self._behind(0)
-        earliest = "" if since is None else timestamp(since)
-        return [line for piece in pieces for line in _of(piece, function) if line[_TIME] >= earliest], end
+        return list(since_then((line for piece in pieces for line in _of(piece, function)), since)), end
 
     async def following(self, function: str, position: int, tick: float) -> AsyncIterator[list[str]]:
         """Give the lines of a function as they come; an empty list where for a while there are none.
@@ -72,7 +71,7 @@ class RecentLog:
                 news.clear()
                 pieces, missed, position = self._behind(position)
                 lines = [line for piece in pieces for line in _of(piece, function)]
-                yield [_gap(function), *lines] if missed else lines
+                yield [gap(function), *lines] if missed else lines
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), tick)
 
@@ -106,7 +105,25 @@ def _of(piece: str, function: str) -> Iterator[str]:
                 yield line + "\n"
 
 
-def _gap(function: str) -> str:
+def since_then(lines: Iterable[str], since: float | None) -> Iterator[str]:
+    """Leave out lines that are older.
+
+    :param since: seconds on the wall clock; None leaves out nothing.
+    """
+    earliest = "" if since is None else timestamp(since)
+    return (line for line in lines if line[_TIME] >= earliest)
+
+
+def of_request(request_id: str | None) -> Callable[[str], bool]:
+    """Give what tells whether a line is one of an invocation; without an id they all are."""
+    if request_id is None:
+        return lambda _line: True
+    mark = f'"requestId":"{request_id}","message":'  # a quotation mark inside a message is written with a backslash
+    return lambda line: mark in line
+
+
+def gap(function: str) -> str:
+    """Give a line that stands for those that a follower has missed."""
     return (
         f'{{"time":"{timestamp(time.time())}","type":"platform","function":"{function}","requestId":"",'
         f'"message":"[lines that came too fast are missing here]"}}\n'

@@ -1,4 +1,8 @@
-"""Where the functions' log goes: a stream of the host, written by a thread of its own so that no call waits for it."""
+"""Where the functions' log goes: sinks that write in batches, each on a thread of its own, so that no call waits.
+
+`StreamSink` is the host's own output. `serverfull.invocation.files` and `serverfull.invocation.cloudwatch` have the
+others. Where there are several, a `FanOutSink` gives each record to all, and none of them waits for another.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ import contextvars
 import os
 import threading
 import time
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring
 from queue import SimpleQueue
 
@@ -30,11 +35,128 @@ class NullSink(LogSink):
         """Drop the record."""
 
 
-class StreamSink(LogSink):
-    """Writes records to a file descriptor in batches.
+class FanOutSink(LogSink):
+    """Gives each record to several sinks."""
 
-    The `write` side only appends, from any thread. A reader that does not read makes records pile up to
-    ``backlog`` and then be dropped and counted: a call never waits for its log.
+    def __init__(self, sinks: Sequence[LogSink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def write(self, record: LogRecord) -> None:
+        """Give the record to all."""
+        for sink in self._sinks:
+            sink.write(record)
+
+
+def to_all(sinks: Iterable[LogSink]) -> LogSink:
+    """Give one sink for any number of them."""
+    several = tuple(sinks)
+    if not several:
+        return NullSink()
+    return FanOutSink(several) if len(several) > 1 else several[0]
+
+
+class BatchSink(LogSink):
+    """Takes records from any thread, and writes them in batches on one of its own; how is up to who inherits.
+
+    The `write` side only appends. What is slow or gone makes records pile up to ``backlog`` and then be dropped and
+    counted: a call never waits for its log.
+
+    :param thread: the name of the thread.
+    :param backlog: records waiting at most.
+    :param most_waiting: characters in records waiting at most.
+    :param gather: seconds that records gather before they are written.
+    :param batch: records written at once, at most.
+    :ivar dropped: how many records were lost so far.
+    """
+
+    def __init__(
+        self, thread: str, *, backlog: int, most_waiting: int, gather: float = _GATHER, batch: int = 1_000
+    ) -> None:
+        self._backlog = backlog
+        self._most_waiting = most_waiting
+        self._gather = gather
+        self._batch = batch
+        self._taken = 0  # characters so far, as the next: two counters, because they are changed by different threads
+        self._written = 0
+        self._records: deque[LogRecord] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # not a semaphore: a writing thread may be stopped inside one
+        self._waking = False
+        self._refused = 0
+        self._lost = 0
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._write_all, name=thread, daemon=True)
+
+    @abstractmethod
+    def _write_batch(self, batch: list[LogRecord]) -> int:
+        """Write records, on the sink's own thread; gives how many were lost. It must not raise."""
+
+    @property
+    def dropped(self) -> int:
+        """How many records were lost so far."""
+        return self._refused + self._lost  # two counters here as well
+
+    def start(self) -> None:
+        """Start the thread that writes."""
+        contextvars.Context().run(self._thread.start)
+
+    def write(self, record: LogRecord) -> None:
+        """Take a record; it is written soon."""
+        length = len(record.text)
+        if len(self._records) >= self._backlog or self._taken + length - self._written > self._most_waiting:
+            self._refused += 1
+            return
+        self._taken += length
+        self._records.append(record)
+        if not self._waking:
+            self._waking = True
+            self._wake.put(None)
+
+    def end(self) -> None:
+        """Let the thread write what is there and end. Ending twice is fine."""
+        self._ending.set()
+        self._wake.put(None)
+
+    def close(self, within: float = 5.0) -> None:
+        """End, and wait for that.
+
+        :param within: seconds at most.
+        """
+        self.end()
+        if self._thread.is_alive():
+            self._thread.join(timeout=within)
+
+    def _write_all(self) -> None:
+        while not self._ending.is_set():
+            self._wake.get()
+            self._waking = False  # before the look, so that a record added after it wakes the thread again
+            self._flush()
+            self._ending.wait(self._gather)  # after it: under load the thread wakes once for each batch, and not twice
+        self._flush()  # what came between the last look and the end
+
+    async def written(self, within: float) -> None:
+        """Wait until what was taken so far is written.
+
+        :param within: seconds at most; a reader of the stream that does not read makes it last.
+        """
+        taken, deadline = self._taken, time.monotonic() + within
+        while self._written < taken and time.monotonic() < deadline:  # noqa: ASYNC110 (the writer has no time for it)
+            await asyncio.sleep(_GATHER / 4)
+
+    def _flush(self) -> None:
+        records = self._records
+        while records:
+            batch: list[LogRecord] = []
+            length = 0
+            while records and len(batch) < self._batch and length < _BATCH:
+                record = records.popleft()
+                length += len(record.text)
+                batch.append(record)
+            self._lost += self._write_batch(batch)
+            self._written += length
+
+
+class StreamSink(BatchSink):
+    """Writes records to a file descriptor.
 
     :param descriptor: an open file descriptor, such as 1; it is not closed.
     :param render: a record's bytes.
@@ -51,90 +173,26 @@ class StreamSink(LogSink):
         most_waiting: int = 64 * 1024 * 1024,
         recent: RecentLog | None = None,
     ) -> None:
+        super().__init__("serverfull-log", backlog=backlog, most_waiting=most_waiting)
         self._descriptor = descriptor
         self._render = render
         self._recent = recent
         self._as_json = render if isinstance(render, JsonLines) else JsonLines()
-        self._backlog = backlog
-        self._most_waiting = most_waiting
-        self._taken = 0  # characters so far, as the next: two counters, because they are changed by different threads
-        self._written = 0
-        self._records: deque[LogRecord] = deque()
-        self._wake: SimpleQueue[None] = SimpleQueue()  # not a semaphore: a writing thread may be stopped inside one
-        self._waking = False
-        self._closed = False
-        self.dropped = 0
-        self._thread = threading.Thread(target=self._write_all, name="serverfull-log", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread that writes."""
-        contextvars.Context().run(self._thread.start)
-
-    def write(self, record: LogRecord) -> None:
-        """Take a record; it is written within some milliseconds."""
-        length = len(record.text)
-        if len(self._records) >= self._backlog or self._taken + length - self._written > self._most_waiting:
-            self.dropped += 1
-            return
-        self._taken += length
-        self._records.append(record)
-        if not self._waking:
-            self._waking = True
-            self._wake.put(None)
-
-    def close(self) -> None:
-        """Write what is there and end the thread. Closing twice is fine."""
-        self._closed = True
-        self._wake.put(None)
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
-
-    def _write_all(self) -> None:
-        while not self._closed:
-            self._wake.get()
-            self._waking = False  # before the look, so that a record added after it wakes the thread again
-            self._flush()
-            if not self._closed:  # after it: under load the thread wakes once for each batch, and not twice
-                time.sleep(_GATHER)
-        self._flush()  # what came between the last look and the end
-
-    async def written(self, within: float) -> None:
-        """Wait until what was taken so far is written.
-
-        :param within: seconds at most; a reader of the stream that does not read makes it last.
-        """
-        taken, deadline = self._taken, time.monotonic() + within
-        while self._written < taken and time.monotonic() < deadline:  # noqa: ASYNC110 (the writer has no time for it)
-            await asyncio.sleep(_GATHER / 4)
-
-    def _flush(self) -> None:
-        records, batch = self._records, []
-        length = 0
-        while records:
-            record = records.popleft()
-            length += len(record.text)
-            batch.append(record)
-            if len(batch) >= 1000 or length >= _BATCH:
-                self._write_batch(batch, length)
-                length = 0
-                batch.clear()
-        if batch:
-            self._write_batch(batch, length)
-
-    def _write_batch(self, batch: list[LogRecord], length: int) -> None:
+    def _write_batch(self, batch: list[LogRecord]) -> int:
         text = "".join(map(self._render, batch))
         if self._recent is not None:
             self._recent.add(text if self._render is self._as_json else "".join(map(self._as_json, batch)))
-        self._put(text)
-        self._written += length
+        return 0 if self._put(text) else len(batch)
 
-    def _put(self, text: str) -> None:
+    def _put(self, text: str) -> bool:
         data = text.encode("utf-8", "backslashreplace")
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError:  # a closed pipe or a full disk must not end the host
-            self.dropped += 1
+            return False
+        return True
 
 
 CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)] if code not in (9, 10)}

@@ -1,18 +1,19 @@
 """Reserved and provisioned concurrency of functions.
 
 Everything that touches state runs in transactions on the store's thread, so two reservations never take the same
-executions. Gap: provisioned concurrency is kept, and no environment is warmed for it; it says so.
+executions. Environments are not made ready here: whoever does hears of the change, and says how far that is.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.concurrency import PROVISIONED_CONCURRENCY, ProvisionedConcurrency
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS
 from serverfull.domain.names import LATEST, function_arn, function_not_found
+from serverfull.domain.readiness import Readiness
 from serverfull.errors import (
     InvalidParameterValue,
     ProvisionedConcurrencyConfigNotFound,
@@ -41,13 +42,14 @@ if TYPE_CHECKING:
     from serverfull.domain.changes import Changes
     from serverfull.domain.concurrency import AccountLimits
     from serverfull.domain.names import FunctionReference, RequestScope
+    from serverfull.domain.records import Partition
     from serverfull.interfaces import Records, StateStore
     from serverfull.management.operations import Operations, Response
     from serverfull.management.resolution import FunctionResolver
 
 
-NOT_WARMED = "This host does not keep environments ready yet: each is made when it is first needed."
-"""What StatusReason says of provisioned concurrency."""
+FindReadiness: TypeAlias = "Callable[[Partition, ProvisionedConcurrency], Readiness]"
+"""Says how far the environments of a configuration are."""
 
 
 class Concurrency:
@@ -55,15 +57,23 @@ class Concurrency:
 
     :param changes: is told of each change.
     :param limits: the executions that an account has, and how many of them cannot be reserved.
+    :param readiness: says how far provisioned concurrency is.
     """
 
     def __init__(
-        self, state: StateStore, resolver: FunctionResolver, changes: Changes, *, limits: AccountLimits
+        self,
+        state: StateStore,
+        resolver: FunctionResolver,
+        changes: Changes,
+        *,
+        limits: AccountLimits,
+        readiness: FindReadiness,
     ) -> None:
         self._state = state
         self._resolver = resolver
         self._changes = changes
         self._limits = limits
+        self._readiness = readiness
 
     def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
@@ -173,8 +183,9 @@ class Concurrency:
             records.delete(PROVISIONED_CONCURRENCY, config.function, config.qualifier)
             records.insert(PROVISIONED_CONCURRENCY, config)
 
+        ready = min(self._readiness(scope.partition, config).ready, config.requested)
         await self._write(reference, scope, work)
-        return _described(config)
+        return {**_described(config, Readiness(config.requested, ready)), "Status": "IN_PROGRESS"}
 
     async def get_provisioned(
         self, request: GetProvisionedConcurrencyConfigRequestTypeDef, scope: RequestScope
@@ -198,7 +209,8 @@ class Concurrency:
                 raise ProvisionedConcurrencyConfigNotFound
             return found
 
-        return _described(await self._state.read(scope.partition, work))
+        config = await self._state.read(scope.partition, work)
+        return _described(config, self._readiness(scope.partition, config))
 
     async def delete_provisioned(
         self, request: DeleteProvisionedConcurrencyConfigRequestTypeDef, scope: RequestScope
@@ -245,7 +257,7 @@ class Concurrency:
         listed = [
             {
                 "FunctionArn": function_arn(config.function, scope.account, scope.region, config.qualifier),
-                **_described(config),
+                **_described(config, self._readiness(scope.partition, config)),
             }
             for config in cut.items
         ]
@@ -342,13 +354,15 @@ def _check_conflicts(records: Records, config: ProvisionedConcurrency) -> None:
             raise ResourceConflict("Version is pointed by a Provisioned Concurrency alias")
 
 
-def _described(config: ProvisionedConcurrency) -> ProvisionedConcurrencyConfigListItemTypeDef:
-    """Write a configuration as AWS answers it, with a status that is true of this host: the one place that does."""
-    return {
+def _described(config: ProvisionedConcurrency, readiness: Readiness) -> ProvisionedConcurrencyConfigListItemTypeDef:
+    """Write a configuration as AWS answers it: the one place that does."""
+    described: ProvisionedConcurrencyConfigListItemTypeDef = {
         "RequestedProvisionedConcurrentExecutions": config.requested,
-        "AvailableProvisionedConcurrentExecutions": 0,
-        "AllocatedProvisionedConcurrentExecutions": 0,
-        "Status": "FAILED",
-        "StatusReason": NOT_WARMED,
+        "AvailableProvisionedConcurrentExecutions": readiness.ready,
+        "AllocatedProvisionedConcurrentExecutions": readiness.ready,
+        "Status": readiness.status,
         "LastModified": config.last_modified,
     }
+    if readiness.failure is not None:
+        described["StatusReason"] = readiness.failure
+    return described

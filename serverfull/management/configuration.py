@@ -101,7 +101,7 @@ class Configurations:
             "EphemeralStorage": {"Size": EPHEMERAL_STORAGE_MB},
             "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
             "LoggingConfig": _logging_config(
-                function.log_group or f"/aws/lambda/{name}", function.log_format, default_levels(function.log_format)
+                function.log_group or f"/aws/lambda/{name}", function.log_format, _levels(function)
             ),
         }
         if function.environment:
@@ -168,6 +168,11 @@ def architecture() -> str:
 def default_levels(log_format: str) -> Mapping[str, str]:
     """Give the log levels of functions that set none: there are levels only where logs are JSON."""
     return {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"} if log_format == "JSON" else {}
+
+
+def _levels(function: Function) -> Mapping[str, str]:
+    given = {"ApplicationLogLevel": function.application_log_level, "SystemLogLevel": function.system_log_level}
+    return {**default_levels(function.log_format), **{name: level for name, level in given.items() if level}}
 
 
 def image_digest(image_uri: str | None) -> str | None:

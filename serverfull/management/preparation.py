@@ -23,12 +23,16 @@ from serverfull.management.stamps import new_revision
 if TYPE_CHECKING:
     from serverfull.domain.changes import Changes
     from serverfull.domain.deployed import FunctionVersion
+    from serverfull.domain.readiness import Unfit
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Records, StateStore
 
 CREATING = "The function is being created."
 
-Prepare: TypeAlias = "Callable[[FunctionVersion], Awaitable[None]]"
+FindUnfit: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[Unfit | None]]"
+"""Says why the host cannot run an unpacked version; None where it can."""
+
+Prepare: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[None]]"
 """Makes the code of a version ready to run; raises `PreparationFailed` where it never will be."""
 
 
@@ -51,10 +55,11 @@ class _Failure:
     code: str
 
 
-async def unpack(code: CodeStore, version: FunctionVersion) -> None:
-    """Unpack the code of a version on this machine: all the preparation there is for packages of Python code.
+async def make_ready(code: CodeStore, find_unfit: FindUnfit, partition: Partition, version: FunctionVersion) -> None:
+    """Unpack the code of a version on this machine, and see whether something here runs it.
 
-    :raises PreparationFailed: it cannot be unpacked, or it is a container image, which nothing here runs.
+    :param find_unfit: sees that.
+    :raises PreparationFailed: it cannot be unpacked, or nothing here runs it.
     """
     if version.package_type == "Image":
         raise PreparationFailed(
@@ -63,8 +68,11 @@ async def unpack(code: CodeStore, version: FunctionVersion) -> None:
         )
     try:
         await code.tree(version.code_sha256)
+        unfit = await find_unfit(partition, version)
     except InvalidParameterValue as broken:
         raise PreparationFailed(broken.message, "InvalidZipFileException") from None
+    if unfit is not None:
+        raise PreparationFailed(unfit.reason, unfit.code)
 
 
 class Preparations:
@@ -115,13 +123,13 @@ class Preparations:
         version, preparation = await self._state.read(partition, find)
         if version is None or preparation is None:
             return
-        failure = await self._attempt(version)
+        failure = await self._attempt(partition, version)
         if await self._state.write(partition, lambda records: _finish(records, preparation, failure)):
             self._changes.publish(FunctionChanged(partition, function))
 
-    async def _attempt(self, version: FunctionVersion) -> _Failure | None:
+    async def _attempt(self, partition: Partition, version: FunctionVersion) -> _Failure | None:
         try:
-            await self._prepare(version)
+            await self._prepare(partition, version)
         except PreparationFailed as failed:
             return _Failure(failed.reason, failed.code)
         except Exception as error:

@@ -129,6 +129,8 @@ class _Collector:
         stalls = self._counter("serverfull_loop_stalls", "Times that the server's loop was blocked.", ["function"])
         seconds = self._counter("serverfull_loop_stall_seconds", "Time the loop was blocked.", ["function"])
         fetches = self._counter("serverfull_fetches", "Functions that were looked up.", ["source", "result"])
+        text = "Records of functions' log that could not be kept where they belong."
+        logs = self._counter("serverfull_log_records_dropped", text, ["sink"])
         for parts in self._keys:
             if parts[0] == "throttle":
                 throttles.add_metric(parts[1:], self._sums(parts)[0])
@@ -136,10 +138,12 @@ class _Collector:
                 count, lasted = self._sums(parts)
                 stalls.add_metric(parts[1:], count)
                 seconds.add_metric(parts[1:], lasted)
+            elif parts[0] == "log":
+                logs.add_metric(parts[1:], self._sums(parts)[0])
             elif parts[0] == "fetch":
                 for result, value in zip(("found", "failed", "not_found"), self._sums(parts), strict=True):
                     fetches.add_metric([parts[1], result], value)
-        yield from (throttles, stalls, seconds, fetches)
+        yield from (throttles, stalls, seconds, fetches, logs)
         yield from self._server_figures(self._sums(["host"]))
         text = "Values of handlers' own metrics that were dropped: too many series."
         yield self._single("serverfull_user_metrics_dropped", text, dropped(self._cells), counter=True)

@@ -13,6 +13,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from serverfull.observability.cells import Block, Cells, LocalCells
 from serverfull.observability.process import COUNTERS, FIGURES, ProcessFigures
@@ -199,6 +200,14 @@ class ConnectionCounts:
     total: Mapping[str, int]
 
 
+class LosesRecords(Protocol):
+    """What cannot keep every record of a log, and counts."""
+
+    @property
+    def dropped(self) -> int:
+        """How many records were lost so far."""
+
+
 class Metrics:
     """All figures of one host, made by the host and handed down.
 
@@ -274,6 +283,19 @@ class Metrics:
         if block is None:
             block = self._fetches[source] = self.cells.allocate(f"fetch\0{source}", len(FETCH_COUNTERS))
         block[FETCH_COUNTERS.index(name)] += value
+
+    def watch_log(self, name: str, sink: LosesRecords) -> None:
+        """Show how much of the functions' log a sink has lost.
+
+        :param name: one word for where that log goes.
+        """
+        block = self.cells.allocate(f"log\0{name}", 1)
+        before = block[0]  # a worker that replaces a dead one counts on
+
+        def report() -> None:
+            block[0] = before + sink.dropped
+
+        self.before_sample.append(report)
 
     def responded(self, status: int) -> None:
         """An HTTP answer was given; called on the event loop."""

@@ -224,6 +224,8 @@ class _Figures:
         elif kind == "stall":
             yield from self._counted("serverfull.loop_stalls", added[0], f"function:{parts[0]}")
             yield from self._counted("serverfull.loop_stall_seconds", added[1], f"function:{parts[0]}")
+        elif kind == "log":
+            yield from self._counted("serverfull.log_records_dropped", added[0], f"sink:{parts[0]}")
         elif kind == "fetch":
             for result, value in zip(("found", "failed", "not_found"), added, strict=True):
                 yield from self._counted("serverfull.fetches", value, f"source:{parts[0]}", f"result:{result}")

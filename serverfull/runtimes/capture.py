@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable
 from json import dumps
 from typing import Any
 
+from serverfull.domain.log_levels import RANKS
 from serverfull.observability.handles import CURRENT
 from serverfull.runtimes.activity import Activity
 
@@ -223,7 +224,8 @@ class InvocationLogHandler(logging.Handler):
                 if record.levelno >= logging.WARNING:
                     sys.stderr.write(f"[{record.levelname}]\t{record.name}\t{self._plain(record)}\n")
             elif activity.identity.log_format == "JSON":
-                activity.log.write(_json_line(record, activity))
+                if record.levelno >= RANKS[activity.identity.application_log_level or "TRACE"]:
+                    activity.log.write(_json_line(record, activity))
             else:
                 activity.log.write(
                     f"[{record.levelname}]\t{_stamp(record.created)}.{int(record.msecs):03d}Z\t"

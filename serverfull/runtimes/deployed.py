@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from serverfull.domain.deployed import DeployedHandler
 from serverfull.domain.functions import Function
+from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.interfaces import Environment, Runtime
 from serverfull.runtimes.error_reports import ErrorReport
@@ -60,6 +61,16 @@ class DeployedRuntime(Runtime):
         if code is None:
             code = self._loaded[handler] = Code(handler, identity.name)
         return DeployedEnvironment(identity, code, self._inner)
+
+    async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
+        """Say why a function cannot run in the host's own process: nothing but Python can."""
+        handler = identity.function.handler
+        if not isinstance(handler, DeployedHandler) or handler.runtime.startswith("python"):
+            return None
+        return Unfit(
+            f"{handler.runtime} cannot run in the host's own process, which its tag serverfull:execution or the "
+            "setting execution.mode asks for. Choose process."
+        )
 
 
 class Code:

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.invocations import Invocation, Outcome
+from serverfull.domain.log_levels import log_variables
 from serverfull.domain.names import function_arn
 from serverfull.errors import InvalidRequestContent
 from serverfull.interfaces import Environment, FunctionIdentity, InvocationLog, Runtime
@@ -453,5 +454,6 @@ def _reserved(identity: FunctionIdentity) -> dict[str, str]:
         "AWS_LAMBDA_LOG_GROUP_NAME": identity.log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": identity.log_stream,
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        **log_variables(identity.log_format, identity.application_log_level),
         "_HANDLER": identity.function.handler_name,
     }

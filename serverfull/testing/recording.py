@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from serverfull.interfaces import Environment, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from serverfull.domain.functions import Function
     from serverfull.domain.invocations import Invocation, InvocationType, Outcome
+    from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.interfaces import FunctionIdentity, InvocationLog
 
 
@@ -91,6 +92,14 @@ class RecordingRuntime(Runtime):
     def environment(self, identity: FunctionIdentity) -> RecordingEnvironment:
         """Wrap the environment that the wrapped runtime makes."""
         return RecordingEnvironment(self._runtime.environment(identity), self._recorder)
+
+    async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
+        """Ask the wrapped runtime."""
+        return await self._runtime.unfit(identity)
+
+    def provision(self, identity: FunctionIdentity, count: int, changed: Callable[[Readiness], None]) -> None:
+        """Have the wrapped runtime keep environments ready; their calls are written down as all others."""
+        self._runtime.provision(identity, count, changed)
 
 
 class RecordingEnvironment(Environment):

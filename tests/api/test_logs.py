@@ -90,3 +90,15 @@ async def test_all_that_is_kept_is_looked_through_off_the_loop():
     await runner.cleanup()
     assert len(recent.readers) == 1
     assert recent.readers[0] is not threading.current_thread()
+
+
+def test_a_path_that_leads_out_of_the_folder_of_files_shows_nothing(tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "secret.log").write_text('{"time":"2026-01-01T00:00:00.000Z","message":"a secret"}\n')
+    with HostProcess.start("app.py", cwd=tmp_path, env={"SERVERFULL_LOGGING__FILES": "logs"}) as host:
+        host.invoke("hello", b"{}")
+        for name in ("..%2Fsecret", "..%252Fsecret", "%2Fetc%2Fpasswd", "%00", "x" * 2_000, "."):
+            answer = host.request("GET", f"/_serverfull/logs/{name}")
+            assert (answer.status, answer.body) in ((200, b""), (404, answer.body))
+            assert b"a secret" not in answer.body
+        assert b"a secret" in host.request("GET", "/_serverfull/logs/hello").body

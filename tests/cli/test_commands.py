@@ -55,7 +55,7 @@ def test_help_lists_every_command_with_its_own_summary() -> None:
     "command",
     [
         *("serve", "lambda", "build", "invoke", "deploy", "list", "get", "delete", "logs"),
-        *("contracts", "status", "wait", "state", "config", "completion"),
+        *("contracts", "status", "wait", "doctor", "state", "config", "completion"),
     ],
 )
 def test_every_command_has_help(run: Run, command: str) -> None:

@@ -6,13 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serverfull.testing.process import HostProcess
+from serverfull.testing.process import HostDidNotStart, HostProcess
 
 Run = Callable[..., Any]
 
@@ -117,3 +118,82 @@ def test_a_host_that_ends_ends_those_who_follow_and_does_not_wait_for_them(
         process.communicate(timeout=15)
     assert process.returncode == 0
     assert not [line for line in host.stderr_lines() if "lost" in line or "error" in line.lower()]
+
+
+FILES = {"SERVERFULL_LOGGING__FILES": "logs"}
+
+
+def texts(stdout: str) -> list[str]:
+    return [line.partition("  ")[2] for line in stdout.splitlines() if "hello" in line]
+
+
+def test_files_outlive_their_host_and_are_read_with_and_without_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    for number in (b"1", b"2"):
+        with HostProcess.start("app.py", cwd=tmp_path, env=FILES) as host:
+            host.invoke("hello", number)
+            assert texts(run("logs", "hello", "--endpoint", host.url).stdout)[-1] == f"hello {number.decode()}"
+    with HostProcess.start("app.py", cwd=tmp_path, env=FILES) as host:
+        request_id = host.invoke("hello", b"3").headers["x-amzn-requestid"]
+        assert texts(run("logs", "hello", "--endpoint", host.url).stdout) == ["hello 1", "hello 2", "hello 3"]
+        of_one = run("logs", "hello", "--request-id", request_id, "--endpoint", host.url).stdout
+        assert texts(of_one) == ["hello 3"]
+        assert "REPORT" in of_one
+    assert texts(run("logs", "hello", "--files", "logs").stdout) == ["hello 1", "hello 2", "hello 3"]
+    assert texts(run("logs", "hello", "--files", "logs", "--request-id", request_id).stdout) == ["hello 3"]
+    assert run("logs", "hello", "--files", "logs", "--request-id", "nobody's").stdout == ""
+    assert run("logs", "hello", "--files", "logs", "--since", "1h").stdout.count("hello ") == 3
+    assert run("logs", "hello", "--files", "logs", "--since", "0.001").stdout == ""
+
+
+def test_without_files_the_invocation_is_chosen_from_memory(run: Run, host: HostProcess) -> None:
+    first = host.invoke("hello", b"1").headers["x-amzn-requestid"]
+    host.invoke("hello", b"2")
+    assert texts(run("logs", "hello", "--request-id", first, "--endpoint", host.url).stdout) == ["hello 1"]
+
+
+def test_a_function_without_files_is_said_to_have_none(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    done = run("logs", "nobody", "--files", "logs")
+    assert (done.returncode, "has no log of a function nobody" in done.stderr) == (1, True)
+    done = run("logs", "../x", "--files", "logs")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert run("logs", "hello", "--files", "nowhere").returncode == 2
+
+
+def test_several_workers_share_the_files_and_each_shows_them_all(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    with HostProcess.start("app.py", "--workers", "2", cwd=tmp_path, env=FILES) as host:
+        for number in range(20):
+            host.invoke("hello", b"%d" % number)
+        deadline = time.monotonic() + 20
+        while len(texts(run("logs", "hello", "--endpoint", host.url).stdout)) < 20:
+            assert time.monotonic() < deadline
+    assert sorted(texts(run("logs", "hello", "--files", "logs").stdout)) == sorted(f"hello {n}" for n in range(20))
+
+
+@pytest.mark.parametrize("with_host", [True, False])
+def test_files_are_followed_until_ctrl_c(environ: dict[str, str], tmp_path: Path, with_host: bool) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    with HostProcess.start("app.py", cwd=tmp_path, env=FILES) as host:
+        host.invoke("hello", b'"before"')
+        where = ["--endpoint", host.url] if with_host else ["--files", "logs"]
+        command = [sys.executable, "-m", "serverfull", "logs", "hello", "-f", *where]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            assert any("hello before" in line for line in lines)
+            host.invoke("hello", b'"while"')
+            assert any("hello while" in line for line in lines)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        assert (process.returncode, "Traceback" in errors) == (130, False)
+
+
+def test_a_folder_that_cannot_be_written_keeps_the_host_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(HostDidNotStart, match=r"logging\.files: logs cannot be written to"):
+        HostProcess.start("app.py", cwd=tmp_path, env=FILES)

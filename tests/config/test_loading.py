@@ -182,7 +182,9 @@ def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, 
     samples |= {"stats.output": "DATADOG", "stats.datadog_address": "h:1", "server.admin_address": "h:1"}
     samples |= {"server.health_check": "/up", "functions.region": "eu-north-1", "functions.account": "1" * 12}
     samples |= {"signals.installed": "OS", "signals.os_signals": "1", "client.endpoint": "http://h"}
-    samples |= {"state.code_store": "s3://bucket"}
+    samples |= {"state.code_store": "s3://bucket", "execution.mode": "process", "execution.other_python": "error"}
+    samples |= {"execution.client": "awslambdaric", "execution.sandbox": "none"}
+    samples |= {"logging.files_size": "5000", "logging.cloudwatch": "aws"}
     environ, lines = {}, []
     for group, field in setting_keys():
         default = get(Settings(), f"{group}.{field}")
@@ -198,6 +200,11 @@ def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, 
     assert all(origin.startswith("serverfull.toml: ") for origin in from_file.origins.values())
     same = {key for key in from_file.origins if get(from_file.settings, key) == get(Settings(), key)}
     assert same == {"signals.installed"}
+
+
+def test_a_sandbox_that_this_version_does_not_have_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'strict' is not one of none, limits"):
+        load({}, {"SERVERFULL_EXECUTION__SANDBOX": "strict"}, tmp_path)
 
 
 def test_a_table_of_pyproject_is_read_and_serverfull_toml_is_preferred(tmp_path: Path, write: Write) -> None:

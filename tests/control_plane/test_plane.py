@@ -30,7 +30,10 @@ class Log:
 
 def plane_on(directory: Path, code_store: str = "") -> ControlPlane:
     settings = Settings(state=StateSettings(path=str(directory), code_store=code_store))
-    return ControlPlane(StaticFetcher({}), settings, Log(), failure_of=lambda _: None, on_open=lambda: None)
+    nobody: Any = None  # nothing is deployed that could be run
+    return ControlPlane(
+        StaticFetcher({}), settings, Log(), failure_of=lambda _: None, on_open=lambda: None, running=nobody
+    )
 
 
 async def test_an_opening_that_fails_again_and_again_leaves_nobody_listening(tmp_path: Path) -> None:

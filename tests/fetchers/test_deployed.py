@@ -44,7 +44,7 @@ class Deployments:
 
     def __init__(self, state: Any, code: Any) -> None:
         self.state, self.code, self.changes = state, code, Changes()
-        self.fetcher = DeployedFetcher(self.changes)
+        self.fetcher = DeployedFetcher(self.changes, patience=0.2)
         self.fetcher.read_from(state, code)
 
     async def deploy(self, name: str, text: str = "x = 1", partition: Partition = HOME, **fields: Any) -> None:
@@ -164,9 +164,29 @@ async def test_functions_that_are_not_ready_say_their_state(deployments: Deploym
     assert await deployments.fetcher.at(HOME).list() == {}
 
 
-@pytest.mark.parametrize("fields", [{"runtime": "nodejs22.x"}, {"package_type": "Image", "runtime": None}])
-async def test_what_no_runtime_here_runs_is_refused_by_name(deployments: Deployments, fields: dict[str, Any]) -> None:
-    await deployments.deploy("f", **fields)
+async def test_a_call_waits_for_a_function_that_is_being_made_until_the_change_that_tells_how_it_went(
+    deployments: Deployments,
+) -> None:
+    deployments.fetcher = DeployedFetcher(deployments.changes, patience=20.0)
+    deployments.fetcher.read_from(deployments.state, deployments.code)
+    for name, state in (("good", "Active"), ("bad", "Failed")):
+        await deployments.deploy(name, state="Pending")
+        calls = [asyncio.create_task(deployments.fetch(name)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await deployments.deploy(name, state="Pending")  # a change that is not the one
+        done, _ = await asyncio.wait(calls, timeout=0.05)
+        assert not done
+        await deployments.deploy(name, state=state, state_reason="No such runtime")
+        if state == "Active":
+            assert len(set(map(id, await asyncio.gather(*calls)))) == 1
+        else:
+            with pytest.raises(FunctionNotReady, match="Failed"):
+                await asyncio.gather(*calls)
+            await asyncio.wait(calls)
+
+
+async def test_what_no_runtime_here_runs_is_refused_by_name(deployments: Deployments) -> None:
+    await deployments.deploy("f", package_type="Image", runtime=None)
     with pytest.raises(InvalidRuntime, match="Function f"):
         await deployments.fetch("f")
 

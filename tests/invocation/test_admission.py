@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serverfull.errors import TooManyRequests
-from serverfull.invocation.admission import FUNCTION_REASON, HOST_REASON, LocalAdmission
+from serverfull.invocation.admission import FUNCTION_REASON, HOST_REASON, LocalAdmission, PoolAdmission
 
 
 def test_the_hosts_limit_counts_all_functions() -> None:
@@ -58,3 +58,21 @@ def test_a_limit_that_changes_while_calls_run_leaves_no_negative_count() -> None
     admission.take("a", 1)
     with pytest.raises(TooManyRequests):
         admission.take("a", 1)
+
+
+def test_calls_in_what_is_provisioned_for_a_function_leave_the_pool_to_others() -> None:
+    provisioned = {"a": 1}
+    admission = PoolAdmission(LocalAdmission(10), lambda: 1, lambda name: provisioned.get(name, 0))
+    admission.take("a", None)
+    admission.take("a", None)  # the pool's only one
+    for name in ("a", "b"):
+        with pytest.raises(TooManyRequests) as refusal:
+            admission.take(name, None)
+        assert refusal.value.reason == HOST_REASON
+    admission.release("a", None)
+    admission.take("a", None)
+    provisioned.clear()  # while two calls run
+    admission.release("a", None)
+    admission.release("a", None)
+    admission.take("b", None)
+    admission.release("b", None)

@@ -38,8 +38,8 @@ def make(sink: Sink, *, budget: int = 1_000_000, tail: bool = True, **options: A
     return InvocationLog(identity, REQUEST, sink, budget, tail=tail)
 
 
-def finish(log: InvocationLog, status: str = "success", trace: str | None = None) -> str:
-    tail = log.finish(0.01234, status, trace, 47)
+def finish(log: InvocationLog, status: str = "success", trace: str | None = None, init: float | None = None) -> str:
+    tail = log.finish(0.01234, status, trace, 47, init)
     assert tail is not None
     assert len(tail) <= 4096
     return tail.decode("utf-8")
@@ -74,6 +74,104 @@ def test_the_lines_of_a_text_log_are_those_of_aws() -> None:
 
 def test_a_timeout_is_told_in_the_report() -> None:
     assert "\tStatus: timeout\t\n" in finish(make(Sink()), "timeout")
+
+
+def test_the_initialisation_of_an_environment_is_told_in_the_report_and_billed() -> None:
+    text = finish(make(Sink()), init=0.1204)
+    assert "\tDuration: 12.34 ms\tBilled Duration: 133 ms\t" in text
+    assert text.endswith("\tMax Memory Used: 47 MB\tInit Duration: 120.40 ms\t\n")
+    record = json.loads(finish(make(Sink(), log_format="JSON"), init=0.1204).splitlines()[-1])["record"]
+    assert record["metrics"] == {
+        "durationMs": 12.34,
+        "billedDurationMs": 133,
+        "memorySizeMB": 128,
+        "maxMemoryUsedMB": 47,
+        "initDurationMs": 120.4,
+    }
+
+
+def types(text: str) -> list[str]:
+    return [json.loads(line)["type"] for line in text.splitlines() if '"type":"platform.' in line]
+
+
+@pytest.mark.parametrize(
+    ("level", "status", "seen"),
+    [
+        (None, "success", ["platform.start", "platform.report"]),
+        ("INFO", "error", ["platform.start", "platform.report"]),
+        ("DEBUG", "success", ["platform.start", "platform.runtimeDone", "platform.report"]),
+        ("WARN", "success", []),
+        ("WARN", "timeout", ["platform.report"]),
+    ],
+)
+def test_the_system_log_level_says_which_lines_of_the_host_are_kept(level: Any, status: str, seen: list[str]) -> None:
+    sink = Sink()
+    log = make(sink, log_format="JSON", system_log_level=level)
+    log.write("a line\n")
+    tail = finish(log, status)
+    assert types(tail) == types(sink.text()) == seen
+    assert "a line\n" in tail
+
+
+TIMED = '"timestamp":"2026-01-01T00:00:00Z"'
+
+
+@pytest.mark.parametrize(
+    ("level", "lines"),
+    [
+        ("TRACE", "trace debug plain untimed warn error fatal"),
+        ("DEBUG", "debug plain untimed warn error fatal"),
+        (None, "plain untimed warn error fatal"),
+        ("INFO", "plain untimed warn error fatal"),
+        ("WARN", "warn error fatal"),
+        ("ERROR", "error fatal"),
+        ("FATAL", "fatal"),
+    ],
+)
+def test_the_application_log_level_says_which_lines_of_the_function_are_kept(level: Any, lines: str) -> None:
+    sink = Sink()
+    log = make(sink, log_format="JSON", application_log_level=level)
+    for name in ("trace", "debug"):
+        log.write(f'{{"level":"{name}",{TIMED},"message":"{name}"}}\n')
+    log.write('plain\n{"level":"debug","message":"untimed"}\n')
+    for name in ("warn", "error"):
+        log.write(f'{{"level":"{name.upper()}",{TIMED},"message":"{name}"}}\n')
+    log.write(f'{{"level":"FATAL",{TIMED},"message":"fatal"}}')  # without an end
+    tail = finish(log)
+    found = [json.loads(line)["message"] if line[0] == "{" else line for line in sink.text("function").splitlines()]
+    assert found == lines.split()
+    assert sink.text("function") in tail if level is None else all(name in tail for name in lines.split())
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"level": 3}', '{"level":"debug","time":5}', "{" * 50_000, "null"])
+def test_a_line_that_only_looks_as_if_it_had_a_level_is_info(line: str) -> None:
+    for level, there in (("INFO", True), ("WARN", False)):
+        sink = Sink()
+        log = make(sink, log_format="JSON", application_log_level=level)
+        log.write(line + "\n")
+        finish(log)
+        assert (line in sink.text("function")) is there
+
+
+def test_a_text_log_has_no_levels() -> None:
+    sink = Sink()
+    log = make(sink)
+    log.write(f'{{"level":"DEBUG",{TIMED}}}\n')
+    finish(log)
+    assert "DEBUG" in sink.text("function")
+
+
+def test_records_name_the_group_of_the_function_and_the_stream_of_the_environment() -> None:
+    sink = Sink()
+    log = make(sink, log_group="/shop/all")
+    finish(log)
+    log = make(sink)
+    log.log_stream = "another"
+    finish(log)
+    ours, others = sink.records
+    assert ours.log_group == "/shop/all"
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", ours.log_stream)
+    assert (others.log_group, others.log_stream) == ("/aws/lambda/hello", "another")
 
 
 def test_a_silent_invocation_costs_one_record() -> None:

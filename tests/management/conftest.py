@@ -52,7 +52,7 @@ from serverfull.management.configuration import Configurations
 from serverfull.management.deployments import Deployments
 from serverfull.management.functions import Functions
 from serverfull.management.packages import PackageIntake
-from serverfull.management.preparation import Preparations, unpack
+from serverfull.management.preparation import Preparations, make_ready
 from serverfull.management.resolution import FunctionResolver
 from serverfull.management.versions import Versions
 from serverfull.storage.code import MemoryCodeStore
@@ -265,6 +265,10 @@ PACKAGE = zipped(app="def handler(event, context): return event")
 OTHER = zipped(app="def handler(event, context): return 2")
 
 
+async def _find_nothing(partition: Any, version: Any) -> None:
+    """Say that everything can be run."""
+
+
 class Preparing:
     """Prepares versions as a host does, when the test lets it."""
 
@@ -285,14 +289,14 @@ class Preparing:
         """Let everything come to its end."""
         self._may.set()
 
-    async def __call__(self, version: Any) -> None:
+    async def __call__(self, partition: Any, version: Any) -> None:
         self.begun.append(version)
         async with asyncio.timeout(DEADLINE):
             while not self._may.is_set() and self.holds(version):  # noqa: ASYNC110 - the event is of another thread
                 await asyncio.sleep(0.005)
         if self.failure is not None and self.fails(version):
             raise self.failure
-        await unpack(self._code, version)
+        await make_ready(self._code, _find_nothing, partition, version)
 
 
 class Deploying:

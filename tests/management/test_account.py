@@ -12,6 +12,10 @@ from serverfull.management.account import Account
 from serverfull.management.concurrency import Concurrency
 
 
+def _not_asked(partition, config):
+    raise AssertionError("account settings have nothing to do with provisioned concurrency")
+
+
 @pytest.fixture
 def plane(control_plane):
     return control_plane
@@ -21,7 +25,9 @@ def plane(control_plane):
 def client(plane):
     limits = AccountLimits()
     plane.serve(Account(plane.state, plane.fetcher, limits).operations())
-    plane.serve(Concurrency(plane.state, plane.resolver, plane.changes, limits=limits).operations())
+    plane.serve(
+        Concurrency(plane.state, plane.resolver, plane.changes, limits=limits, readiness=_not_asked).operations()
+    )
     return plane.client()
 
 

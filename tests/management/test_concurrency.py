@@ -9,8 +9,9 @@ from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.concurrency import AccountLimits
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, Alias
 from serverfull.domain.functions import Function
+from serverfull.domain.readiness import Readiness
 from serverfull.domain.records import Partition
-from serverfull.management.concurrency import NOT_WARMED, Concurrency
+from serverfull.management.concurrency import Concurrency
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 INVALID = "InvalidParameterValueException"
@@ -25,11 +26,26 @@ TOO_FEW_LEFT = (
 )
 
 
+READINESS = {"1": Readiness(5, 3), "2": Readiness(4, 0, "The disk is full"), "live": Readiness(3, 3)}
+
+
+def readiness(partition, config):
+    """Stand in for who makes environments ready."""
+    return READINESS.get(config.qualifier, Readiness(config.requested))
+
+
+def serve(plane, limits):
+    concurrency = Concurrency(plane.state, plane.resolver, plane.changes, limits=limits, readiness=readiness)
+    plane.serve(concurrency.operations())
+
+
 @pytest.fixture
 def plane(control_plane):
     plane = control_plane
     limits = AccountLimits()
-    plane.serve(Concurrency(plane.state, plane.resolver, plane.changes, limits=limits).operations())
+    plane.serve(
+        Concurrency(plane.state, plane.resolver, plane.changes, limits=limits, readiness=readiness).operations()
+    )
     plane.put_function("orders", 1, 2)
     plane.put_function("mails", 1)
     alias(plane, "live", "1")
@@ -116,7 +132,7 @@ def test_a_hundred_executions_are_left_to_the_other_functions(client):
 def test_the_limits_are_the_hosts_to_set(control_plane):
     plane = control_plane
     limits = AccountLimits(concurrent_executions=10, minimum_unreserved=4)
-    plane.serve(Concurrency(plane.state, plane.resolver, plane.changes, limits=limits).operations())
+    serve(plane, limits)
     plane.put_function("orders")
     client = plane.client()
     reserve(client, 6)
@@ -195,7 +211,7 @@ def test_functions_of_the_operator_show_their_limit_and_take_none(plane, client)
             call(FunctionName="static", **request)
 
 
-def test_provisioned_concurrency_never_claims_to_be_ready(client):
+def test_provisioned_concurrency_is_in_progress_until_who_makes_it_ready_says_so(client):
     put = provision(client, "1", 5)
     got = client.get_provisioned_concurrency_config(FunctionName="orders", Qualifier="1")
     assert put["ResponseMetadata"]["HTTPStatusCode"] == 202
@@ -207,11 +223,13 @@ def test_provisioned_concurrency_never_claims_to_be_ready(client):
     assert listed.pop("LastModified").endswith("+0000")
     assert listed == {
         "RequestedProvisionedConcurrentExecutions": 5,
-        "AvailableProvisionedConcurrentExecutions": 0,
-        "AllocatedProvisionedConcurrentExecutions": 0,
-        "Status": "FAILED",
-        "StatusReason": NOT_WARMED,
+        "AvailableProvisionedConcurrentExecutions": 3,
+        "AllocatedProvisionedConcurrentExecutions": 3,
+        "Status": "IN_PROGRESS",
     }
+    assert provision(client, "2", 4)["Status"] == "IN_PROGRESS"
+    failed = client.get_provisioned_concurrency_config(FunctionName="orders", Qualifier="2")
+    assert (failed["Status"], failed["StatusReason"]) == ("FAILED", "The disk is full")
 
 
 def test_a_second_put_replaces_the_first(client):

@@ -79,6 +79,12 @@ def test_a_function_with_a_limit_of_its_own_is_not_unreserved(metrics: Metrics) 
     assert "serverfull_unreserved_concurrent_executions 1.0" in lines
 
 
+class Full:
+    """A sink that has lost some records."""
+
+    dropped = 7
+
+
 def test_host_figures_show(metrics: Metrics) -> None:
     metrics.loop_stalled("slow")
     metrics.loop_stall_seconds("slow", 1.5)
@@ -87,8 +93,11 @@ def test_host_figures_show(metrics: Metrics) -> None:
     metrics.count("fetcher.fetches", 3, tags={"source": "static"})
     metrics.count("fetcher.failures", tags={"source": "static"})
     metrics.connections = lambda: ConnectionCounts(now={"idle": 4}, total={"new": 9, "closed": 5})
+    metrics.watch_log("files", Full())
+    assert 'serverfull_log_records_dropped_total{sink="files"} 7.0' in lines_of(metrics)
     lines = lines_of(metrics)
     for line in (
+        'serverfull_log_records_dropped_total{sink="files"} 7.0',
         'serverfull_loop_stalls_total{function="slow"} 1.0',
         'serverfull_loop_stall_seconds_total{function="slow"} 1.5',
         'serverfull_http_responses_total{status="2xx"} 1.0',

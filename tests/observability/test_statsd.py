@@ -49,6 +49,12 @@ def received(agent: socket.socket) -> list[str]:
             return lines
 
 
+class Full:
+    """A sink that has lost some records."""
+
+    dropped = 7
+
+
 async def test_every_kind_of_figure_arrives_and_counts_are_what_was_added(agent: socket.socket) -> None:
     metrics = Metrics()
     user = UserMetrics(metrics.cells)
@@ -65,6 +71,7 @@ async def test_every_kind_of_figure_arrives_and_counts_are_what_was_added(agent:
         user.gauge("queue", 7)
         user.histogram("size", 30)
         user.timing("step", 0.25)
+        metrics.watch_log("files", Full())
         await output.flush()
         lines = received(agent)
         for expected in (
@@ -73,6 +80,7 @@ async def test_every_kind_of_figure_arrives_and_counts_are_what_was_added(agent:
             "serverfull.concurrent_executions:1|g|#env:test,function:hello",
             "serverfull.duration:20|ms|#env:test,function:hello",
             "serverfull.throttles:1|c|#env:test,function:hello,reason:Rate",
+            "serverfull.log_records_dropped:7|c|#env:test,sink:files",
             "orders.placed:3|c|#env:test,shop:no_rth_x",
             "queue:7|g|#env:test",
             "size:30|h|#env:test",

@@ -6,8 +6,11 @@ import asyncio
 import gc
 import sys
 import threading
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from serverfull import Fetcher, Function
 from serverfull.domain.deployed import DeployedHandler
@@ -17,14 +20,17 @@ from serverfull.runtimes.deployed import Code
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 
 def deploy(root: Path, handler: str = "lambda_function.handler", /, **files: str) -> DeployedHandler:
     root.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (root / f"{name}.py").write_text(text)
     return DeployedHandler(handler, root)
+
+
+@pytest.fixture
+def start_host(start_host: Any) -> Any:
+    return partial(start_host, execution={"mode": "inprocess"})
 
 
 async def test_the_code_is_loaded_once_for_many_calls_at_once(start_host: Any, tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""``serverfull doctor``: what this machine can run, and why not. No host has to run, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from serverfull.cli.options import config_option, loaded, setting_option
+from serverfull.cli.tables import output_option, table
+
+if TYPE_CHECKING:
+    from serverfull.config import ExecutionSettings, ServerSettings, StateSettings
+
+_PATIENCE = 10.0
+"""Seconds that Docker's own command may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one thing.
+
+    :param check: what was looked at, such as ``python3.12`` or ``memory``.
+    :param state: one word, or two.
+    :param detail: what it is, or why not and what to do; may be empty.
+    """
+
+    check: str
+    state: str
+    detail: str = ""
+
+
+@click.command()
+@setting_option("server.host", text="Address that a host would bind.")
+@setting_option("server.port", click.IntRange(0, 65535), text="TCP port that a host would bind.")
+@setting_option("state.path", text="Directory that would keep what is deployed.")
+@config_option
+@output_option
+def doctor(output: str, **flags: Any) -> None:
+    """Show what this machine can run, and why not.
+
+    Looked at are each runtime of AWS, what processes of functions are held with, the state's directory, the port, and
+    whether there is a Docker engine, which this version does not use. The exit code is 0 whatever is found.
+
+    \b
+    serverfull doctor
+    serverfull doctor --output json
+    """
+    settings = loaded(flags).settings
+    runtimes = list(_runtimes(settings.execution))
+    machine = [*_sandbox(settings.execution), _state(settings.state), _port(settings.server), _docker()]
+    if output == "json":
+        groups = {"runtimes": runtimes, "machine": machine}
+        click.echo(json.dumps({name: _by_check(group) for name, group in groups.items()}, indent=2))
+        return
+    click.echo(table(("RUNTIME", "STATE", "DETAIL"), [(f.check, f.state, f.detail) for f in runtimes]))
+    click.echo()
+    click.echo(table(("MACHINE", "STATE", "DETAIL"), [(f.check, f.state, f.detail) for f in machine]))
+
+
+def _by_check(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
+    return {finding.check: {"state": finding.state, "detail": finding.detail} for finding in findings}
+
+
+def _runtimes(settings: ExecutionSettings) -> Iterator[Finding]:
+    from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreters, Missing
+
+    looking = Interpreters(settings.other_python)
+    for runtime in RUNTIMES:
+        found = looking.find(runtime)
+        if isinstance(found, Missing):
+            yield Finding(runtime, "missing", found.reason)
+        elif found.path is None:
+            yield Finding(runtime, "ok", "the function's own bootstrap")
+        elif found.note is not None:
+            yield Finding(runtime, "other", found.note)
+        else:
+            yield Finding(runtime, "ok", f"{found.path} ({found.version})")
+
+
+def _sandbox(settings: ExecutionSettings) -> Iterator[Finding]:
+    from serverfull.runtimes.process.confinement import probe
+
+    means = probe()
+    is_held = settings.sandbox != "none"
+    yield Finding("sandbox", settings.sandbox, "" if is_held else "execution.sandbox says so; what follows is not used")
+    yield Finding("memory", means.memory, means.why.get("memory", ""))
+    yield Finding("processes", means.pids, means.why.get("pids", ""))
+    yield Finding("/tmp", means.tmp, means.why.get("tmp", ""))  # noqa: S108 - what it is called
+    yield Finding("/opt", means.opt, means.why.get("opt", ""))
+
+
+def _state(settings: StateSettings) -> Finding:
+    from serverfull.serving import DEFAULT_STATE
+
+    if settings.path == "memory":
+        return Finding("state", "memory", "what is deployed is gone when the host ends")
+    folder = Path(settings.path or DEFAULT_STATE).absolute()
+    there = folder
+    try:
+        while not there.exists():
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there) as file:  # has no name, so that nobody ever sees it
+            file.write(b"\0")
+    except OSError as wrong:
+        return Finding("state", "unusable", f"{there} cannot be written: {wrong.strerror}")
+    return Finding("state", "ok", str(folder) if there == folder else f"{folder}, which the first host makes")
+
+
+def _port(settings: ServerSettings) -> Finding:
+    from serverfull.errors import AddressInUse, StartupError
+    from serverfull.serving import bind
+
+    try:
+        bind(settings).close()
+    except AddressInUse as wrong:
+        return Finding("port", "in use", str(wrong))
+    except StartupError as wrong:
+        return Finding("port", "unusable", str(wrong))
+    return Finding("port", "free", f"{settings.host}:{settings.port or 'any'}")
+
+
+def _docker() -> Finding:
+    program = shutil.which("docker")
+    if program is None:
+        return Finding("docker", "missing", "there is no command docker on the PATH; this version does not need it")
+    question = [program, "version", "--format", "{{.Server.Version}}"]
+    try:
+        done = subprocess.run(  # noqa: S603 - the operator's own
+            question, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as wrong:
+        return Finding("docker", "missing", f"{program} does not answer: {type(wrong).__name__}")
+    if done.returncode != 0:
+        return Finding("docker", "missing", " ".join(done.stderr.split()) or f"{program} says nothing")
+    return Finding("docker", "ok", f"engine {done.stdout.strip()}; this version does not use it")

@@ -1,0 +1,39 @@
+"""Whether deployed functions can run on a host, and how many of their environments are ready before they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A function cannot run here as it is.
+
+    :param reason: why, and what to install or to do, for its owner.
+    :param code: a value of the model's ``StateReasonCode``.
+    """
+
+    reason: str
+    code: str = "InvalidRuntime"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How far a host is with environments that are to be ready before they are needed.
+
+    :param wanted: how many there are to be.
+    :param ready: how many there are, busy ones too.
+    :param failure: why there will be no more; None: the host makes the others, or has them all.
+    """
+
+    wanted: int = 0
+    ready: int = 0
+    failure: str | None = None
+
+    @property
+    def status(self) -> Literal["FAILED", "IN_PROGRESS", "READY"]:
+        """A value of the model's ``ProvisionedConcurrencyStatusEnum``."""
+        if self.failure is not None:
+            return "FAILED"
+        return "READY" if self.ready >= self.wanted else "IN_PROGRESS"

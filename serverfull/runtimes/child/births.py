@@ -1,0 +1,126 @@
+"""What a forked process does before it becomes a function's: everything of the zygote's is left behind here.
+
+`begin` runs in the child and either replaces it by a command, or gives back what the runtime client needs. A function
+gets a process of its own session, with the streams 0 (nothing), 1 and 2 (its log), the connection to its host and no
+other descriptor, only its own environment variables, and the limits that the host asks for. It dies with the zygote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from typing import Any, NamedTuple
+
+from . import client, confine
+
+MARK = 10
+"""RLIMIT_LOCKS, which no kernel since 2.4.25 enforces. Children inherit it, so it says whose they are."""
+
+_WARM_ONLY = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONNOUSERSITE"}
+"""Variables of Python that a warm interpreter can still obey."""
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Part(NamedTuple):
+    """What the runtime client is started with."""
+
+    line: socket.socket
+    handler: str
+
+
+def begin(order: dict[str, Any], log: int, report: int, mark: int, zygote: int, extra: frozenset[str]) -> Part:
+    """Become what is ordered.
+
+    :param order: the message of the host.
+    :param log: the descriptor that output goes to.
+    :param report: a descriptor that is closed when all is well; what goes wrong before is written to it.
+    :param mark: the number of this launch.
+    :param zygote: the process id of the zygote.
+    :param extra: names of modules that are imported here, and would not be in an interpreter that has just started.
+    :raises OSError: something cannot be done.
+    """
+    signal.set_wakeup_fd(-1)
+    _streams(log)
+    _mark(mark)
+    told = order.get("client")
+    # Before anything is mounted: the socket may lie in a folder that the function is not to see.
+    line = None if told is None else client.connect(told["socket"])
+    kept = (0, 1, 2, report) if line is None else (0, 1, 2, report, line.fileno())
+    visible = (order["cwd"], *(told or {}).get("path", ()))
+    limits = order.get("limits") or {}
+    confine.apply(limits, keep=kept, parent=zygote, interpreter=told is not None, visible=visible)
+    os.chdir(order["cwd"])
+    environment = order["environment"]
+    if line is None or told is None:
+        _execute(order["command"], environment)
+    elif _needs_new_interpreter(environment, told.get("root"), extra):
+        _execute_client(line, told, environment)
+    else:
+        _take_environment(environment)
+        sys.path[:0] = [*told.get("path", ()), *_entries(environment.get("PYTHONPATH", ""))]
+        os.close(report)
+        gc.enable()
+        return Part(line, told["handler"])
+    raise AssertionError("a command has replaced this process")
+
+
+def _streams(log: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+
+
+def _mark(mark: int) -> None:
+    # Where the zygote has a lower limit itself, orphans of this launch end at the next look, and not with it.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(MARK, (mark, mark))
+
+
+def _take_environment(environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
+
+
+def _entries(path: str) -> list[str]:
+    return [entry for entry in path.split(os.pathsep) if entry]
+
+
+def _needs_new_interpreter(environment: dict[str, str], root: str | None, extra: frozenset[str]) -> bool:
+    """Say whether something is asked for that only an interpreter that starts anew can give."""
+    if "LD_PRELOAD" in environment or any(n.startswith("PYTHON") and n not in _WARM_ONLY for n in environment):
+        return True
+    if any(_has_library(folder) for folder in _entries(environment.get("LD_LIBRARY_PATH", ""))):
+        return True
+    # A module of the function that has the name of one in the standard library comes first, unless it is loaded.
+    return root is not None and any(name.partition(".")[0] in extra for name in _names(root))
+
+
+def _has_library(folder: str) -> bool:
+    return any(name.startswith("lib") and ".so" in name for name in _names(folder))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _execute_client(line: socket.socket, told: dict[str, Any], environment: dict[str, str]) -> None:
+    os.set_inheritable(line.fileno(), True)
+    part = {"line": line.fileno(), "handler": told["handler"], "path": list(told.get("path", ()))}
+    _execute([sys.executable, "-s", os.path.join(_HERE, "__main__.py"), "client", json.dumps(part)], environment)
+
+
+def _execute(command: list[str], environment: dict[str, str]) -> None:
+    os.execvpe(command[0], command, environment)  # noqa: S606 - there is no shell on purpose

@@ -1,0 +1,309 @@
+"""The runtime client: runs a Python function, one invocation at a time, for a host that speaks the Lambda Runtime API.
+
+It does what ``awslambdaric`` does, on one connection that stays open, with the answer to an invocation and the question
+for the next one in a single write. Beyond that client it runs ``async def`` handlers, on one event loop that lives as
+long as the process and stands still between invocations.
+
+As there, only an `Exception` is an error of the function; anything else ends the process. What the function writes to
+its standard streams is its log, and is there before the answer is.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import logs, reports
+from .context import LambdaContext, of_the_function
+from .encoding import Encoder, decode
+from .loading import is_async, load_handler
+from .reports import Fault
+
+BASE = "/2018-06-01/runtime"
+LARGEST_RESPONSE = 6_291_556
+"""Bytes of a result that the host takes."""
+
+_NEXT = f"GET {BASE}/invocation/next HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+_JSON = "application/json"
+_CHUNK = 65_536
+_ESCAPES_BEFORE = 12
+# Compiled here, so that the zygote does it once and not each of its children.
+_FAMILY = re.compile(r"AWS_Lambda_python3\.(\d+)")
+_NOT_PRINTABLE = re.compile(r"[^!-~]")
+
+_WARNING = (
+    "LAMBDA_WARNING: Unhandled exception. The most likely cause is an issue in the function code. However, in rare "
+    "cases, a Lambda runtime update can cause unexpected function behavior. For functions using managed runtimes, "
+    "runtime updates can be triggered by a function change, or can be applied automatically. To determine if the "
+    "runtime has been updated, check the runtime version in the INIT_START log entry. If this error correlates with a "
+    "change in the runtime version, you may be able to mitigate this error by temporarily rolling back to the previous "
+    "runtime version. For more information, see https://docs.aws.amazon.com/lambda/latest/dg/runtimes-update.html\r"
+)
+
+
+class HostGone(Exception):
+    """The host has closed the connection."""
+
+
+class Connection:
+    """One connection to the Runtime API.
+
+    :param line: connected.
+    """
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._heard = bytearray()
+
+    def send(self, data: bytes) -> None:
+        """Write all of it.
+
+        :raises HostGone: nobody listens any more.
+        """
+        try:
+            self._line.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            raise HostGone from None
+
+    def receive(self) -> tuple[int, dict[str, str], bytes]:
+        """Read an answer: its status, its headers by their names in lower case, and its body.
+
+        :raises HostGone: it ends before.
+        """
+        heard = self._heard
+        while True:
+            end = heard.find(b"\r\n\r\n")
+            if end >= 0:
+                break
+            self._hear()
+        first, *lines = heard[:end].decode("utf-8", "replace").split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        end += 4
+        whole = end + int(headers.get("content-length", 0))
+        while len(heard) < whole:
+            self._hear()
+        body = bytes(heard[end:whole])
+        del heard[:whole]
+        return int(first[9:12]), headers, body
+
+    def _hear(self) -> None:
+        try:
+            data = self._line.recv(_CHUNK)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise HostGone
+        self._heard += data
+
+
+def connect(path: str) -> socket.socket:
+    """Connect to the Runtime API on a Unix socket."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.connect(path)
+    return line
+
+
+def resume(told: str) -> None:
+    """Run in an interpreter that has been started for it; see `main`.
+
+    :param told: JSON with the descriptor of the connection, the handler, and the first entries of ``sys.path``.
+    """
+    part = decode(told)
+    sys.path[:0] = part["path"]
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, part["line"])
+    line.set_inheritable(False)
+    main(line, part["handler"])
+
+
+def main(line: socket.socket, handler: str) -> None:
+    """Load the handler and run what comes, until the host closes the connection.
+
+    :param line: connected to the Runtime API.
+    :param handler: ``folder/module.attribute``.
+    :raises SystemExit: with status 1 where the handler cannot be loaded; the host knows why then.
+    """
+    _open_streams()
+    try:
+        _Client(Connection(line)).run(handler)
+    except HostGone:
+        sys.exit(0)
+
+
+def _open_streams() -> None:
+    """Make standard streams that are UTF-8 whatever the locale is, and written out line by line."""
+    sys.stdout = sys.__stdout__ = open(1, "w", 1, "utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # the function has closed or replaced it
+            stream.flush()
+
+
+class _Client:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._current = logs.Current()
+        known = os.environ.get
+        # As the official client writes it: Python 3.11 and older escape what is not ASCII.
+        family = _FAMILY.fullmatch(known("AWS_EXECUTION_ENV", ""))
+        self._json = Encoder(ascii_only=family is None or int(family[1]) < _ESCAPES_BEFORE)
+        log_format, log_level = known("AWS_LAMBDA_LOG_FORMAT"), known("AWS_LAMBDA_LOG_LEVEL")
+        is_json = logs.set_up(log_format, log_level, self._current)
+        self._json_log = self._json.encode if is_json else None
+        self._process = os.getpid()
+        self._function: dict[str, str | None] = {}
+
+    def run(self, name: str) -> None:
+        """Run invocations, one after the other."""
+        call = self._load(name)
+        self._function = of_the_function()
+        self._connection.send(_NEXT)
+        while True:
+            headers, event = self._next()
+            answer = self._invoke(call, headers, event)
+            _flush()
+            if os.getpid() != self._process:
+                os._exit(0)  # the handler has forked, and both of them returned: one answer is enough
+            self._connection.send(answer + _NEXT)
+            self._connection.receive()  # whatever it thinks of the answer
+
+    def _load(self, name: str) -> Callable[[Any, Any], Any]:
+        try:
+            handler = load_handler(name)
+        except Fault as fault:
+            error = fault.fields("")
+        except Exception as raised:  # whatever the module's own code raises
+            error = reports.of_exception(raised, "")
+        else:
+            return _on_a_loop(handler) if is_async(handler) else handler
+        logging.getLogger().warning(_WARNING)
+        self._log(error)
+        _flush()
+        self._connection.send(self._request("/init/error", self._document(error), _error_type(error)))
+        self._connection.receive()
+        sys.exit(1)
+
+    def _next(self) -> tuple[dict[str, str], bytes]:
+        status, headers, event = self._connection.receive()
+        if status != 200:
+            raise RuntimeError(f"the Runtime API answered {status} to the question for the next invocation")
+        self._current.request_id = headers["lambda-runtime-aws-request-id"]
+        self._current.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
+        trace = headers.get("lambda-runtime-trace-id")
+        if trace is not None:
+            os.environ["_X_AMZN_TRACE_ID"] = trace
+        else:
+            os.environ.pop("_X_AMZN_TRACE_ID", None)
+        return headers, event
+
+    def _invoke(self, call: Callable[[Any, Any], Any], headers: dict[str, str], event: bytes) -> bytes:
+        """Run an invocation and give what is to be sent for it."""
+        request_id = self._current.request_id
+        try:
+            context = self._context(headers)
+            result = call(_decoded(event, headers.get("content-type")), context)
+            payload, content_type = self._encoded(result)
+        except Fault as fault:
+            error = fault.fields(request_id)
+        except Exception as raised:  # the function's own
+            error = reports.of_exception(raised, request_id)
+        else:
+            path = f"/invocation/{request_id}/response"
+            if len(payload) <= LARGEST_RESPONSE:
+                return self._request(path, payload, f"Content-Type: {content_type}\r\n")
+            return self._request(f"/invocation/{request_id}/error", *_too_large())
+        self._log(error)
+        return self._request(f"/invocation/{request_id}/error", self._document(error), _error_type(error))
+
+    def _context(self, headers: dict[str, str]) -> LambdaContext:
+        return LambdaContext(
+            self._function,
+            self._current.request_id,
+            _json_header(headers.get("lambda-runtime-client-context"), "Client Context"),
+            _json_header(headers.get("lambda-runtime-cognito-identity"), "Cognito Identity"),
+            int(headers.get("lambda-runtime-deadline-ms", 0)),
+            headers.get("lambda-runtime-invoked-function-arn"),
+            self._current.tenant_id,
+        )
+
+    def _encoded(self, result: Any) -> tuple[bytes, str]:
+        if isinstance(result, bytes):
+            return result, "application/unknown"
+        try:
+            return self._json.encode(result).encode("utf-8"), _JSON
+        except Exception as error:  # the value's own code runs in here
+            if hasattr(result, "cr_frame"):
+                result.close()  # a coroutine that nobody awaits
+            message = f"Unable to marshal response: {reports.text_of(error)}"
+            raise Fault("Runtime.MarshalError", message) from None
+
+    def _document(self, error: dict[str, Any]) -> bytes:
+        # A lone surrogate becomes its JSON escape, which happens to be what backslashreplace writes.
+        return self._json.encode(error).encode("utf-8", "backslashreplace")
+
+    def _log(self, error: dict[str, Any]) -> None:
+        line = reports.log_line(error, self._json_log)
+        with contextlib.suppress(Exception):  # the function has closed or replaced it
+            sys.stdout.write(line.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+    @staticmethod
+    def _request(path: str, body: bytes, headers: str) -> bytes:
+        head = f"POST {BASE}{path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        return head.encode("ascii", "backslashreplace") + body
+
+
+def _decoded(event: bytes, content_type: str | None) -> Any:
+    if content_type != _JSON:
+        return event
+    try:
+        return decode(event.decode("utf-8"))
+    except Exception as error:  # as the official client does
+        raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {reports.text_of(error)}") from None
+
+
+def _json_header(text: str | None, name: str) -> Any:
+    if not text:
+        return None
+    try:
+        return decode(text)
+    except Exception as error:  # as the official client does
+        message = f"Unable to parse {name} JSON: {reports.text_of(error)}"
+        raise Fault("Runtime.LambdaContextUnmarshalError", message) from None
+
+
+def _error_type(error: dict[str, Any]) -> str:
+    """Give the headers of an error: its type may be any text."""
+    name = _NOT_PRINTABLE.sub("_", error["errorType"])[:256]
+    return f"Content-Type: {_JSON}\r\nLambda-Runtime-Function-Error-Type: {name}\r\n"
+
+
+def _too_large() -> tuple[bytes, str]:
+    kind = "Function.ResponseSizeTooLarge"
+    message = f"Response payload size exceeded maximum allowed payload size ({LARGEST_RESPONSE} bytes)."
+    return f'{{"errorType":"{kind}","errorMessage":"{message}"}}'.encode(), _error_type({"errorType": kind})
+
+
+def _on_a_loop(handler: Any) -> Callable[[Any, Any], Any]:
+    """Make a plain handler of an ``async def`` one."""
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+
+    def call(event: Any, context: Any) -> Any:
+        return loop.run_until_complete(handler(event, context))
+
+    return call

@@ -1,0 +1,286 @@
+"""The zygote: a small process with a warm interpreter that forks others and tells the host what becomes of them.
+
+It runs one thread and no code of users. What it is asked comes as JSON over a socket, with the descriptor of the log
+pipe beside it::
+
+    {"launch": 7, "environment": {...}, "cwd": "...", "limits": {...}, "command": [...], "client": null}
+    {"kill": 7}
+
+and it answers ``{"launched": 7, "pid": 4711}`` or ``{"failed": 7, "why": "..."}``, ``{"killed": 7}``, and once that
+process has ended ``{"exited": 7, "status": 9, "maxrss_kb": 10240}``. ``client`` has the keys ``socket``, ``handler``,
+``root`` and ``path``; a launch has either that or a ``command``.
+
+All that a launch leaves behind becomes the zygote's, since it adopts orphans, and is killed when the launched process
+has ended. Where the host ends, the zygote kills everything and ends as well.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from . import births, client, prctl
+
+_LARGEST = 1 << 20
+_LONGEST_END = 5.0
+"""Seconds after which the zygote ends although something that it has killed is still there."""
+
+_WARM = ("decimal", "datetime", "asyncio", "base64", "uuid", "random", "urllib.parse")
+"""Modules that many functions import: loaded once, shared by all."""
+
+
+def main(descriptor: int, host: int) -> None:
+    """Serve the host until it ends; in every forked child, run what that is for.
+
+    :param descriptor: of the socket to the host.
+    :param host: the host's process id.
+    """
+    part = _Zygote(socket.socket(fileno=descriptor), host).serve()
+    if part is not None:  # a child: its exceptions end it as they end any Python program
+        client.main(part.line, part.handler)
+
+
+class _Launch:
+    """One launched process."""
+
+    def __init__(self, number: int, mark: int, pid: int, report: int) -> None:
+        self.number = number
+        self.mark = mark
+        self.pid = pid
+        self.report = report
+        self.failed = False
+
+
+class _Zygote:
+    def __init__(self, host: socket.socket, host_pid: int) -> None:
+        self._host = host
+        self._host_pid = host_pid
+        self._pid = os.getpid()
+        self._launches: dict[int, _Launch] = {}  # by process id
+        self._marks = 0
+        self._ending = False
+        self._poll = select.poll()
+        self._wake, self._waker = os.pipe()
+
+    def serve(self) -> births.Part | None:
+        """Do what the host asks for; gives None at the end, and in a child what it is to run."""
+        self._get_ready()
+        while not self._ending:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == self._wake:
+                    os.read(self._wake, 4096)
+                    self._reap()
+                elif descriptor == self._host.fileno():
+                    part = self._hear()
+                    if part is not None:
+                        return part
+                else:
+                    self._hear_child(descriptor)
+        self._end()
+        return None
+
+    def _get_ready(self) -> None:
+        prctl.adopt_orphans()
+        for end in (self._wake, self._waker):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._asked_to_end)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        prctl.signal_at_death_of(self._host_pid, signal.SIGTERM)
+        self._extra = _warm_up()
+        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(self._host.fileno(), select.POLLIN)
+        self._say({"ready": self._pid, "version": "{}.{}.{}".format(*sys.version_info[:3])})
+
+    def _asked_to_end(self, *_: object) -> None:
+        self._ending = True
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the host is gone, or going: reading says so as well
+            self._host.send(json.dumps(message).encode())
+
+    def _hear(self) -> births.Part | None:
+        try:
+            data, ancillary, _, _ = self._host.recvmsg(_LARGEST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            data, ancillary = b"", []
+        descriptors = array.array("i")
+        for _, _, packed in ancillary:
+            descriptors.frombytes(packed[: len(packed) // 4 * 4])
+        if not data:
+            self._ending = True
+            return None
+        message = json.loads(data)
+        try:
+            if "launch" in message:
+                if descriptors:
+                    return self._launch(message, descriptors[0])
+                self._say({"failed": message["launch"], "why": "the descriptor of its log has not arrived"})
+                return None
+            self._kill(message["kill"])
+        finally:
+            for descriptor in descriptors:
+                _close(descriptor)
+        return None
+
+    def _launch(self, order: dict[str, Any], log: int) -> births.Part | None:
+        number = order["launch"]
+        self._marks += 1
+        try:
+            report, child_report = os.pipe()
+        except OSError as error:
+            self._say({"failed": number, "why": f"cannot start a process: {error}"})
+            return None
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._say({"failed": number, "why": f"cannot start a process: {error}"})
+            os.close(report)
+            os.close(child_report)
+            return None
+        if pid == 0:
+            return self._be_born(order, log, child_report)
+        os.close(child_report)
+        self._launches[pid] = _Launch(number, self._marks, pid, report)
+        self._poll.register(report, select.POLLIN)
+        return None
+
+    def _be_born(self, order: dict[str, Any], log: int, report: int) -> births.Part:
+        self._host.detach()  # its number may be another descriptor's soon
+        try:
+            return births.begin(order, log, report, self._marks, self._pid, self._extra)
+        except BaseException as error:  # nothing may run on as a second zygote
+            try:
+                os.write(report, f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:4096])
+            finally:
+                os._exit(127)
+
+    def _hear_child(self, report: int) -> None:
+        """Learn whether a child has begun: it closes its end of the pipe, or says what has gone wrong."""
+        launch = next((known for known in self._launches.values() if known.report == report), None)
+        if launch is None:
+            return
+        why = os.read(report, 4096)
+        self._forget_report(launch)
+        if why:
+            launch.failed = True
+            self._say({"failed": launch.number, "why": why.decode("utf-8", "replace")})
+        else:
+            self._say({"launched": launch.number, "pid": launch.pid})
+
+    def _forget_report(self, launch: _Launch) -> None:
+        self._poll.unregister(launch.report)
+        os.close(launch.report)
+        launch.report = -1
+
+    def _kill(self, number: int) -> None:
+        for launch in self._launches.values():
+            if launch.number == number:
+                _kill_group(launch.pid)
+        self._say({"killed": number})
+
+    def _reap(self) -> None:
+        """Take leave of all that have ended, and kill what they have left behind."""
+        ended = []
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            ended.append((self._launches.pop(pid, None), status, usage.ru_maxrss))
+        if ended:
+            self._kill_orphans()
+        for launch, status, maxrss_kb in ended:
+            if launch is not None:
+                self._say_exited(launch, status, maxrss_kb)
+
+    def _say_exited(self, launch: _Launch, status: int, maxrss_kb: int) -> None:
+        if launch.report >= 0:  # it ended before anybody looked whether it began
+            self._launches[launch.pid] = launch
+            self._hear_child(launch.report)
+            del self._launches[launch.pid]
+        if not launch.failed:
+            self._say({"exited": launch.number, "status": status, "maxrss_kb": maxrss_kb})
+
+    def _kill_orphans(self) -> None:
+        """Kill adopted processes, except those that a launched process has left behind and that is still there."""
+        alive = {launch.mark for launch in self._launches.values()}
+        for pid in _children(self._pid):
+            if pid not in self._launches and _mark_of(pid) not in alive:
+                _kill_group(pid)
+
+    def _end(self) -> None:
+        """Kill everything, wait until it is gone, and end."""
+        self._host.close()
+        until = time.monotonic() + _LONGEST_END
+        while time.monotonic() < until:
+            for pid in _children(self._pid):
+                _kill_group(pid)
+            try:
+                while os.wait4(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                return
+            self._poll_wake()
+
+    def _poll_wake(self) -> None:
+        if select.select([self._wake], [], [], 0.05)[0]:
+            os.read(self._wake, 4096)
+
+
+def _warm_up() -> frozenset[str]:
+    """Load what is shared; gives the names that an interpreter that has just started would not have loaded."""
+    before = set(sys.modules)
+    for name in _WARM:
+        __import__(name)
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # so that no page of the children's heap is touched here
+    return frozenset(name.partition(".")[0] for name in set(sys.modules) - before) - {str(__package__)}
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:  # it has ended in between
+                continue
+            if int(fields[1]) == parent and fields[0] != b"Z":
+                found.append(int(name))
+    return found
+
+
+def _mark_of(pid: int) -> int:
+    try:
+        return resource.prlimit(pid, births.MARK)[0]
+    except (OSError, ValueError):
+        return -1
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a child of ours with its process group, which it may lead or not."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(descriptor)

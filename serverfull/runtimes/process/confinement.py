@@ -1,0 +1,391 @@
+"""The limits around one sandbox: what this machine can hold a process with, what is prepared, measured and taken back.
+
+`probe` finds the means once; each sandbox then has a `Confinement`, whose orders the forked child carries out
+(`serverfull.runtimes.child.confine`). What the machine cannot do is replaced by the next best and said, never left out
+in silence:
+
+- memory: a control group, else RLIMIT_DATA as a backstop and whoever asks `Confinement.over` ten times a second;
+- processes: a control group, else RLIMIT_NPROC, else nothing;
+- ``/tmp``: a file system in memory of the function's own with the size of its EphemeralStorage, else a folder that is
+  named in ``TMPDIR``, without a limit;
+- ``/opt``: the layers, mounted in the process's own view of the file system, else nothing.
+
+A ``/tmp`` in memory is counted by control groups as memory of the function, which it is not on AWS. So groups get room
+for it, and `Confinement.over` tells when the processes themselves use more than the function may.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from serverfull.domain.json_functions import loads
+from serverfull.errors import ConfigurationError
+from serverfull.runtimes import child
+from serverfull.runtimes.process.cgroups import Group, GroupRefused, Place, make_group, sweep_groups
+from serverfull.runtimes.process.leftovers import kill_all, remove_tree, sweep_folders
+from serverfull.runtimes.process.places import find_place
+
+MEGABYTE = 1 << 20
+
+DESCRIPTORS = 1024
+"""Open files of a process, as on AWS."""
+
+PROCESSES = 1024
+"""Processes and threads of a sandbox, as on AWS."""
+
+BACKSTOP = 1 << 30
+"""Bytes of data that RLIMIT_DATA leaves a process at least: forty idle threads reserve more than most functions use."""
+
+FIRST_TO_GO = 500
+"""Added to what the kernel thinks of a function where the whole machine runs out of memory: functions before hosts."""
+
+_PROBING = 10.0
+"""Seconds for the attempts of a probe, which take a fifth of one."""
+
+Memory = Literal["cgroup2", "cgroup1", "rlimit"]
+Pids = Literal["cgroup2", "cgroup1", "rlimit", "none"]
+
+
+class Level(enum.Enum):
+    """How much a sandbox is held."""
+
+    NONE = "none"
+    """A process and nothing else: only what kills it at its deadline."""
+
+    LIMITS = "limits"
+    """AWS's limits, and a ``/tmp`` and ``/opt`` of its own. Not a wall against code that wants out."""
+
+    @classmethod
+    def of(cls, name: str) -> Level:
+        """Find a level by its name.
+
+        :raises ConfigurationError: there is none of that name.
+        """
+        for level in cls:
+            if level.value == name:
+                return level
+        known = " and ".join(repr(level.value) for level in cls)
+        if name == "strict":
+            raise ConfigurationError(f"the sandbox level 'strict' is not there yet; there are {known}")
+        raise ConfigurationError(f"there is no sandbox level {name!r}; there are {known}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What this machine can hold a process with.
+
+    :param memory: what limits memory; ``rlimit`` needs somebody who watches.
+    :param pids: what limits processes and threads.
+    :param tmp: what ``/tmp`` is; ``folder``: a folder without a limit that only ``TMPDIR`` names.
+    :param opt: whether layers can be mounted on ``/opt``.
+    :param why: for each of the four that is not the best: why not.
+    :param as_user: whether a process becomes root of a user namespace for a moment, to mount.
+    :param places: for each controller, where its groups are made.
+    """
+
+    memory: Memory
+    pids: Pids
+    tmp: Literal["tmpfs", "folder"]
+    opt: Literal["mount", "none"]
+    why: Mapping[str, str] = field(default_factory=dict)
+    as_user: bool = False
+    places: Mapping[str, Place] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        words = {"memory": self.memory, "processes": self.pids, "/tmp": self.tmp, "/opt": self.opt}  # noqa: S108
+        return ", ".join(f"{what} {how}" for what, how in words.items())
+
+
+@cache
+def probe() -> Means:
+    """Find what this machine can do, by doing it in a process of its own. Takes 0.2 s the first time."""
+    why: dict[str, str] = {}
+    places = _find_places(why)
+    tried = _attempts()
+    why |= {what: tried[what] for what in ("tmp", "opt") if tried[what]}
+    as_user = bool(why.keys() & {"tmp", "opt"}) and not (
+        tried.get("tmp as user", "-") and tried.get("opt as user", "-")
+    )
+    if as_user:
+        why = {what: text for what, text in why.items() if what not in {"tmp", "opt"}}
+        why |= {what: tried[f"{what} as user"] for what in ("tmp", "opt") if tried[f"{what} as user"]}
+    pids: Pids = "none" if tried["limit"] else "rlimit"
+    if "pids" in places:
+        pids = "cgroup2" if places["pids"].version == 2 else "cgroup1"
+    elif tried["limit"]:
+        why["pids"] = f"{why['pids']}; {tried['limit']}"
+    memory: Memory = "rlimit"
+    if "memory" in places:
+        memory = "cgroup2" if places["memory"].version == 2 else "cgroup1"
+    return Means(
+        memory=memory,
+        pids=pids,
+        tmp="folder" if "tmp" in why else "tmpfs",
+        opt="none" if "opt" in why else "mount",
+        why=why,
+        as_user=as_user,
+        places=places,
+    )
+
+
+def sweep(means: Means, parent: Path | None = None) -> list[Path]:
+    """Remove what hosts that were killed have left: their groups with the processes in them, then their folders.
+
+    :param parent: where hosts of this kind make their folders with `make_own_folder`.
+    :returns: the directories that were found.
+    """
+    found = sweep_groups(list(means.places.values()))
+    return found if parent is None else found + sweep_folders(parent)
+
+
+class Confinement:
+    """The limits around one sandbox. Made by `prepare`, and closed once its process is gone or is to go."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self.orders: dict[str, Any] = {}
+        """Plain JSON that the child carries out before the code runs."""
+        self.environment: dict[str, str] = {}
+        """Variables that the function needs because of the limits."""
+        self.watched = False
+        """Whether somebody has to ask `over` again and again."""
+        self._memory = memory_mb * MEGABYTE
+        self._group: Group | None = None
+        self._tmp: Path | None = None
+        self._peak = 0
+        self._most = 0
+        self._mounts: int | None = None
+
+    @classmethod
+    def prepare(
+        cls,
+        means: Means,
+        level: Level,
+        *,
+        memory_mb: int,
+        ephemeral_mb: int,
+        folder: Path,
+        opt: Path | None,
+        visible: Sequence[Path] = (),
+    ) -> Confinement:
+        """Make what the limits of a sandbox need.
+
+        :param memory_mb: the function's memory in megabytes.
+        :param ephemeral_mb: the size of its ``/tmp`` in megabytes.
+        :param folder: of the sandbox alone, made by the caller; its name is unique within the host.
+        :param opt: what the function sees as ``/opt``; None: what the machine has there.
+        :param visible: paths that the process needs although they lie below the machine's ``/tmp`` or ``/opt``, such
+            as its code. Its folder and its interpreter are there anyway.
+        :raises GroupRefused: a control group cannot be made although it could when the means were found.
+        """
+        made = cls(memory_mb)
+        if level is Level.NONE:
+            return made
+        made.orders = {"oom_score": FIRST_TO_GO, "limits": _limits(means, memory_mb)}
+        if means.places:
+            made._hold(means, ephemeral_mb, folder.name)
+        made.watched = means.memory == "rlimit" or means.tmp == "tmpfs"
+        if means.tmp == "folder":
+            made._tmp = folder / "tmp"
+            made._tmp.mkdir(mode=0o700, exist_ok=True)
+            made.environment["TMPDIR"] = str(made._tmp)
+        made._cover(means, ephemeral_mb, opt if means.opt == "mount" else None, [folder, *visible])
+        return made
+
+    def memory_mb(self, pid: int) -> int:
+        """Give the most megabytes that the sandbox has used so far, rounded up, and never more than it may.
+
+        What the kernel keeps of files, and what is in ``/tmp``, is not counted, as on AWS.
+
+        :param pid: of the sandbox's first process; what was found before is kept when it is gone.
+        """
+        peak = (
+            _high_water(pid) if self._group is None or "memory" not in self._group.controllers else self._group.peak()
+        )
+        if peak > self._peak:
+            self._peak = peak
+            self._most = max(self._most, min(self._used_at(peak, pid), self._memory))
+        self._remember(pid)
+        return -(-self._most // MEGABYTE)
+
+    def over(self, pid: int) -> bool:
+        """Whether the sandbox uses more memory than it may now: then it has to be killed.
+
+        :param pid: of the sandbox's first process; without a control group, its descendants are counted too.
+        """
+        self._remember(pid)
+        try:
+            if self._group is not None and "memory" in self._group.controllers:
+                return self._group.used() > self._memory
+            return sum(map(_resident, _family(pid))) > self._memory
+        except OSError:
+            return False  # it has just ended
+
+    def kill(self, pid: int | None = None) -> bool:
+        """Kill everything in the sandbox, whatever it has done to get away from its parent.
+
+        :param pid: of the sandbox's first process, which helps where there is no control group.
+        :returns: False where what belongs to the sandbox cannot be found: there is neither a group nor, known from
+            a living process, a mount namespace.
+        """
+        if self._group is not None:
+            self._group.kill()
+            return True
+        self._remember(pid or 0)
+        if self._mounts is None:
+            return False
+        kill_all(partial(_processes_that_see, self._mounts))
+        return True
+
+    def close(self) -> None:
+        """Kill what is left, wait until it is gone, and remove what was made. Closing twice is fine.
+
+        Waits up to seconds where the kernel has much memory to free: call it on a thread of its own.
+
+        :raises OSError: processes are not gone in time, or something cannot be removed.
+        """
+        self.kill()
+        group, self._group = self._group, None
+        tmp, self._tmp = self._tmp, None
+        try:
+            if group is not None:
+                group.close()
+        finally:
+            if tmp is not None:
+                remove_tree(tmp)
+
+    def _hold(self, means: Means, ephemeral_mb: int, name: str) -> None:
+        self._group = group = make_group(means.places, name)
+        try:
+            if "memory" in group.controllers:
+                in_tmp = ephemeral_mb * MEGABYTE if means.tmp == "tmpfs" else 0
+                group.limit_memory(self._memory + in_tmp)
+            if "pids" in group.controllers:
+                group.limit_processes(PROCESSES)
+        except OSError as error:
+            group.close()
+            raise GroupRefused(f"{error.filename}: {error.strerror}") from error
+        self.orders["groups"] = group.entrances
+
+    def _cover(self, means: Means, ephemeral_mb: int, opt: Path | None, visible: Sequence[Path]) -> None:
+        namespace: dict[str, Any] = {}
+        if means.tmp == "tmpfs":
+            namespace["tmp_mb"] = ephemeral_mb
+        if opt is not None:
+            namespace["opt"] = str(opt)
+        if namespace:
+            self.orders["namespace"] = namespace | {"user": means.as_user, "visible": [str(path) for path in visible]}
+
+    def _used_at(self, peak: int, pid: int) -> int:
+        if self._group is None or "memory" not in self._group.controllers:
+            return peak
+        return max(peak - self._group.files(), self._group.used(), _high_water(pid))
+
+    def _remember(self, pid: int) -> None:
+        """Note by which mount namespace what belongs to the sandbox is known, where that is the only mark."""
+        if self._mounts is None and self._group is None and "namespace" in self.orders:
+            with suppress(OSError):
+                seen = Path(f"/proc/{pid}/ns/mnt").stat().st_ino
+                if seen != Path("/proc/self/ns/mnt").stat().st_ino:
+                    self._mounts = seen
+
+
+def _find_places(why: dict[str, str]) -> dict[str, Place]:
+    places = {}
+    try:  # version 2 serves only where one directory has both
+        places["memory"] = find_place("memory", ["pids"])
+    except GroupRefused as refused:
+        why["memory"] = str(refused)
+    try:
+        places["pids"] = find_place("pids", ["memory"])
+    except GroupRefused as refused:
+        why["pids"] = str(refused)
+    return places
+
+
+def _attempts() -> dict[str, str]:
+    script = Path(next(iter(child.__path__))) / "confine.py"
+    try:
+        done = subprocess.run(  # noqa: S603 - our own script
+            [sys.executable, "-I", "-S", str(script)],
+            capture_output=True,
+            check=True,
+            timeout=_PROBING,
+        )
+        tried: dict[str, str] = loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        text = f"the attempt failed: {error}"
+        return {"limit": text, "tmp": text, "opt": text}
+    return tried
+
+
+def _limits(means: Means, memory_mb: int) -> dict[str, int]:
+    limits = {"NOFILE": DESCRIPTORS, "CORE": 0}
+    if means.pids == "rlimit":
+        # Outside a user namespace of its own, all processes of the user count, not the sandbox's alone.
+        mounts_as_user = means.as_user and means.tmp == "tmpfs"
+        limits["NPROC"] = PROCESSES if mounts_as_user else PROCESSES + _tasks_of_user()
+    if means.memory == "rlimit":
+        limits["DATA"] = max(4 * memory_mb * MEGABYTE, BACKSTOP)
+    return limits
+
+
+def _tasks_of_user() -> int:
+    tasks = 0
+    for pid in _processes():
+        with suppress(OSError):
+            found = Path(f"/proc/{pid}/task").stat()
+            if found.st_uid == os.getuid():
+                tasks += found.st_nlink - 2
+    return tasks
+
+
+def _processes_that_see(mounts: int) -> Iterator[int]:
+    for pid in _processes():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/ns/mnt").stat().st_ino == mounts:
+                yield pid
+
+
+def _processes() -> list[int]:
+    try:
+        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    except OSError:
+        return []
+
+
+def _family(pid: int) -> list[int]:
+    """Give a process and those that it and they have started."""
+    family = [pid]
+    for member in family:
+        with suppress(OSError):
+            for task in Path(f"/proc/{member}/task").iterdir():
+                family += map(int, (task / "children").read_text().split())
+    return family
+
+
+def _resident(pid: int) -> int:
+    """Give the bytes of memory that a process has; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _high_water(pid: int) -> int:
+    """Give the most bytes of memory that a process ever had; 0 if it is gone."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

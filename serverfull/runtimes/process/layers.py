@@ -1,0 +1,100 @@
+"""Lays the layers of a function over each other, into the one folder that it sees as ``/opt``.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/chapter-layers.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from serverfull.runtimes.process.leftovers import remove_tree
+
+
+def merged(layers: Sequence[Path], into: Path) -> Path:
+    """Give the folder of these layers, later ones over earlier ones; made at the first call, found at all others.
+
+    Files are hard links where the file systems allow it, so it must be shown to functions read-only. Modes and symbolic
+    links are kept. Several processes may ask for the same layers at the same time; none sees half a folder.
+
+    :param layers: folders of unpacked layers, the first one at the bottom. They do not change once they are there.
+    :param into: where merged folders are kept; made if it is not there.
+    :raises ValueError: a layer holds something that is neither file, folder nor symbolic link.
+    :raises OSError: a layer is not there, or the disk is full.
+    """
+    folder = into / _identity(layers)
+    if folder.is_dir():
+        return folder
+    into.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=into))
+    try:
+        modes: dict[Path, int] = {making: 0o755}
+        for layer in layers:
+            _lay_over(layer, making, modes)
+        for path in reversed(modes):  # the innermost first: a folder may be one that nobody can write into
+            path.chmod(modes[path])
+        try:
+            making.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        remove_tree(making)
+    return folder
+
+
+def _identity(layers: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for layer in layers:
+        found = layer.stat()
+        digest.update(f"{layer.resolve()}\0{found.st_dev}\0{found.st_ino}\0{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:40]
+
+
+def _lay_over(source: Path, target: Path, modes: dict[Path, int]) -> None:
+    with os.scandir(source) as entries:
+        for entry in entries:
+            place = target / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                _make_folder(place)
+                modes[place] = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
+                _lay_over(Path(entry.path), place, modes)
+                continue
+            _make_room(place, modes)
+            if entry.is_symlink():
+                place.symlink_to(Path(entry.path).readlink())
+            elif entry.is_file(follow_symlinks=False):
+                _link(entry.path, place)
+            else:
+                raise ValueError(f"{entry.path} is neither file, folder nor symbolic link")
+
+
+def _make_folder(place: Path) -> None:
+    if place.is_symlink() or not place.is_dir():
+        with suppress(FileNotFoundError):
+            place.unlink()
+        place.mkdir(mode=0o700)
+
+
+def _make_room(place: Path, modes: dict[Path, int]) -> None:
+    """Remove what an earlier layer has put there."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+        for path in [path for path in modes if path.is_relative_to(place)]:
+            del modes[path]
+        return
+    with suppress(FileNotFoundError):
+        place.unlink()
+
+
+def _link(source: str, place: Path) -> None:
+    try:
+        os.link(source, place)
+    except OSError:  # another file system, one without links, or too many of them
+        shutil.copy2(source, place)

@@ -1,0 +1,69 @@
+"""The pipe by which the output of a process comes to the host."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+from collections.abc import Callable
+
+_CHUNK = 65_536
+_MOST_AT_ONCE = 16
+"""Chunks that are read in one go: a process that never stops writing must not keep the loop."""
+
+
+class LogPipe:
+    """Reads what a process writes to its standard streams and passes it on as text.
+
+    :param write: takes text; called on the loop.
+    :ivar writer: the end that the process gets.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._reader, False)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._loop.add_reader(self._reader, self._read)
+
+    def close_writer(self) -> None:
+        """Close our copy of the process's end, so that the pipe ends with the process."""
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+
+    def drain(self) -> None:
+        """Pass on what is in the pipe now."""
+        if self._reader >= 0:
+            self._read()
+
+    def close(self) -> None:
+        """Pass on what is left, and close. Closing twice is fine."""
+        self.close_writer()
+        if self._reader >= 0:
+            self._read()
+        if self._reader >= 0:
+            self._end()
+
+    def _read(self) -> None:
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                data = os.read(self._reader, _CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            text = self._decoder.decode(data, final=not data)
+            if text:
+                self._write(text)
+            if not data:
+                self._end()
+                return
+            if len(data) < _CHUNK:
+                return
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._reader)
+        os.close(self._reader)
+        self._reader = -1

@@ -1,0 +1,90 @@
+"""What all sandboxes of a host share: the folder that theirs are in, and what the machine can hold them with."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from serverfull.runtimes.process.confinement import Level, Means, probe, sweep
+from serverfull.runtimes.process.leftovers import make_own_folder, remove_tree
+
+WATCH_EVERY = 0.1
+"""Seconds between two looks at the memory of busy processes, where the kernel does not limit it by itself."""
+
+
+class Watched(Protocol):
+    """A process whose memory has to be looked at while it is busy."""
+
+    def check_memory(self) -> None:
+        """Kill it where it has too much."""
+
+
+class Machine:
+    """Open it before the first sandbox, and close it after the last.
+
+    :param level: how much sandboxes are held.
+    """
+
+    def __init__(self, level: Level, logger: Any) -> None:
+        self.level = level
+        self._logger = logger
+        self._numbers = itertools.count(1)
+        self._opening = asyncio.Lock()
+        self._folder: Path | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.watched: set[Watched] = set()
+        self.means: Means
+
+    async def open(self) -> None:
+        """Look what the machine can do, and remove what a killed host has left. Opening twice is fine."""
+        async with self._opening:
+            if self._folder is None:
+                await asyncio.to_thread(self._open)
+
+    def _open(self) -> None:
+        self.means = probe()
+        swept = sweep(self.means, Path(tempfile.gettempdir()))
+        if swept:
+            self._logger.warning("removed what a killed host had left", paths=[str(path) for path in swept])
+        self._logger.info("sandboxes", level=self.level.name.lower(), means=str(self.means), why=dict(self.means.why))
+        self._folder = make_own_folder()
+
+    @property
+    def mounts_opt(self) -> bool:
+        """Whether a function can have an ``/opt`` of its own."""
+        return self.level is not Level.NONE and self.means.opt == "mount"
+
+    @property
+    def layers(self) -> Path:
+        """The folder that merged layers are in."""
+        assert self._folder is not None
+        return self._folder / "layers"
+
+    def new_folder(self) -> Path:
+        """Make the folder of a sandbox."""
+        assert self._folder is not None
+        folder = self._folder / f"sandbox-{next(self._numbers)}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def watch(self, process: Watched) -> None:
+        """Look at the memory of a process from now on, until it is taken out of `watched`."""
+        self.watched.add(process)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for process in list(self.watched):
+            process.check_memory()
+        if self.watched:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)
+
+    def close(self) -> None:
+        """Remove the folder. Closing twice is fine."""
+        if self._folder is not None:
+            remove_tree(self._folder)
+            self._folder = None

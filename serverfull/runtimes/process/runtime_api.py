@@ -1,0 +1,342 @@
+"""The Lambda Runtime API (2018-06-01) of one sandbox: gives its process invocations, and takes their results.
+
+Each sandbox has a listener of its own: a Unix socket for our own runtime client, a loopback port for clients that know
+only host and port. States, statuses and bodies are those of AWS's Runtime Interface Emulator; two things differ:
+
+* there are no snapshots: a runtime that asks whether it is restored is told so at once;
+* a result that is streamed is collected, and given as a whole.
+
+Extensions are not run: their API answers 404, and those of logs and telemetry that they are not supported.
+
+Everything here runs on the host's loop. What the process sends is bounded by `serverfull.runtimes.process.connection`.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
+from serverfull.runtimes.process.connection import RESPONSE_MODE, STREAMING, Connection, error_document
+from serverfull.runtimes.process.messages import (
+    Answer,
+    Work,
+    error_answer,
+    invocation_fields,
+    platform_answer,
+    result_answer,
+    start_answer,
+)
+
+if TYPE_CHECKING:
+    from serverfull.runtimes.process.http import Request
+
+__all__ = ["Answer", "RuntimeApi", "RuntimeApiClosed", "Work"]
+
+MOST_CONNECTIONS = 64
+"""Connections to one sandbox. A runtime has one or two."""
+
+_ANSWER_PATH = re.compile(r"/2018-06-01/runtime/invocation/([^/]+)/(response|error)")
+_ACCEPTED = b'{"status":"OK"}\n'
+
+# The states of a runtime, by the names that AWS's messages give them.
+_STARTED = "Started"
+_INIT_ERROR = "InitError"
+_RESTORING = "Restoring"
+_RESTORE_ERROR = "RestoreError"
+_READY = "Ready"
+_RUNNING = "Running"
+_SENT = "RuntimeResponseSentState"
+
+
+class RuntimeApiClosed(Exception):
+    """The Runtime API was closed while somebody waited for the runtime."""
+
+
+class RuntimeApi:
+    """The Runtime API of one sandbox; made by `open`.
+
+    :param limit: bytes of a result, at most.
+    :ivar address: ``127.0.0.1:39121`` or the path of the socket: what ``AWS_LAMBDA_RUNTIME_API`` is set to.
+    """
+
+    def __init__(self, limit: int = RESPONSE_PAYLOAD_BYTES) -> None:
+        self.address = ""
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._server: asyncio.Server | None = None
+        self._socket: Path | None = None
+        self._connections: set[Connection] = set()
+        self._all_gone: asyncio.Future[None] | None = None
+        self._state = _STARTED
+        self._init_error: Answer | None = None
+        self._polls: deque[Connection] = deque()  # that wait for an invocation, the oldest on the left
+        self._work: Work | None = None
+        self._delivered = False
+        self._answered = ""  # the id of the invocation that was answered last
+        self._answer: asyncio.Future[Answer] | None = None
+        self._starts: list[asyncio.Future[None]] = []
+        self._ended: BaseException | None = None
+        self._routes = {
+            ("GET", "/2018-06-01/runtime/invocation/next"): self._next,
+            ("POST", "/2018-06-01/runtime/init/error"): self._fail_init,
+            ("GET", "/2018-06-01/runtime/restore/next"): self._restore,
+            ("POST", "/2018-06-01/runtime/restore/error"): self._fail_restore,
+            ("GET", "/2018-06-01/ping"): self._ping,
+            ("POST", "/2020-01-01/extension/register"): self._no_extensions,
+            ("GET", "/2020-01-01/extension/event/next"): self._no_extensions,
+            ("POST", "/2020-01-01/extension/init/error"): self._no_extensions,
+            ("POST", "/2020-01-01/extension/exit/error"): self._no_extensions,
+            ("PUT", "/2020-08-15/logs"): self._no_logs,
+            ("PUT", "/2022-07-01/telemetry"): self._no_telemetry,
+        }
+        self._paths = {path for _, path in self._routes}
+
+    @classmethod
+    async def open(
+        cls, *, socket: Path | None = None, host: str = "127.0.0.1", limit: int = RESPONSE_PAYLOAD_BYTES
+    ) -> RuntimeApi:
+        """Listen.
+
+        :param socket: the path of a Unix socket; None: a port of ``host`` that the system chooses.
+        :param limit: bytes of a result, at most.
+        :raises OSError: that is not possible.
+        """
+        api = cls(limit)
+        loop = asyncio.get_running_loop()
+        if socket is not None:
+            api._server, api._socket = await loop.create_unix_server(api._connected, str(socket)), socket
+            api.address = str(socket)
+        else:
+            api._server = await loop.create_server(api._connected, host, 0)
+            port = api._server.sockets[0].getsockname()[1]
+            api.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return api
+
+    # ---------------------------------------------------------------------------------------------- what the host calls
+
+    async def initialised(self) -> Answer | None:
+        """Wait until the runtime has loaded the function.
+
+        :return: None where it asked for an invocation; what it posted where it could not load the function.
+        :raises BaseException: the reason that was given to `end`.
+        """
+        while self._state in {_STARTED, _RESTORING}:
+            self._raise_if_ended()
+            start = self._loop.create_future()
+            self._starts.append(start)
+            await start
+        return self._init_error
+
+    async def run(self, work: Work) -> Answer:
+        """Give an invocation to the runtime and wait for what it answers; one at a time.
+
+        When the caller is cancelled, the runtime's answer is refused.
+
+        :raises BaseException: the reason that was given to `end` or `interrupt`.
+        """
+        self._raise_if_ended()
+        if self._init_error is not None:
+            return self._init_error
+        if self._work is not None:
+            raise RuntimeError("A sandbox runs one invocation at a time.")
+        self._work, self._delivered = work, False
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._answer = answer
+        if self._polls:
+            self._deliver(self._polls.popleft(), work)
+        try:
+            return await answer
+        finally:
+            self._work = self._answer = None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the runtime has been given the invocation that `run` was last called with."""
+        return self._delivered
+
+    def interrupt(self, why: BaseException) -> None:
+        """Let whoever waits in `run` get this exception; nothing happens where the answer is here already."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(why)
+
+    def end(self, why: BaseException) -> None:
+        """Say that the process is gone: whoever waits now, or will wait, gets this exception, the first one given."""
+        if self._ended is None:
+            self._ended = why
+        self.interrupt(self._ended)
+        self._wake_starts()
+
+    async def aclose(self) -> None:
+        """Close the listener and all connections. Closing twice is fine."""
+        self.end(RuntimeApiClosed("The Runtime API is closed."))
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+        if self._connections:
+            self._all_gone = self._loop.create_future()
+            for connection in tuple(self._connections):
+                connection.abort()
+            await self._all_gone
+
+    def _raise_if_ended(self) -> None:
+        if self._ended is not None:
+            raise self._ended.with_traceback(None)
+
+    def _wake_starts(self) -> None:
+        for start in self._starts:
+            if not start.done():
+                start.set_result(None)
+        self._starts.clear()
+
+    # ------------------------------------------------------------------------------------------------------ connections
+
+    def _connected(self) -> Connection:
+        connection = Connection(self, self._limit, welcome=len(self._connections) < MOST_CONNECTIONS)
+        self._connections.add(connection)
+        return connection
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+        self._connections.discard(connection)
+        if connection in self._polls:
+            self._polls.remove(connection)
+        if not self._connections and self._all_gone is not None and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    def serve(self, connection: Connection, request: Request) -> None:
+        """Answer a request, or keep it until there is an invocation."""
+        fields = request.fields
+        if "origin" in fields or "sec-fetch-site" in fields:
+            connection.answer(403, error_document("Forbidden", "Web pages may not call the Runtime API."))
+            return
+        route = self._routes.get((request.method, request.path))
+        if route is not None:
+            route(connection, request)
+        elif (matched := _ANSWER_PATH.fullmatch(request.path)) is not None and request.method == "POST":
+            self._take_answer(connection, request, matched[1], matched[2])
+        elif matched is not None or request.path in self._paths:
+            message = f"{request.path} does not take {request.method}."
+            connection.answer(405, error_document("MethodNotAllowed", message))
+        else:
+            connection.answer(404, error_document("NotFound", f"There is no {request.path} in the Runtime API."))
+
+    def refuse_long(self, connection: Connection, request: Request) -> None:
+        """Answer a request whose body is over the limit: as an invocation's answer it is an error of the function."""
+        matched = _ANSWER_PATH.fullmatch(request.path)
+        if matched is not None and request.method == "POST":
+            text = f"Response payload size exceeded maximum allowed payload size ({self._limit} bytes)."
+            if not self._may_answer(connection, matched[1], matched[2]):
+                return
+            self._resolve(platform_answer("Function.ResponseSizeTooLarge", text))
+        text = f"Exceeded maximum allowed payload size ({self._limit} bytes)."
+        connection.answer(413, error_document("RequestEntityTooLarge", text))
+
+    # ----------------------------------------------------------------------------------------------------- invocations
+
+    def _next(self, connection: Connection, request: Request) -> None:
+        state, work = self._state, self._work
+        if state in {_INIT_ERROR, _RESTORE_ERROR}:
+            self._forbid(connection, _READY)
+        elif state == _RUNNING and work is not None:
+            self._deliver(connection, work)  # it asks again, perhaps from a process that takes over from one that died
+        else:
+            if state != _READY:
+                self._state = _READY
+                self._wake_starts()
+            if work is not None and not self._delivered:
+                self._deliver(connection, work)
+            else:
+                self._polls.append(connection)
+
+    def _deliver(self, connection: Connection, work: Work) -> None:
+        self._state, self._delivered = _RUNNING, True
+        connection.answer(200, work.payload, invocation_fields(work))
+
+    def _take_answer(self, connection: Connection, request: Request, request_id: str, kind: str) -> None:
+        if not self._may_answer(connection, request_id, kind):
+            return
+        mode = request.fields.get(RESPONSE_MODE, STREAMING)
+        if kind == "error":
+            self._resolve(error_answer(request))
+        elif mode == STREAMING:
+            self._resolve(result_answer(request))
+        else:
+            message = "Invalid function response mode"
+            self._resolve(platform_answer("Runtime.InvalidResponseModeHeader", message))
+            connection.answer(400, error_document("InvalidFunctionResponseMode", message))
+            return
+        connection.answer(202, _ACCEPTED)
+
+    def _may_answer(self, connection: Connection, request_id: str, kind: str) -> bool:
+        """Say whether that invocation waits for an answer; the request is answered where it does not."""
+        current = self._work is not None and self._work.request_id == request_id
+        if current and self._state == _RUNNING:
+            return True
+        if (current and not self._delivered) or (request_id == self._answered and self._state == _SENT):
+            self._forbid(connection, "InvocationResponse" if kind == "response" else "InvocationErrorResponse")
+        else:
+            connection.answer(400, error_document("InvalidRequestID", "Invalid request ID"))
+        return False
+
+    def _resolve(self, answer: Answer) -> None:
+        assert self._work is not None
+        self._state, self._answered = _SENT, self._work.request_id
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
+
+    # --------------------------------------------------------------------------------------------- start and restoring
+
+    def _fail_init(self, connection: Connection, request: Request) -> None:
+        if self._state in {_STARTED, _RESTORING}:
+            self._fail(connection, request, _INIT_ERROR if self._state == _STARTED else _RESTORE_ERROR)
+        else:
+            self._forbid(connection, _INIT_ERROR)
+
+    def _restore(self, connection: Connection, request: Request) -> None:
+        if self._state == _STARTED:
+            self._state = _RESTORING
+            connection.answer(200, b"", "")
+        else:
+            self._forbid(connection, _READY)
+
+    def _fail_restore(self, connection: Connection, request: Request) -> None:
+        if self._state == _RESTORING:
+            self._fail(connection, request, _RESTORE_ERROR)
+        else:
+            self._forbid(connection, _RESTORE_ERROR)
+
+    def _fail(self, connection: Connection, request: Request, state: str) -> None:
+        self._init_error = start_answer(request)
+        self._state = state
+        self._wake_starts()
+        connection.answer(202, _ACCEPTED)
+
+    def _forbid(self, connection: Connection, wanted: str) -> None:
+        message = (
+            f"State transition from {self._state} to {wanted} failed for runtime. "
+            "Error: State transition is not allowed"
+        )
+        connection.answer(403, error_document("InvalidStateTransition", message))
+
+    # ----------------------------------------------------------------------------------------------------- other paths
+
+    def _ping(self, connection: Connection, request: Request) -> None:
+        connection.answer(200, b"pong", "Content-Type: text/plain; charset=utf-8\r\n")
+
+    def _no_extensions(self, connection: Connection, request: Request) -> None:
+        connection.answer(404, error_document("Extension.NotSupported", "Extensions are not supported"))
+
+    def _no_logs(self, connection: Connection, request: Request) -> None:
+        connection.answer(202, error_document("Logs.NotSupported", "Logs API is not supported"))
+
+    def _no_telemetry(self, connection: Connection, request: Request) -> None:
+        connection.answer(202, error_document("Telemetry.NotSupported", "Telemetry API is not supported"))

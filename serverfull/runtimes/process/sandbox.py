@@ -1,0 +1,477 @@
+"""One execution environment in a process of its own: started by a zygote, fed by its Runtime API, read by its log pipe.
+
+A `ProcessSandbox` starts with its first invocation. From then on it runs one at a time until it is closed, its process
+ends, or an invocation takes longer than it may; it is of no use after that, and its whole process tree is killed.
+
+Everything here runs on the host's loop.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.invocations import Outcome
+from serverfull.domain.json_functions import dumps
+from serverfull.domain.names import function_arn, new_log_stream
+from serverfull.errors import InternalFailure, InvocationNotBegun
+from serverfull.interfaces import Sandbox
+from serverfull.runtimes import failures
+from serverfull.runtimes.error_reports import platform_error_document
+from serverfull.runtimes.process.confinement import Confinement
+from serverfull.runtimes.process.leftovers import remove_tree
+from serverfull.runtimes.process.log_pipe import LogPipe
+from serverfull.runtimes.process.runtime_api import Answer, RuntimeApi, Work
+from serverfull.runtimes.process.zygotes import LaunchFailed, Order
+
+if TYPE_CHECKING:
+    from serverfull.domain.invocations import Invocation
+    from serverfull.interfaces import FunctionIdentity, InvocationLog
+    from serverfull.runtimes.process.machine import Machine
+    from serverfull.runtimes.process.zygotes import Exit, Launched, Zygote
+
+_arn = lru_cache(maxsize=4096)(function_arn)
+
+PROVISIONED = "provisioned-concurrency"
+"""How a sandbox is initialised that is started before it is needed; what `AWS_LAMBDA_INITIALIZATION_TYPE` says."""
+
+PROVISIONED_INIT_TIMEOUT = 130.0
+"""Seconds that code may take to load then, or the function's timeout where that is longer.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
+"""
+
+EARLY_LOG = 65_536
+"""Characters that are kept of what code writes before there is an invocation."""
+
+INIT_TIMEOUT = 10.0
+"""Seconds that code may take to load before the first invocation's own time begins."""
+
+CLOSING = 2.0
+"""Seconds within which a killed process must be gone."""
+
+_UNSAID = ("", "application/x-www-form-urlencoded")
+"""What a runtime posts that has not thought about its content type; the second is curl's."""
+
+MEMORY_EVERY = 0.5
+"""Seconds for which the figure of the most memory used is kept: asking for it takes 20 µs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What the sandboxes of a function are made of.
+
+    :param zygote: starts the processes.
+    :param environment: all variables but those of a single sandbox.
+    :param root: the folder of the unpacked package: where the process starts.
+    :param command: what is executed; None: our own runtime client, in the zygote's warm copy.
+    :param client: what our own client is told.
+    :param opt: the folder that the process sees as ``/opt``, if there are layers.
+    :param visible: what it needs although it may lie below the machine's ``/tmp``, beside its package.
+    :param ephemeral_mb: megabytes of ``/tmp``.
+    """
+
+    zygote: Zygote
+    environment: Mapping[str, str]
+    root: Path
+    command: Sequence[str] | None = None
+    client: Mapping[str, Any] | None = None
+    opt: Path | None = None
+    visible: Sequence[Path] = ()
+    ephemeral_mb: int = 512
+
+
+class Gone(Exception):
+    """The process has ended.
+
+    :param why: as AWS words it, such as ``exit status 1`` or ``signal: killed``; empty for status 0.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Unstartable(Exception):
+    """The program that the function brings cannot be executed; the message says why."""
+
+
+class Overdue(Exception):
+    """The invocation has had its time."""
+
+
+class ProcessSandbox(Sandbox):
+    """A process with the code of one function.
+
+    :param find_recipe: says what it is made of; asked when it starts.
+    :param machine: what all sandboxes of the host share.
+    :param initialization: what its code is told of how it is started.
+    """
+
+    def __init__(
+        self,
+        identity: FunctionIdentity,
+        find_recipe: Callable[[], Awaitable[Recipe]],
+        machine: Machine,
+        initialization: str = "on-demand",
+    ) -> None:
+        self._identity = identity
+        self._find_recipe = find_recipe
+        self._machine = machine
+        self._initialization = initialization
+        self._log_stream = new_log_stream(identity.version)
+        self._early = ""
+        self._loop = asyncio.get_running_loop()
+        self._log: InvocationLog | None = None
+        self._running: _Process | None = None
+        self._ready = False
+        self._closed = False
+        self._init_seconds: float | None = None
+        self._memory = (0, 0.0)
+        self.uses = 0
+        self.frozen = False
+        self.init_failure: Callable[[str], Outcome] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether another invocation can be given to it."""
+        return not self._closed and self._running is not None and self._ready and self._running.alive
+
+    @property
+    def memory_mb(self) -> int:
+        """The most memory that it has used so far."""
+        return self._memory[0]
+
+    async def start(self) -> Outcome | None:
+        """Load the code before there is an invocation; gives how that failed, if it did."""
+        patience = max(PROVISIONED_INIT_TIMEOUT, self._identity.timeout)
+        failed = await self._begin("", time.monotonic() + patience)
+        if failed is None and not self._ready:
+            said = f"The code did not load within {patience:g} seconds"
+            failed = Outcome(platform_error_document("Sandbox.Timedout", said), failures.UNHANDLED, status="timeout")
+        return failed
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called when the process has ended."""
+        if self._running is not None and self._running.launched is not None:
+            self._running.launched.exited.add_done_callback(lambda _exited: call())
+
+    async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
+        """Run one invocation; the first one loads the code before, which may take 10 seconds more."""
+        log.log_stream = self._log_stream
+        self._log = log
+        if self._early:
+            log.write(self._early)
+            self._early = ""
+        self.uses += 1
+        request_id, timeout = invocation.request_id, self._identity.timeout
+        deadline = time.monotonic() + timeout
+        try:
+            if not self._ready:
+                began = time.monotonic()
+                failed = await self._begin(request_id, began + INIT_TIMEOUT)
+                if failed is not None:
+                    return failed
+                if not self._ready:  # loading took too long: once more, in the time of the invocation
+                    failed = await self._begin(request_id, began + INIT_TIMEOUT + timeout)
+                    if failed is not None:
+                        return failed
+                    if not self._ready:
+                        return self._overdue(invocation, log)
+                    deadline = began + INIT_TIMEOUT + timeout
+                else:
+                    deadline = time.monotonic() + timeout
+                self._init_seconds = time.monotonic() - began
+            return await self._run(invocation, log, deadline)
+        except BaseException:
+            self._kill()
+            raise
+
+    def freeze(self) -> None:
+        """Stop what the function has left running until the next invocation, as AWS does."""
+        if self._running is not None and not self.frozen:
+            self.frozen = self._running.signal(signal.SIGSTOP)
+
+    async def aclose(self) -> None:
+        """Kill the process and what it has started, and give back what they held. Closing twice is fine."""
+        self._closed = True
+        running, self._running = self._running, None
+        if running is not None:
+            await running.aclose()
+
+    async def _begin(self, request_id: str, until: float) -> Outcome | None:
+        """Start the process and wait until it asks for an invocation; not `_ready` where it does not in time."""
+        await self._machine.open()
+        recipe = self._initialised(await self._find_recipe())
+        began = time.monotonic()
+        try:
+            running = await _Process.start(recipe, self._identity.memory_size, self._machine, self._write)
+        except Unstartable as failed:
+            return self._failed_init(partial(_unstartable, str(failed)), request_id)
+        self._running = running
+        if self._closed:  # while it was started
+            await self.aclose()
+            return None
+        try:
+            async with asyncio.timeout(max(0.0, until - began)):
+                answer = await running.api.initialised()
+        except TimeoutError:
+            seconds = time.monotonic() - began
+            self._write(f"INIT_REPORT Init Duration: {seconds * 1000:.2f} ms\tPhase: init\tStatus: timeout\n")
+            self._running = None
+            await running.aclose()
+            return None
+        except Gone as gone:
+            running.drain()
+            return self._failed_init(partial(_exited, gone.why), request_id)
+        if answer is not None:
+            running.drain()
+            return self._failed_init(lambda _request_id: _answered(answer), request_id)
+        self._ready = True
+        return None
+
+    def _initialised(self, recipe: Recipe) -> Recipe:
+        """Let the code know how it is started, and where its log goes."""
+        own = {
+            "AWS_LAMBDA_INITIALIZATION_TYPE": self._initialization,
+            "AWS_LAMBDA_LOG_STREAM_NAME": self._log_stream,
+        }
+        return replace(recipe, environment={**recipe.environment, **own})
+
+    def _failed_init(self, outcome: Callable[[str], Outcome], request_id: str) -> Outcome:
+        self.init_failure = outcome
+        return outcome(request_id)
+
+    async def _run(self, invocation: Invocation, log: InvocationLog, deadline: float) -> Outcome:
+        running = self._running
+        assert running is not None
+        if self.frozen:
+            running.signal(signal.SIGCONT)
+            self.frozen = False
+        left = max(0.0, deadline - time.monotonic())
+        timer = self._loop.call_later(left, running.api.interrupt, Overdue())
+        if running.confinement.watched:
+            self._machine.watch(running)
+        try:
+            answer = await running.api.run(self._work(invocation, left))
+        except Overdue:
+            return self._overdue(invocation, log)
+        except Gone as gone:
+            running.drain()
+            if not running.api.delivered and self.uses > 1:  # it has ended after what it answered last
+                raise InvocationNotBegun from None
+            outcome = _exited(gone.why, invocation.request_id)
+        else:
+            running.drain()
+            outcome = _answered(answer)
+        finally:
+            timer.cancel()
+            self._machine.watched.discard(running)
+        outcome.memory_mb = self._most_memory(running)
+        outcome.init_seconds, self._init_seconds = self._init_seconds, None
+        return outcome
+
+    def _overdue(self, invocation: Invocation, log: InvocationLog) -> Outcome:
+        self._kill()
+        if self._running is not None:
+            self._running.drain()
+        return failures.timed_out(invocation.request_id, self._identity.timeout, log)
+
+    def _kill(self) -> None:
+        self._ready = False
+        if self._running is not None:
+            self._running.kill()
+
+    def _most_memory(self, running: _Process) -> int:
+        most, until = self._memory
+        now = time.monotonic()
+        if now >= until or not most:
+            with suppress(OSError, ValueError):
+                most = max(most, running.confinement.memory_mb(running.pid))
+            self._memory = most, now + MEMORY_EVERY
+        return most
+
+    def _write(self, text: str) -> None:
+        if self._log is not None:
+            self._log.write(text)
+        elif len(self._early) < EARLY_LOG:
+            self._early += text
+
+    def _work(self, invocation: Invocation, left: float) -> Work:
+        return Work(
+            request_id=invocation.request_id,
+            payload=invocation.payload or b"{}",
+            deadline_ms=int((time.time() + left) * 1000),
+            arn=_arn(invocation.name, invocation.account, invocation.region, invocation.qualifier),
+            trace_id=invocation.trace_id or _new_trace(),
+            client_context=_text(invocation.client_context),
+            cognito_identity=_text(invocation.cognito_identity),
+            tenant_id=invocation.tenant_id,
+        )
+
+
+class _Process:
+    """A started process with its Runtime API, its log pipe and its limits."""
+
+    def __init__(self, folder: Path, confinement: Confinement, api: RuntimeApi, pipe: LogPipe) -> None:
+        self.folder = folder
+        self.confinement = confinement
+        self.api = api
+        self.pipe = pipe
+        self.launched: Launched | None = None
+
+    @classmethod
+    async def start(cls, recipe: Recipe, memory_mb: int, machine: Machine, write: Callable[[str], object]) -> _Process:
+        """Start it; what fails on the way leaves nothing behind."""
+        folder = machine.new_folder()
+        try:
+            confinement = Confinement.prepare(
+                machine.means,
+                machine.level,
+                memory_mb=memory_mb,
+                ephemeral_mb=recipe.ephemeral_mb,
+                folder=folder,
+                opt=recipe.opt,
+                visible=[recipe.root, *recipe.visible],
+            )
+        except BaseException:
+            remove_tree(folder)
+            raise
+        try:
+            api = await RuntimeApi.open(socket=None if recipe.client is None else folder / "api")
+        except BaseException:
+            confinement.close()
+            remove_tree(folder)
+            raise
+        pipe = LogPipe(write)
+        process = cls(folder, confinement, api, pipe)
+        try:
+            process.launched = await recipe.zygote.launch(process._order(recipe))
+        except LaunchFailed as failed:
+            await process.aclose()
+            if recipe.command is None:
+                raise InternalFailure from failed
+            raise Unstartable(str(failed)) from None
+        except BaseException:
+            await process.aclose()
+            raise
+        finally:
+            pipe.close_writer()
+        process.launched.exited.add_done_callback(process._exited)
+        return process
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        return 0 if self.launched is None else self.launched.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.launched is not None and not self.launched.exited.done()
+
+    def check_memory(self) -> None:
+        """Kill the process where it has more memory than it may."""
+        if self.alive and self.confinement.over(self.pid):
+            self.kill()
+
+    def drain(self) -> None:
+        """Take what is in the log pipe now."""
+        self.pipe.drain()
+
+    def kill(self) -> None:
+        """Kill the process and everything that it has started."""
+        if self.launched is not None:
+            self.launched.kill()
+        self.confinement.kill(self.pid)
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send a signal to the process's group; says whether there was one."""
+        if not self.alive:
+            return False
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """Kill it, wait until it is gone, and give back what it held."""
+        self.kill()
+        self.api.end(Gone("signal: killed"))
+        if self.launched is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING):
+                    await asyncio.shield(self.launched.exited)
+        self.pipe.close()
+        await self.api.aclose()
+        await asyncio.to_thread(self._clean_up)
+
+    def _clean_up(self) -> None:
+        self.confinement.close()
+        remove_tree(self.folder)
+
+    def _exited(self, exited: asyncio.Future[Exit]) -> None:
+        status = 9 if exited.cancelled() or exited.exception() else exited.result().status
+        self.api.end(Gone(_why(status)))
+
+    def _order(self, recipe: Recipe) -> Order:
+        client = None if recipe.client is None else {**recipe.client, "socket": self.api.address}
+        environment = {**recipe.environment, **self.confinement.environment}
+        if client is None:
+            environment["AWS_LAMBDA_RUNTIME_API"] = self.api.address
+        return Order(
+            environment=environment,
+            cwd=recipe.root,
+            confinement=self.confinement.orders,
+            command=recipe.command,
+            client=client,
+            log=self.pipe.writer,
+        )
+
+
+def _answered(answer: Answer) -> Outcome:
+    if answer.error:
+        return Outcome(answer.payload, failures.UNHANDLED, status="error")
+    content_type = "application/json" if answer.content_type in _UNSAID else answer.content_type
+    return Outcome(answer.payload, None, content_type)
+
+
+def _exited(why: str, request_id: str) -> Outcome:
+    """Give AWS's answer for a process that ended by itself."""
+    said = f"Runtime exited with error: {why}" if why else "Runtime exited without providing a reason"
+    document = platform_error_document("Runtime.ExitError", f"RequestId: {request_id} Error: {said}")
+    return Outcome(document, failures.UNHANDLED, status="error")
+
+
+def _unstartable(why: str, request_id: str) -> Outcome:
+    document = platform_error_document("Runtime.InvalidEntrypoint", f"RequestId: {request_id} Error: {why}")
+    return Outcome(document, failures.UNHANDLED, status="error")
+
+
+def _why(status: int) -> str:
+    """Word a wait status as AWS does; empty for a process that ended with status 0."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit status {code}" if code else ""
+    name = (signal.strsignal(-code) or f"signal {-code}").lower()
+    return f"signal: {name}"
+
+
+def _new_trace() -> str:
+    chance = os.urandom(20).hex()
+    return f"Root=1-{int(time.time()):08x}-{chance[:24]};Parent={chance[24:]};Sampled=0"
+
+
+def _text(fields: Mapping[str, Any] | None) -> str | None:
+    return None if fields is None else dumps(fields)

@@ -1,0 +1,70 @@
+"""The environment variables of a process that runs a function: AWS's own, then the function's, and none of the host's.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serverfull.interfaces import FunctionIdentity
+
+OPT = Path("/opt")
+"""Where functions see their layers."""
+
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_LIBRARIES = ("{opt}/lib", "{root}", "{root}/lib")
+
+
+def function_variables(
+    identity: FunctionIdentity,
+    *,
+    handler: str,
+    runtime: str,
+    root: Path,
+    opt: Path | None,
+    region: str,
+    log_level: str | None = None,
+) -> dict[str, str]:
+    """Give all variables but those of a single process.
+
+    :param handler: as the function's configuration has it.
+    :param runtime: such as ``python3.12``; empty where nothing is to be said of it.
+    :param root: the folder of the unpacked package.
+    :param opt: where the process finds its layers: ``/opt``, or a folder where it can have no ``/opt`` of its own.
+    :param log_level: of a function whose log is JSON, the level from which on it is kept.
+    """
+    layers = opt or OPT
+    reserved = {
+        "PATH": f"{_SYSTEM_PATH}:{layers}/bin",
+        "LD_LIBRARY_PATH": ":".join(place.format(opt=layers, root=root) for place in _LIBRARIES),
+        "LANG": "C.UTF-8",
+        "TZ": ":UTC",
+        "_HANDLER": handler,
+        "LAMBDA_TASK_ROOT": str(root),
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_LAMBDA_FUNCTION_NAME": identity.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": identity.version,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(identity.memory_size),
+        "AWS_LAMBDA_LOG_GROUP_NAME": identity.log_group,
+        "AWS_LAMBDA_LOG_FORMAT": identity.log_format,
+    }
+    if log_level:
+        reserved["AWS_LAMBDA_LOG_LEVEL"] = log_level
+    if runtime:
+        reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{runtime}"
+    if runtime.startswith("node"):
+        reserved["NODE_PATH"] = f"{layers}/nodejs/node_modules:{root}/node_modules:{root}"
+    return {**reserved, **identity.function.environment}
+
+
+def python_path(root: Path, opt: Path | None, version: str) -> list[str]:
+    """Give the folders that Python code of a function is imported from, before Python's own.
+
+    :param version: of Python, such as ``3.12``.
+    """
+    layers = opt or OPT
+    return [str(root), f"{layers}/python", f"{layers}/python/lib/python{version}/site-packages"]

@@ -1,0 +1,150 @@
+"""``serverfull doctor``, on this machine and with programs that are put in the place of its own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serverfull.runtimes.process.confinement import probe
+from serverfull.runtimes.process.interpreters import RUNTIMES
+
+Run = Callable[..., Any]
+
+HOSTS = "python{}.{}".format(*sys.version_info[:2])
+MACHINE = ["sandbox", "memory", "processes", "/tmp", "/opt", "state", "port", "docker"]
+
+
+@pytest.fixture
+def found(run: Run) -> Callable[..., dict[str, Any]]:
+    """Give what the command finds, as JSON; the port is any, so that no other test is in its way."""
+
+    def findings(*arguments: str, **variables: str) -> dict[str, Any]:
+        done = run("doctor", "--port", "0", *arguments, "--output", "json", **variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        described: dict[str, Any] = json.loads(done.stdout)
+        return described
+
+    return findings
+
+
+def put(folder: Path, name: str, *lines: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    program.chmod(0o755)
+    return folder
+
+
+def test_the_table_has_a_line_for_each_runtime_and_each_part_of_the_machine(run: Run, tmp_path: Path) -> None:
+    done = run("doctor", "--port", "0")
+    assert (done.returncode, done.stderr) == (0, "")
+    runtimes, machine = (part.splitlines() for part in done.stdout.split("\n\n"))
+    assert [line.split()[0] for line in runtimes] == ["RUNTIME", *RUNTIMES]
+    assert [line.split()[0] for line in machine] == ["MACHINE", *MACHINE]
+    (own,) = (line for line in runtimes if line.startswith(f"{HOSTS} "))
+    assert own.split()[1:] == ["ok", sys.executable, "({}.{}.{})".format(*sys.version_info[:3])]
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_has_the_same(found: Callable[..., dict[str, Any]]) -> None:
+    described = found()
+    assert list(described["runtimes"]) == list(RUNTIMES)
+    assert list(described["machine"]) == MACHINE
+    assert described["runtimes"]["provided.al2023"] == {"state": "ok", "detail": "the function's own bootstrap"}
+    assert described["runtimes"]["java21"]["state"] == "missing"
+
+
+def test_what_is_not_here_says_what_to_install(found: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    folder = put(tmp_path / "bin", "node", 'echo \'["node", "98.1.0", "/bin/sh"]\'')
+    runtimes = found(PATH=str(folder))["runtimes"]
+    absent = next(name for name in reversed(RUNTIMES) if name.startswith("nodejs") and runtimes[name]["state"] != "ok")
+    assert runtimes[absent]["state"] == "missing"
+    assert "is not on this machine: install it" in runtimes[absent]["detail"]
+
+
+@pytest.mark.parametrize(("policy", "state"), [("use", "other"), ("error", "missing")])
+def test_the_policy_for_other_pythons_shows(found: Callable[..., dict[str, Any]], policy: str, state: str) -> None:
+    runtimes = found(SERVERFULL_EXECUTION__OTHER_PYTHON=policy)["runtimes"]
+    pythons = {name: shown["state"] for name, shown in runtimes.items() if name.startswith("python")}
+    assert pythons[HOSTS] == "ok"
+    assert set(pythons.values()) == {"ok", state}
+
+
+def test_the_means_of_the_sandbox_are_those_that_hosts_use(found: Callable[..., dict[str, Any]]) -> None:
+    machine, means = found()["machine"], probe()
+    shown = [machine[name]["state"] for name in MACHINE[:5]]
+    assert shown == ["limits", means.memory, means.pids, means.tmp, means.opt]
+    for name, key in (("memory", "memory"), ("processes", "pids"), ("/tmp", "tmp"), ("/opt", "opt")):
+        assert machine[name]["detail"] == means.why.get(key, "")
+    assert found(SERVERFULL_EXECUTION__SANDBOX="none")["machine"]["sandbox"]["state"] == "none"
+
+
+def test_a_state_that_can_be_kept_is_told_from_one_that_cannot(
+    found: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "kept").mkdir()
+    states = {
+        path: found("--state", path)["machine"]["state"] for path in ("kept", "new/er", "file", "file/below", "memory")
+    }
+    assert states["kept"] == {"state": "ok", "detail": str(tmp_path / "kept")}
+    assert states["new/er"] == {"state": "ok", "detail": f"{tmp_path / 'new/er'}, which the first host makes"}
+    assert states["file"] == {"state": "unusable", "detail": f"{tmp_path / 'file'} cannot be written: Not a directory"}
+    assert states["file/below"]["state"] == "unusable"
+    assert states["memory"]["state"] == "memory"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "kept"]
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_no_place_for_the_state(found: Callable[..., dict[str, Any]]) -> None:
+    state = found("--state", "/proc/serverfull")["machine"]["state"]
+    assert state["state"] == "unusable"
+    assert state["detail"].startswith("/proc cannot be written: ")
+
+
+def test_a_port_that_is_taken_is_in_use(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("doctor", "--port", str(port), "--output", "json")
+        assert done.returncode == 0
+        shown = json.loads(done.stdout)["machine"]["port"]
+    assert shown["state"] == "in use"
+    assert f"127.0.0.1:{port}" in shown["detail"]
+
+
+def test_an_address_that_is_not_this_machines_is_unusable(found: Callable[..., dict[str, Any]]) -> None:
+    assert found("--host", "192.0.2.1")["machine"]["port"]["state"] == "unusable"
+
+
+@pytest.mark.parametrize(
+    ("lines", "state", "detail"),
+    [
+        (["echo 27.1"], "ok", "engine 27.1; this version does not use it"),
+        (["echo 'Cannot connect\nto it' >&2", "exit 1"], "missing", "Cannot connect to it"),
+    ],
+)
+def test_a_docker_engine_is_reported(
+    found: Callable[..., dict[str, Any]], tmp_path: Path, lines: list[str], state: str, detail: str
+) -> None:
+    folder = put(tmp_path / "bin", "docker", *lines)
+    assert found(PATH=str(folder))["machine"]["docker"] == {"state": state, "detail": detail}
+
+
+def test_without_docker_it_is_missing_and_nothing_else_changes(
+    found: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    shown = found(PATH=str(tmp_path))["machine"]["docker"]
+    assert shown["state"] == "missing"
+    assert "no command docker on the PATH" in shown["detail"]
+
+
+def test_a_wrong_setting_is_the_only_thing_that_ends_it_otherwise(run: Run) -> None:
+    done = run("doctor", SERVERFULL_EXECUTION__SANDBOX="strict")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'strict' is not one of none, limits" in done.stderr

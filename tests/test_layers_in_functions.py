@@ -1,0 +1,112 @@
+"""Layers as functions on a real host see them: below /opt, the later over the earlier one."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from serverfull.testing.clients import lambda_client
+from serverfull.testing.process import HostProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOOKING = """
+import os, subprocess, sys
+import shared, only_first
+OPT = next(path for path in sys.path if path.endswith("/python"))[:-len("/python")]
+def handler(event, context):
+    try:
+        open(OPT + "/note.txt", "a").close()
+        writable = True
+    except OSError:
+        writable = False
+    return {
+        "shared": shared.NAME,
+        "only_first": only_first.NAME,
+        "tool": subprocess.run(["layer-tool"], capture_output=True, text=True, check=True).stdout.strip(),
+        "note": open(OPT + "/note.txt").read(),
+        "library": OPT + "/lib" in os.environ["LD_LIBRARY_PATH"].split(":") and os.listdir(OPT + "/lib"),
+        "opt": OPT,
+        "writable": writable,
+    }
+"""
+
+
+def package(files: dict[str, str]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, text in files.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (stat.S_IFREG | (0o755 if name.startswith("bin/") else 0o644)) << 16
+            archive.writestr(entry, text)
+    return made.getvalue()
+
+
+def publish(client: Any, name: str, files: dict[str, str]) -> str:
+    return client.publish_layer_version(LayerName=name, Content={"ZipFile": package(files)})["LayerVersionArn"]
+
+
+def layer(client: Any, name: str, **more: str) -> str:
+    files = {
+        "python/shared.py": f"NAME = {name!r}\n",
+        "bin/layer-tool": f"#!/bin/sh\necho tool of {name}\n",
+        "note.txt": f"note of {name}",
+        f"lib/lib{name}.so": "",
+        **{f"python/{module}.py": f"NAME = {name!r}\n" for module in more.values()},
+    }
+    return publish(client, name, files)
+
+
+def settle(client: Any) -> None:
+    for waiter in ("function_active_v2", "function_updated_v2"):
+        client.get_waiter(waiter).wait(FunctionName="f", WaiterConfig={"Delay": 0.02, "MaxAttempts": 500})
+
+
+def look(client: Any) -> dict[str, Any]:
+    answer = client.invoke(FunctionName="f")
+    seen = json.loads(answer["Payload"].read())
+    assert "FunctionError" not in answer, seen
+    return seen
+
+
+@pytest.fixture(params=["limits", "none"])
+def host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[HostProcess]:
+    """Give a host whose functions have an /opt of their own where the machine can, and one that shows them a folder."""
+    sandbox = {"SERVERFULL_EXECUTION__SANDBOX": request.param}
+    with HostProcess.start(None, "--state", str(tmp_path / "state"), env=sandbox, cwd=tmp_path) as process:
+        yield process
+
+
+def test_layers_are_seen_in_their_order_also_new_ones_and_deleted_ones(host: HostProcess) -> None:
+    before = sorted(Path("/opt").iterdir())
+    client = lambda_client(host.url, region="eu-west-1")
+    first, second = layer(client, "first", more="only_first"), layer(client, "second")
+    client.create_function(
+        FunctionName="f",
+        Runtime="python3.11",
+        Role="arn:aws:iam::123456789012:role/runner",
+        Handler="app.handler",
+        Code={"ZipFile": package({"app.py": LOOKING})},
+        Layers=[first, second],
+        Timeout=10,
+    )
+    settle(client)
+    seen = look(client)
+    assert (seen["shared"], seen["only_first"]) == ("second", "first")
+    assert (seen["tool"], seen["note"]) == ("tool of second", "note of second")
+    assert sorted(seen["library"]) == ["libfirst.so", "libsecond.so"]
+    client.update_function_configuration(FunctionName="f", Layers=[second, first])
+    settle(client)
+    assert look(client)["shared"] == "first"
+    client.delete_layer_version(LayerName="first", VersionNumber=1)
+    client.update_function_code(FunctionName="f", ZipFile=package({"app.py": LOOKING + "# again\n"}))
+    settle(client)
+    assert look(client)["shared"] == "first"
+    assert sorted(Path("/opt").iterdir()) == before
