@@ -18,7 +18,7 @@ from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.runtimes.process.interpreters import Interpreter, Interpreters, Missing, node_command
 from serverfull.runtimes.process.layers import merged
-from serverfull.runtimes.process.sandbox import Recipe
+from serverfull.runtimes.process.processes import Recipe
 from serverfull.runtimes.process.variables import OPT, function_variables, python_path
 from serverfull.runtimes.process.zygotes import Zygote
 

@@ -1,4 +1,4 @@
-"""One execution environment in a process of its own: started by a zygote, fed by its Runtime API, read by its log pipe.
+"""One execution environment in a process of its own: when it starts, what it is given, how its ends are answered.
 
 A `ProcessSandbox` starts with its first invocation. From then on it runs one at a time until it is closed, its process
 ends, or an invocation takes longer than it may; it is of no use after that, and its whole process tree is killed.
@@ -14,31 +14,28 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.invocations import Outcome
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.names import function_arn, new_log_stream
-from serverfull.errors import InternalFailure, InvocationNotBegun
+from serverfull.errors import InvocationNotBegun
 from serverfull.interfaces import Sandbox
 from serverfull.runtimes import failures
 from serverfull.runtimes.error_reports import platform_error_document
-from serverfull.runtimes.process.confinement import Confinement
-from serverfull.runtimes.process.leftovers import remove_tree
-from serverfull.runtimes.process.log_pipe import LogPipe
-from serverfull.runtimes.process.runtime_api import Answer, RuntimeApi, Work
-from serverfull.runtimes.process.zygotes import LaunchFailed, Order
+from serverfull.runtimes.process.processes import Gone, Process, Unstartable
+from serverfull.runtimes.process.runtime_api import Work
 
 if TYPE_CHECKING:
     from serverfull.domain.invocations import Invocation
     from serverfull.interfaces import FunctionIdentity, InvocationLog
     from serverfull.runtimes.process.machine import Machine
-    from serverfull.runtimes.process.zygotes import Exit, Launched, Zygote
+    from serverfull.runtimes.process.processes import Recipe
+    from serverfull.runtimes.process.runtime_api import Answer
 
 _arn = lru_cache(maxsize=4096)(function_arn)
 
@@ -57,53 +54,11 @@ EARLY_LOG = 65_536
 INIT_TIMEOUT = 10.0
 """Seconds that code may take to load before the first invocation's own time begins."""
 
-CLOSING = 2.0
-"""Seconds within which a killed process must be gone."""
-
 _UNSAID = ("", "application/x-www-form-urlencoded")
 """What a runtime posts that has not thought about its content type; the second is curl's."""
 
 MEMORY_EVERY = 0.5
 """Seconds for which the figure of the most memory used is kept: asking for it takes 20 µs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What the sandboxes of a function are made of.
-
-    :param zygote: starts the processes.
-    :param environment: all variables but those of a single sandbox.
-    :param root: the folder of the unpacked package: where the process starts.
-    :param command: what is executed; None: our own runtime client, in the zygote's warm copy.
-    :param client: what our own client is told.
-    :param opt: the folder that the process sees as ``/opt``, if there are layers.
-    :param visible: what it needs although it may lie below the machine's ``/tmp``, beside its package.
-    :param ephemeral_mb: megabytes of ``/tmp``.
-    """
-
-    zygote: Zygote
-    environment: Mapping[str, str]
-    root: Path
-    command: Sequence[str] | None = None
-    client: Mapping[str, Any] | None = None
-    opt: Path | None = None
-    visible: Sequence[Path] = ()
-    ephemeral_mb: int = 512
-
-
-class Gone(Exception):
-    """The process has ended.
-
-    :param why: as AWS words it, such as ``exit status 1`` or ``signal: killed``; empty for status 0.
-    """
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-
-class Unstartable(Exception):
-    """The program that the function brings cannot be executed; the message says why."""
 
 
 class Overdue(Exception):
@@ -133,7 +88,7 @@ class ProcessSandbox(Sandbox):
         self._early = ""
         self._loop = asyncio.get_running_loop()
         self._log: InvocationLog | None = None
-        self._running: _Process | None = None
+        self._running: Process | None = None
         self._ready = False
         self._closed = False
         self._init_seconds: float | None = None
@@ -215,7 +170,7 @@ class ProcessSandbox(Sandbox):
         recipe = self._initialised(await self._find_recipe())
         began = time.monotonic()
         try:
-            running = await _Process.start(recipe, self._identity.memory_size, self._machine, self._write)
+            running = await Process.start(recipe, self._identity.memory_size, self._machine, self._write)
         except Unstartable as failed:
             return self._failed_init(partial(_unstartable, str(failed)), request_id)
         self._running = running
@@ -292,7 +247,7 @@ class ProcessSandbox(Sandbox):
         if self._running is not None:
             self._running.kill()
 
-    def _most_memory(self, running: _Process) -> int:
+    def _most_memory(self, running: Process) -> int:
         most, until = self._memory
         now = time.monotonic()
         if now >= until or not most:
@@ -320,126 +275,6 @@ class ProcessSandbox(Sandbox):
         )
 
 
-class _Process:
-    """A started process with its Runtime API, its log pipe and its limits."""
-
-    def __init__(self, folder: Path, confinement: Confinement, api: RuntimeApi, pipe: LogPipe) -> None:
-        self.folder = folder
-        self.confinement = confinement
-        self.api = api
-        self.pipe = pipe
-        self.launched: Launched | None = None
-
-    @classmethod
-    async def start(cls, recipe: Recipe, memory_mb: int, machine: Machine, write: Callable[[str], object]) -> _Process:
-        """Start it; what fails on the way leaves nothing behind."""
-        folder = machine.new_folder()
-        try:
-            confinement = Confinement.prepare(
-                machine.means,
-                machine.level,
-                memory_mb=memory_mb,
-                ephemeral_mb=recipe.ephemeral_mb,
-                folder=folder,
-                opt=recipe.opt,
-                visible=[recipe.root, *recipe.visible],
-            )
-        except BaseException:
-            remove_tree(folder)
-            raise
-        try:
-            api = await RuntimeApi.open(socket=None if recipe.client is None else folder / "api")
-        except BaseException:
-            confinement.close()
-            remove_tree(folder)
-            raise
-        pipe = LogPipe(write)
-        process = cls(folder, confinement, api, pipe)
-        try:
-            process.launched = await recipe.zygote.launch(process._order(recipe))
-        except LaunchFailed as failed:
-            await process.aclose()
-            if recipe.command is None:
-                raise InternalFailure from failed
-            raise Unstartable(str(failed)) from None
-        except BaseException:
-            await process.aclose()
-            raise
-        finally:
-            pipe.close_writer()
-        process.launched.exited.add_done_callback(process._exited)
-        return process
-
-    @property
-    def pid(self) -> int:
-        """Of the process that was started."""
-        return 0 if self.launched is None else self.launched.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self.launched is not None and not self.launched.exited.done()
-
-    def check_memory(self) -> None:
-        """Kill the process where it has more memory than it may."""
-        if self.alive and self.confinement.over(self.pid):
-            self.kill()
-
-    def drain(self) -> None:
-        """Take what is in the log pipe now."""
-        self.pipe.drain()
-
-    def kill(self) -> None:
-        """Kill the process and everything that it has started."""
-        if self.launched is not None:
-            self.launched.kill()
-        self.confinement.kill(self.pid)
-
-    def signal(self, number: signal.Signals) -> bool:
-        """Send a signal to the process's group; says whether there was one."""
-        if not self.alive:
-            return False
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
-
-    async def aclose(self) -> None:
-        """Kill it, wait until it is gone, and give back what it held."""
-        self.kill()
-        self.api.end(Gone("signal: killed"))
-        if self.launched is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSING):
-                    await asyncio.shield(self.launched.exited)
-        self.pipe.close()
-        await self.api.aclose()
-        await asyncio.to_thread(self._clean_up)
-
-    def _clean_up(self) -> None:
-        self.confinement.close()
-        remove_tree(self.folder)
-
-    def _exited(self, exited: asyncio.Future[Exit]) -> None:
-        status = 9 if exited.cancelled() or exited.exception() else exited.result().status
-        self.api.end(Gone(_why(status)))
-
-    def _order(self, recipe: Recipe) -> Order:
-        client = None if recipe.client is None else {**recipe.client, "socket": self.api.address}
-        environment = {**recipe.environment, **self.confinement.environment}
-        if client is None:
-            environment["AWS_LAMBDA_RUNTIME_API"] = self.api.address
-        return Order(
-            environment=environment,
-            cwd=recipe.root,
-            confinement=self.confinement.orders,
-            command=recipe.command,
-            client=client,
-            log=self.pipe.writer,
-        )
-
-
 def _answered(answer: Answer) -> Outcome:
     if answer.error:
         return Outcome(answer.payload, failures.UNHANDLED, status="error")
@@ -457,15 +292,6 @@ def _exited(why: str, request_id: str) -> Outcome:
 def _unstartable(why: str, request_id: str) -> Outcome:
     document = platform_error_document("Runtime.InvalidEntrypoint", f"RequestId: {request_id} Error: {why}")
     return Outcome(document, failures.UNHANDLED, status="error")
-
-
-def _why(status: int) -> str:
-    """Word a wait status as AWS does; empty for a process that ended with status 0."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}" if code else ""
-    name = (signal.strsignal(-code) or f"signal {-code}").lower()
-    return f"signal: {name}"
 
 
 def _new_trace() -> str:
