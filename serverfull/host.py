@@ -47,15 +47,15 @@ from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
 from serverfull.observability.user_metrics import UserMetrics
 from serverfull.runtimes.choosing import ChoosingRuntime
-from serverfull.runtimes.deployed import DeployedRuntime
 from serverfull.runtimes.inprocess import InProcessRuntime
-from serverfull.runtimes.pool import PoolPolicy
 
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
+    from serverfull.domain.changes import Changes
     from serverfull.domain.functions import Function, Handler
     from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
+    from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.runtimes.watchdog import Stall
 
 
@@ -180,7 +180,6 @@ class Host:
             logger=self.logger,
         )
         self.front = mode.front(self.invoker)
-        self.control.changes.subscribe(self.invoker.forget)
         self._stack = AsyncExitStack()
         self._queue: MemoryQueue
 
@@ -225,16 +224,23 @@ class Host:
     def _failure_of(self, name: str) -> str | None:
         return self.invoker.failure_of(name)
 
-    def _serve_deployed(self) -> None:
+    def _serve_deployed(self, deployed: DeployedFetcher, changes: Changes) -> None:
         """Invoke what is deployed too, from now on: until there can be any, no call pays for looking."""
-        everything = ObservingFetcher(ChainFetcher(self._fetcher, self.control.fetcher), self.logger, self.metrics)
+        everything = ObservingFetcher(ChainFetcher(self._fetcher, deployed), self.logger, self.metrics)
         self.metrics.before_sample.append(everything.report)
+        changes.subscribe(self.invoker.forget)
         pool = self.settings.limits.account_concurrency
-        deployed = self.control.fetcher
         self.invoker.use_fetcher(everything, lambda partition: pool - deployed.reserved(partition), deployed.set_aside)
+
+    def deployed_runtime(self) -> Runtime:
+        """Make what runs deployed functions in the host's own process."""
+        from serverfull.runtimes.deployed import DeployedRuntime
+
+        return DeployedRuntime(self.runtime)
 
     def process_runtime(self) -> Runtime:
         """Make what runs functions in processes of their own; most hosts of registered functions never need it."""
+        from serverfull.runtimes.pool import PoolPolicy
         from serverfull.runtimes.process.confinement import Level
         from serverfull.runtimes.process.interpreters import Interpreters
         from serverfull.runtimes.process.machine import Machine
@@ -425,7 +431,7 @@ def _serve_mode(host: Host) -> _Mode:
     settings = host.settings
     deployed: dict[str, Callable[[], Runtime]] = {"process": host.process_runtime}
     if settings.server.on_loopback:
-        deployed["inprocess"] = lambda: DeployedRuntime(host.runtime)
+        deployed["inprocess"] = host.deployed_runtime
     elif settings.execution.mode == "inprocess":
         raise ConfigurationError(
             f"execution.mode is 'inprocess' and the host listens on {settings.server.host}: deployed code may run in "

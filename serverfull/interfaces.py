@@ -24,12 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from serverfull.domain.readiness import Readiness, Unfit
-
 if TYPE_CHECKING:
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
     from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
+    from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.domain.records import KeyPart, Kind, Partition, Record
 
 Result = TypeVar("Result")
@@ -212,6 +211,8 @@ class Runtime(ABC):
         :param changed: called on the loop with how far that is, now and whenever it changes; must not block or raise.
         :raises TypeError: as for `check`.
         """
+        from serverfull.domain.readiness import Readiness  # late: few hosts keep environments ready
+
         changed(Readiness(count, 0, NOT_KEPT_READY) if count else Readiness())
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.changes import Changes
 from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, StateUnusable
-from serverfull.fetchers.deployed import DeployedFetcher
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -22,10 +21,12 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.control_plane.warming import Running
     from serverfull.control_plane.wiring import Resources
+    from serverfull.domain.changes import Changes
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.names import RequestScope
     from serverfull.domain.readiness import Unfit
     from serverfull.domain.records import Partition
+    from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
     from serverfull.storage.code import FileCodeStore
 
@@ -42,9 +43,8 @@ class ControlPlane:
     :param failure_of: says why one of these is Failed; None where it is Active.
     :param running: runs functions.
     :param refusal: why nothing can be deployed on this host; None: it can.
-    :param on_open: called when the state is open and there may be deployed functions.
-    :ivar changes: tells what has changed.
-    :ivar fetcher: gives what was deployed.
+    :param on_open: called when the state is open and there may be deployed functions, with what gives these and what
+        tells of changes.
     """
 
     def __init__(
@@ -54,12 +54,10 @@ class ControlPlane:
         logger: Any,
         *,
         failure_of: Callable[[str], str | None],
-        on_open: Callable[[], None],
+        on_open: Callable[[DeployedFetcher, Changes], None],
         running: Running,
         refusal: str | None = None,
     ) -> None:
-        self.changes = Changes()
-        self.fetcher = DeployedFetcher(self.changes)
         self._registered = registered
         self._settings = settings
         self._logger = logger
@@ -118,63 +116,69 @@ class ControlPlane:
     async def _open(self) -> Mapping[str, Operation]:
         from serverfull.control_plane.warming import Warming
         from serverfull.control_plane.wiring import Resources
+        from serverfull.domain.changes import Changes
+        from serverfull.fetchers.deployed import DeployedFetcher
         from serverfull.storage.s3 import S3Objects
 
+        changes = Changes()
+        deployed = DeployedFetcher(changes)
         state, code = await self._stores()
         objects = S3Objects()
         self._stack.push_async_callback(objects.aclose)
-        warming = Warming(state, self.fetcher, self._running, self._logger)
+        warming = Warming(state, deployed, self._running, self._logger)
         resources = Resources(
             state,
             code,
-            self.changes,
+            changes,
             self._registered,
             self._settings,
             self._logger,
             failure_of=self._failure_of,
             fetch_object=objects.fetch_object,
-            find_unfit=self._find_unfit,
+            find_unfit=partial(self._find_unfit, deployed),
             readiness=warming.readiness,
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
-            self.fetcher.read_from(state, code)
+            deployed.read_from(state, code)
             try:
-                await self._begin(resources, state)
+                await self._begin(resources, state, changes)
             except InternalFailure as failure:
                 raise StateUnusable(
                     f"{self._settings.state.path} has records that cannot be read; "
                     '"serverfull state check" names them, and what "serverfull state backup" wrote can be restored'
                 ) from failure
-            self._on_open()
+            self._on_open(deployed, changes)
             self._stack.push_async_callback(warming.aclose)
-            self._stack.callback(self.changes.subscribe(warming.changed))
+            self._stack.callback(changes.subscribe(warming.changed))
             await warming.start()
         return resources.operations
 
-    async def _begin(self, resources: Resources, state: StateStore) -> None:
+    async def _begin(self, resources: Resources, state: StateStore, changes: Changes) -> None:
         """Begin with what is done in the background."""
         await resources.resume()
         if self._files is not None:  # a bucket may have packages of other hosts
             resources.sweep_later()
         if self._bucket is not None:
-            await self._publish(state, *self._bucket)
+            await self._publish(state, changes, *self._bucket)
 
-    async def _find_unfit(self, partition: Partition, version: FunctionVersion) -> Unfit | None:
+    async def _find_unfit(
+        self, deployed: DeployedFetcher, partition: Partition, version: FunctionVersion
+    ) -> Unfit | None:
         """Say why nothing here runs a version; a function that is gone meanwhile needs nothing."""
         try:
-            function = await self.fetcher.candidate(partition, version)
+            function = await deployed.candidate(partition, version)
         except NotFoundError:
             return None
         return await self._running.unfit(version.function, function)
 
-    async def _publish(self, state: StateStore, bucket: str, prefix: str) -> None:
+    async def _publish(self, state: StateStore, changes: Changes, bucket: str, prefix: str) -> None:
         """Let other hosts see in the bucket what is deployed here."""
         from serverfull.storage.publication import Publication
 
         publication = Publication(state, bucket, prefix, self._logger)
         self._stack.push_async_callback(publication.aclose)
-        self._stack.callback(self.changes.subscribe(publication.changed))
+        self._stack.callback(changes.subscribe(publication.changed))
         await publication.start()
 
     async def _stores(self) -> tuple[StateStore, CodeStore]:

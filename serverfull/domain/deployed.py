@@ -6,9 +6,8 @@ next number. Aliases are names for versions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from serverfull.domain.functions import LogFormat
@@ -121,45 +120,6 @@ class Preparation:
     function: str
     number: int
     token: str
-
-
-class DeployedHandler:
-    """Stands for the handler of a deployed function until a runtime loads its code.
-
-    A fetcher gives the same object for as long as code and configuration are the same: what is loaded is kept by it.
-
-    :param name: ``module.attribute`` as the function's configuration has it; folders may be slashes.
-    :param root: the folder of the unpacked package.
-    :param runtime: such as ``python3.12``.
-    :param layers: the folders of its unpacked layers; what later ones hold counts.
-    :param region: where it is deployed, such as ``us-east-1``.
-    :param ephemeral_mb: megabytes of ``/tmp``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        root: Path,
-        *,
-        runtime: str = "",
-        layers: Sequence[Path] = (),
-        region: str = "",
-        ephemeral_mb: int = 512,
-    ) -> None:
-        self.name = name
-        self.root = root
-        self.runtime = runtime
-        self.layers = tuple(layers)
-        self.region = region
-        self.ephemeral_mb = ephemeral_mb
-        self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
-
-    def __call__(self, event: Any, context: Any) -> Any:
-        """Refuse, because a runtime loads the code and calls that.
-
-        :raises TypeError: always.
-        """
-        raise TypeError(f"the code of {self.name} has to be loaded by a runtime before it is called")
 
 
 FUNCTIONS = Kind("functions", DeployedFunction, ("name",), indexed=("code_signing_config",))

@@ -16,7 +16,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias, DeployedHandler
+from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST

@@ -12,10 +12,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from serverfull.domain.deployed import DeployedHandler
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.invocations import Invocation, Outcome
 from serverfull.domain.names import LATEST, function_not_found, new_log_stream
-from serverfull.domain.readiness import Readiness
 from serverfull.domain.records import Partition
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError, TooManyRequests
 from serverfull.interfaces import FunctionIdentity
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.domain.changes import FunctionChanged
     from serverfull.domain.functions import Function
-    from serverfull.domain.readiness import Unfit
+    from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.interfaces import Admission, Environment, EventQueue, Fetcher, LogSink, Runtime
     from serverfull.observability.metrics import FunctionMetrics, Metrics
 
@@ -233,6 +232,8 @@ class Invoker:
         try:
             self._runtime.provision(self._identify(name, function), count, changed)
         except TypeError as unfit:
+            from serverfull.domain.readiness import Readiness
+
             changed(Readiness(count, 0, str(unfit)))
 
     def prepare(self, functions: Mapping[str, Function]) -> None:

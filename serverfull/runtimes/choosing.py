@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from serverfull.domain.deployed import DeployedHandler
-from serverfull.domain.readiness import Unfit
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.interfaces import Environment, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from serverfull.domain.functions import Function
-    from serverfull.domain.readiness import Readiness
+    from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.interfaces import FunctionIdentity
 
 EXECUTION_TAG = "serverfull:execution"
@@ -56,6 +55,8 @@ class ChoosingRuntime(Runtime):
         try:
             return await self._chosen(identity.function).unfit(identity)
         except TypeError as unfit:
+            from serverfull.domain.readiness import Unfit
+
             return Unfit(str(unfit), "InvalidConfiguration")
 
     def provision(self, identity: FunctionIdentity, count: int, changed: Callable[[Readiness], None]) -> None:

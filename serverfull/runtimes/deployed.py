@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from serverfull.domain.deployed import DeployedHandler
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady

@@ -51,7 +51,12 @@ def test_only_streaming_and_durable_executions_are_refused():
 
 async def test_a_control_plane_has_what_is_not_refused_and_what_is_refused_with_a_reason():
     plane = ControlPlane(
-        StaticFetcher({}), Settings(), None, failure_of=lambda name: None, on_open=lambda: None, running=None
+        StaticFetcher({}),
+        Settings(),
+        None,
+        failure_of=lambda name: None,
+        on_open=lambda deployed, changes: None,
+        running=None,
     )
     try:
         served = set(await plane.operations())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serverfull import Fetcher, Function
-from serverfull.domain.deployed import DeployedHandler
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.runtimes import deployed
 from serverfull.runtimes.deployed import Code
 

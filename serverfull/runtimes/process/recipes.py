@@ -23,7 +23,7 @@ from serverfull.runtimes.process.variables import OPT, function_variables, pytho
 from serverfull.runtimes.process.zygotes import Zygote
 
 if TYPE_CHECKING:
-    from serverfull.domain.deployed import DeployedHandler
+    from serverfull.domain.deployed_handler import DeployedHandler
     from serverfull.interfaces import FunctionIdentity
     from serverfull.runtimes.process.machine import Machine
 

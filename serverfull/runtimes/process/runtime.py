@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize
 
-from serverfull.domain.deployed import DeployedHandler
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.interfaces import Environment, Runtime
 from serverfull.runtimes.pool import Pool, PooledEnvironment, PoolPolicy
 from serverfull.runtimes.process.machine import Machine

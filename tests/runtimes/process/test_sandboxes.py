@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serverfull.config import LoggingSettings
-from serverfull.domain.deployed import DeployedHandler
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.invocations import Invocation, Outcome
 from serverfull.errors import FunctionNotReady, InvalidRequestContent, TooManyRequests
