@@ -160,8 +160,15 @@ class Pool:
         self._tend_later()
 
     def _tend_later(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(_FREEZE_AFTER, _tend, weakref.ref(self))
+        """Tend soon. A look that is due much later, when others have been idle for too long, is not soon enough."""
+        due = self._loop.time() + _FREEZE_AFTER
+        if self._timer is None or self._timer.when() > due:
+            self._tend_in(_FREEZE_AFTER)
+
+    def _tend_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, _tend, weakref.ref(self))
 
     def tend(self) -> None:
         """Freeze what is idle, and end what has been so for too long."""
@@ -180,7 +187,7 @@ class Pool:
             else:
                 waits = min(waits, since + _FREEZE_AFTER - now)
         if self._idle:
-            self._timer = self._loop.call_later(max(waits, 0.01), _tend, weakref.ref(self))
+            self._tend_in(max(waits, 0.01))
 
     def _discard(self, sandbox: Sandbox) -> None:
         self._alive -= 1

@@ -224,6 +224,10 @@ def runs(pid: int) -> bool:
         return False
 
 
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 async def gone(pid: int) -> bool:
     deadline = time.monotonic() + 5
     while runs(pid):
@@ -387,6 +391,15 @@ async def test_what_runs_on_is_stopped_between_invocations(fleet: Fleet) -> None
     assert first.text == ""
     await function.outcome(second)
     assert "call 2\n" in second.text
+
+
+async def test_a_process_is_stopped_again_each_time_that_it_is_idle(fleet: Fleet) -> None:
+    function = fleet.function()
+    for _ in range(3):
+        pid = (await function.result())["pid"]
+        async with asyncio.timeout(20):
+            while state_of(pid) != "T":  # noqa: ASYNC110 (the kernel tells nobody)
+                await asyncio.sleep(0.01)
 
 
 async def test_descriptors_are_as_many_as_on_aws(fleet: Fleet) -> None:
