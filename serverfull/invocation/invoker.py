@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,7 +43,7 @@ _MOST_VIEWS = 1_000
 class Unit:
     """What the invoker keeps of a function between calls."""
 
-    __slots__ = ("admission", "environment", "function", "identity", "limit", "metrics", "permit")
+    __slots__ = ("admission", "environment", "function", "identity", "limit", "logged", "metrics", "permit")
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Unit:
     ) -> None:
         self.function = identity.function
         self.identity = identity
+        self.logged = _without_code(identity)
         self.environment = environment
         self.metrics = metrics
         self.limit = identity.function.max_concurrency
@@ -146,7 +148,7 @@ class Invoker:
         metrics.started()
         if invocation.accepted_at is not None:
             metrics.async_event_age(time.monotonic() - invocation.accepted_at)
-        log = InvocationLog(unit.identity, invocation.request_id, self._sink, self._log_budget, tail=invocation.tail)
+        log = InvocationLog(unit.logged, invocation.request_id, self._sink, self._log_budget, tail=invocation.tail)
         began = time.perf_counter()
         try:
             outcome = await environment.run(invocation, log)
@@ -307,6 +309,16 @@ class Invoker:
 
     def _identify(self, name: str, function: Function) -> FunctionIdentity:
         return identify(name, function, self._defaults.timeout, self._defaults.memory_size)
+
+
+def _without_code(identity: FunctionIdentity) -> FunctionIdentity:
+    """Give what the log needs of a deployed function.
+
+    An idle environment keeps its last log, for what it writes late; were the code in it, none would end with the code.
+    """
+    if not isinstance(identity.function.handler, DeployedHandler):
+        return identity
+    return replace(identity, function=replace(identity.function, handler=None))
 
 
 def identify(name: str, function: Function, timeout: float, memory_size: int) -> FunctionIdentity:
