@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+ROLE = "arn:aws:iam::123456789012:role/runner"
 
 LOOKING = """
 import os, subprocess, sys
@@ -110,3 +113,40 @@ def test_layers_are_seen_in_their_order_also_new_ones_and_deleted_ones(host: Hos
     settle(client)
     assert look(client)["shared"] == "first"
     assert sorted(Path("/opt").iterdir()) == before
+
+
+def zeros(name: str, megabytes: int) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, bytes(megabytes * 1024 * 1024))
+    return made.getvalue()
+
+
+def refusal(call: Any, **request: Any) -> str:
+    with pytest.raises(ClientError) as caught:
+        call(**request)
+    assert caught.value.response["Error"]["Code"] == "InvalidParameterValueException"
+    return str(caught.value.response["Error"]["Message"])
+
+
+def test_code_and_layers_together_are_no_larger_than_aws_lets_them_be(host: HostProcess) -> None:
+    client = lambda_client(host.url)
+    layers = [
+        client.publish_layer_version(LayerName=name, Content={"ZipFile": zeros(name, 100)})["LayerVersionArn"]
+        for name in ("first", "second")
+    ]
+    small, large = zeros("app.py", 50), zeros("app.py", 60)
+    said = (
+        "Function code combined with layers exceeds the maximum allowed size of 262144000 bytes. "
+        "The actual size is 272629760 bytes."
+    )
+    function = {"FunctionName": "f", "Runtime": "python3.11", "Handler": "app.handler", "Role": ROLE}
+    assert refusal(client.create_function, **function, Code={"ZipFile": large}, Layers=layers) == said
+    client.create_function(**function, Code={"ZipFile": large}, Layers=layers[:1])
+    settle(client)
+    assert refusal(client.update_function_configuration, FunctionName="f", Layers=layers) == said
+    client.update_function_code(FunctionName="f", ZipFile=small)
+    settle(client)
+    client.update_function_configuration(FunctionName="f", Layers=layers)
+    settle(client)
+    assert refusal(client.update_function_code, FunctionName="f", ZipFile=large) == said

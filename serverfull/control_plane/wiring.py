@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from serverfull.domain.changes import Changes
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
     from serverfull.management.concurrency import FindReadiness
-    from serverfull.management.packages import FetchObject
+    from serverfull.management.packages import FetchObject, Unpackable
     from serverfull.management.preparation import FindUnfit
 
 _SWEEP_AFTER = 5.0
@@ -173,7 +173,7 @@ class Resources:
             self._logger.info("packages swept", count=swept)
 
 
-async def _check_package(package: bytes) -> object:
+async def _check_package(package: bytes) -> Unpackable:
     from serverfull.storage.packages import check
 
     return await asyncio.to_thread(check, package)

@@ -50,6 +50,7 @@ class FunctionVersion:
     :param package_type: ``Zip`` or ``Image``.
     :param code_sha256: of the deployment package, in hexadecimal: its name in the code store. Empty for images.
     :param code_size: bytes of the deployment package.
+    :param unzipped_size: bytes of its files; 0 where that was not counted yet.
     :param image_uri: of a function that is an image.
     :param settings: all other members of AWS's FunctionConfiguration that the caller gave, by their names there.
     :param state: ``Pending``, ``Active``, ``Inactive`` or ``Failed``, with its reason and the reason's code.
@@ -73,6 +74,7 @@ class FunctionVersion:
     log_format: LogFormat = "Text"
     code_sha256: str = ""
     code_size: int = 0
+    unzipped_size: int = 0
     image_uri: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     state: str = "Active"

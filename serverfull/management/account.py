@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serverfull.domain.deployed import FUNCTIONS, VERSIONS
-from serverfull.domain.layers import LAYER_VERSIONS
-from serverfull.errors import CodeStorageExceeded
+from serverfull.domain.layers import LAYER_VERSIONS, layer_key
+from serverfull.domain.limits import UNZIPPED_PACKAGE_BYTES
+from serverfull.errors import CodeStorageExceeded, InvalidParameterValue
 
 if TYPE_CHECKING:
     from types_boto3_lambda.type_defs import AccountLimitTypeDef, AccountUsageTypeDef
 
     from serverfull.domain.concurrency import AccountLimits
+    from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.names import RequestScope
     from serverfull.interfaces import Fetcher, Records, StateStore
     from serverfull.management.operations import Operations, Request, Response
@@ -67,6 +69,22 @@ class Account:
 def code_size(records: Records) -> int:
     """Sum up the packages of all versions of functions and layers, in bytes; the same package counts for each."""
     return records.total(VERSIONS, "code_size") + records.total(LAYER_VERSIONS, "code_size")
+
+
+def check_unzipped_size(records: Records, version: FunctionVersion) -> None:
+    """Refuse code that is too large with its layers, unpacked.
+
+    :raises InvalidParameterValue: it is.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+    """
+    layers = [records.get(LAYER_VERSIONS, *layer_key(layer["Arn"])) for layer in version.settings.get("Layers", ())]
+    size = version.unzipped_size + sum(layer.unzipped_size for layer in layers if layer is not None)
+    if size > UNZIPPED_PACKAGE_BYTES:
+        raise InvalidParameterValue(
+            f"Function code combined with layers exceeds the maximum allowed size of {UNZIPPED_PACKAGE_BYTES} bytes. "
+            f"The actual size is {size} bytes."
+        )
 
 
 def check_code_storage(records: Records, added: int, limits: AccountLimits) -> None:

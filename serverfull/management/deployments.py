@@ -18,7 +18,7 @@ from serverfull.domain.layers import LAYER_VERSIONS, LayerVersion, layer_key
 from serverfull.domain.names import LATEST, FunctionReference, function_arn
 from serverfull.errors import InvalidParameterValue, ResourceConflict
 from serverfull.interfaces import Records
-from serverfull.management.account import check_code_storage
+from serverfull.management.account import check_code_storage, check_unzipped_size
 from serverfull.management.aliases import aliases_of_version, forget_qualifier
 from serverfull.management.capacity_providers import find_provider, provider_arn
 from serverfull.management.code_signing import check_signature, config_of
@@ -268,6 +268,7 @@ class Deployments:
             if request["Layers"]:
                 settings["Layers"] = self._layers(records, request["Layers"], scope)
             changed = replace(changed, settings=settings)
+            check_unzipped_size(records, changed)
         check_configuration(changed)
         return changed
 
@@ -296,7 +297,9 @@ class Deployments:
             check_signature(
                 records, function, function.name, package.signed, _signed_layers(records, function, version)
             )
-        check_code_storage(records, package.put_on(version).code_size - version.code_size, self._limits)
+        changed = package.put_on(version)
+        check_unzipped_size(records, changed)
+        check_code_storage(records, changed.code_size - version.code_size, self._limits)
 
     def _check_signature(
         self, records: Records, function: DeployedFunction, version: FunctionVersion, signed: bool

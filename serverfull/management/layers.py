@@ -1,7 +1,7 @@
 """Layers and their versions.
 
-Everything that touches state runs in transactions on the store's thread; packages are checked and kept before. Gap: no
-function sees the content of its layers yet, and layers of other accounts cannot be used.
+Everything that touches state runs in transactions on the store's thread; packages are checked and kept before. Gap:
+layers of other accounts cannot be used.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class Layers:
             number=0,
             code_sha256=package.sha256,
             code_size=size,
+            unzipped_size=package.unzipped_size,
             created=timestamp(),
             description=request.get("Description", ""),
             license_info=request.get("LicenseInfo"),

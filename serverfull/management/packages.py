@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from serverfull.domain.checksums import sha256_of
 from serverfull.domain.limits import ZIPPED_PACKAGE_BYTES
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 FetchObject: TypeAlias = Callable[[str, str, "str | None"], Awaitable[bytes]]
 """Gives the content of a bucket's object, of that version or of the newest; raises InvalidParameterValue."""
 
-CheckPackage: TypeAlias = Callable[[bytes], Awaitable[object]]
+
+class Unpackable(Protocol):
+    """A package that can be unpacked."""
+
+    @property
+    def unzipped_bytes(self) -> int:
+        """Of all its files."""
+
+
+CheckPackage: TypeAlias = Callable[[bytes], Awaitable[Unpackable]]
 """Raises InvalidParameterValue where a package cannot be unpacked."""
 
 KMS_KEY = "SourceKMSKeyArn"
@@ -36,11 +45,13 @@ class Package:
 
     :param content: the zip archive; None for an image.
     :param sha256: of the archive, in hexadecimal; empty for an image.
+    :param unzipped_size: bytes of its files.
     :param signed: whether the archive has a signature of AWS Signer, of whatever worth.
     """
 
     content: bytes | None = None
     sha256: str = ""
+    unzipped_size: int = 0
     signed: bool = False
     image_uri: str | None = None
     kms_key: str | None = None
@@ -54,6 +65,7 @@ class Package:
             version,
             code_sha256=self.sha256,
             code_size=len(self.content or b""),
+            unzipped_size=self.unzipped_size,
             image_uri=self.image_uri,
             settings=settings,
         )
@@ -90,8 +102,8 @@ class PackageIntake:
                 raise RequestEntityTooLarge(f"Zipped size must be smaller than {ZIPPED_PACKAGE_BYTES} bytes")
         else:
             content = await self._fetch(members)
-        await self._check_package(content)
-        return await asyncio.to_thread(_described, content, kms_key)
+        facts = await self._check_package(content)
+        return await asyncio.to_thread(_described, content, facts.unzipped_bytes, kms_key)
 
     async def keep(self, package: Package) -> None:
         """Keep a package, durably when this returns."""
@@ -114,9 +126,15 @@ class PackageIntake:
         return await self._fetch_object(members["S3Bucket"], members["S3Key"], members.get("S3ObjectVersion"))
 
 
-def _described(content: bytes, kms_key: str | None) -> Package:
+def _described(content: bytes, unzipped_size: int, kms_key: str | None) -> Package:
     """Find out what is known of an archive; that takes its time."""
-    return Package(content=content, sha256=sha256_of(content), signed=is_signed(content), kms_key=kms_key)
+    return Package(
+        content=content,
+        sha256=sha256_of(content),
+        unzipped_size=unzipped_size,
+        signed=is_signed(content),
+        kms_key=kms_key,
+    )
 
 
 def _check_sources(members: Mapping[str, Any], package_type: str) -> None:

@@ -52,6 +52,7 @@ _NOT_CONTENT = frozenset(
         "last_modified",
         "revision_id",
         "published_from",
+        "unzipped_size",  # follows from the code
     )
 )
 
