@@ -27,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     ending = None
     if arguments is None and sys.argv[1:2] == ["serve"]:
+        from serverfull.runtimes.garbage import hardly_looked_for
         from serverfull.signals import AtOnce
 
         ending = AtOnce()
+        hardly_looked_for()
     _open_closed_streams()
     try:
         code = _run(arguments, ending)

@@ -1,11 +1,10 @@
 """The settings: what can be configured, and how it is read. The only reader of ``os.environ`` and of settings files.
 
 `settings` holds the dataclasses, `values` what their types take, `sources` finds values, `loading` puts them together,
-`reference` writes the documentation.
+`reference` writes the documentation. `native` is the same for a native Lambda, and imported from there.
 """
 
 from serverfull.config.loading import LoadedSettings, load
-from serverfull.config.native import LambdaEnvironment, lambda_environment
 from serverfull.config.settings import (
     ClientSettings,
     ConnstateSettings,
@@ -29,7 +28,6 @@ __all__ = [
     "ExecutionSettings",
     "ExpvarSettings",
     "FunctionSettings",
-    "LambdaEnvironment",
     "LambdaModeSettings",
     "LimitSettings",
     "LoadedSettings",
@@ -40,6 +38,5 @@ __all__ = [
     "SignalSettings",
     "StateSettings",
     "StatsSettings",
-    "lambda_environment",
     "load",
 ]

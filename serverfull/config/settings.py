@@ -6,8 +6,8 @@ a field is its documentation: the reference is made from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from typing import Annotated, Any, Literal, TypeAlias, dataclass_transform
 
 from serverfull.config.values import Pattern, Range, Signal
 from serverfull.domain import limits
@@ -34,8 +34,44 @@ CloudWatchUrl: TypeAlias = Annotated[
 Url: TypeAlias = Annotated[str, Pattern(r"https?://\S+", "a URL that starts with http:// or https://")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class _Theme:
+    """A frozen dataclass that inherits its methods, each field of which has a default.
+
+    The methods that `dataclass` compiles for each class took 5 ms of every start, and settings are neither made nor
+    compared so often that they would be worth it.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclass(init=False, repr=False, eq=False, match_args=False)(cls)
+
+    def __init__(self, **values: Any) -> None:
+        for known in fields(self):  # type: ignore[arg-type]  # each subclass is a dataclass, made here
+            if known.name in values:
+                value = values.pop(known.name)
+            else:
+                value = known.default if known.default_factory is MISSING else known.default_factory()
+            self.__dict__[known.name] = value
+        if values:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+class ServerSettings(_Theme):
     """Where the host listens and how long it waits for clients."""
 
     host: str = "127.0.0.1"
@@ -90,8 +126,7 @@ class ServerSettings:
             return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionSettings:
+class FunctionSettings(_Theme):
     """Defaults of functions that do not say otherwise."""
 
     timeout: Annotated[float, Range(above=0, most=limits.MAX_TIMEOUT)] = limits.DEFAULT_TIMEOUT
@@ -104,8 +139,7 @@ class FunctionSettings:
     """Account for requests whose access key id is not twelve digits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitSettings:
+class LimitSettings(_Theme):
     """How much may happen at once."""
 
     max_concurrency: Count = 1000
@@ -128,8 +162,7 @@ class LimitSettings:
     function or layer takes as many as its package has. 75 GB, as on AWS."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateSettings:
+class StateSettings(_Theme):
     """Where what is deployed through the management API is kept."""
 
     path: str = ""
@@ -139,8 +172,7 @@ class StateSettings:
     """``s3://bucket/prefix``: deployment packages are kept there. Nothing: they are kept beside the state."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionSettings:
+class ExecutionSettings(_Theme):
     """How the code of deployed functions is run. What ``serve`` got as TARGET runs in the host's process."""
 
     mode: Literal["auto", "inprocess", "process", "docker"] = "auto"
@@ -170,8 +202,7 @@ class ExecutionSettings:
     """MB of memory after which an environment is replaced, once its invocation is over; 0: never."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MockSettings:
+class MockSettings(_Theme):
     """Mock mode: typed answers without running any handler, for the tests of those who call the functions."""
 
     enabled: bool = False
@@ -184,8 +215,7 @@ class MockSettings:
     several workers each of them gives that sequence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggingSettings:
+class LoggingSettings(_Theme):
     """The host's own log (standard error) and the functions' log (standard output)."""
 
     level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
@@ -210,8 +240,7 @@ class LoggingSettings:
     """Colours where the host's log goes to a terminal. ``NO_COLOR`` in the environment switches them off."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatsSettings:
+class StatsSettings(_Theme):
     """DogStatsD output beside Prometheus."""
 
     output: Literal["NULLSTAT", "DATADOG"] = "NULLSTAT"
@@ -226,8 +255,7 @@ class StatsSettings:
     """Tags (``name:value``) added to every figure."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignalSettings:
+class SignalSettings(_Theme):
     """Which signals end the host."""
 
     installed: tuple[Literal["OS"], ...] = ("OS",)
@@ -236,8 +264,7 @@ class SignalSettings:
     """Signal numbers that start a drain; the second one ends at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnstateSettings:
+class ConnstateSettings(_Theme):
     """The figures about client connections: how often they are reported and what they are called."""
 
     reportinterval: Seconds = 5.0
@@ -260,8 +287,7 @@ class ConnstateSettings:
     """Name of the gauge of connections that are new now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpvarSettings:
+class ExpvarSettings(_Theme):
     """The figures about the process: how often they are reported and what they are called.
 
     The names are those of serverfull (Go), whose dashboards keep working. Where CPython has no such figure, the text
@@ -302,8 +328,7 @@ class ExpvarSettings:
     """Name of the figure: number of asyncio tasks and threads."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings:
+class ClientSettings(_Theme):
     """What the commands that call a host talk to, such as ``serverfull invoke`` and ``serverfull deploy``."""
 
     endpoint: Url = "http://127.0.0.1:8080"
@@ -312,8 +337,7 @@ class ClientSettings:
     """Seconds to wait for an answer, as the AWS CLI does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LambdaModeSettings:
+class LambdaModeSettings(_Theme):
     """What runs as a native Lambda. There only the environment counts, and no file."""
 
     target: str = ""
@@ -326,8 +350,7 @@ class LambdaModeSettings:
     """CloudWatch namespace of the figures that handlers make with ``serverfull.metrics()``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(_Theme):
     """Everything that can be configured."""
 
     server: ServerSettings = field(default_factory=ServerSettings)

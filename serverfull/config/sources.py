@@ -17,10 +17,10 @@ from serverfull.errors import ConfigurationError
 SUBSTITUTION_DEPTH = 10
 """How many times ``${VAR}`` in a file is replaced by a value that holds ``${VAR}`` again, as in serverfull (Go)."""
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REFERENCE = r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}"
 
 # Kubernetes and Docker links set these for a service that is itself called serverfull: they are not meant for us.
-_SERVICE_LINK = re.compile(r"SERVERFULL_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_SERVICE_LINK = r"SERVERFULL_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def own_variables(environ: Mapping[str, str]) -> Layer:
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    return bool(_SERVICE_LINK.fullmatch(name)) or (name.endswith("_PORT") and "://" in value)
+    return bool(re.fullmatch(_SERVICE_LINK, name)) or (name.endswith("_PORT") and "://" in value)
 
 
 def find_file(explicit: str | None, origin: str, cwd: Path) -> tuple[str, dict[str, Any]] | None:
@@ -176,10 +176,10 @@ def _substituted(value: Any, environ: Mapping[str, str], where: str) -> Any:
         return environ[reference[1]]
 
     for _ in range(SUBSTITUTION_DEPTH):
-        if not _REFERENCE.search(value):
+        if not re.search(_REFERENCE, value):
             return value
-        value = _REFERENCE.sub(replacement, value)
-    if _REFERENCE.search(value):
+        value = re.sub(_REFERENCE, replacement, value)
+    if re.search(_REFERENCE, value):
         raise ConfigurationError(f"{where}: variables refer to each other more than {SUBSTITUTION_DEPTH} deep")
     return value
 

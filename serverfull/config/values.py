@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|μs|ns)")
+_PART = r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|μs|ns)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
     """The numbers that a setting takes."""
 
-    above: float | None = None
-    least: float | None = None
-    most: float | None = None
+    def __init__(self, *, above: float | None = None, least: float | None = None, most: float | None = None) -> None:
+        self.above = above
+        self.least = least
+        self.most = most
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -37,7 +36,6 @@ class Range:
         return low if self.most is None else f"{low} and at most {self.most:g}"
 
 
-@dataclass(frozen=True, slots=True)
 class Pattern:
     """The text that a setting takes.
 
@@ -45,14 +43,14 @@ class Pattern:
     :param words: the same for a reader.
     """
 
-    regex: str
-    words: str
+    def __init__(self, regex: str, words: str) -> None:
+        self.regex = regex
+        self.words = words
 
     def __contains__(self, value: str) -> bool:
         return re.fullmatch(self.regex, value) is not None
 
 
-@dataclass(frozen=True, slots=True)
 class Signal:
     """The numbers of signals that a process can handle."""
 
@@ -107,7 +105,7 @@ def duration(text: str) -> float:
 
     :raises ValueError: the text is neither.
     """
-    pieces = _PART.findall(text)
+    pieces = re.findall(_PART, text)
     if pieces and "".join(number + unit for number, unit in pieces) == text:
         return math.fsum(float(number) * _UNITS[unit] for number, unit in pieces)
     return float(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import decimal
 import enum
 import importlib
 import sys
@@ -20,7 +19,7 @@ _CONTAINERS = (*_OBJECTS, *_ARRAYS, tuple, set, frozenset, collections.abc.Set, 
 _OF_PYTHON_ALONE = (complex, set, frozenset, collections.abc.Set, collections.abc.MutableSet, collections.deque)
 _ANYTHING = (Any, object)
 _MODULES_OF_VALUES = ("datetime", "uuid", "ipaddress", "pathlib", "fractions", "re")
-_WRITTEN_AS_THEY_ARE = (*_ANYTHING, str, int, float, bool, bytes, None, type(None), decimal.Decimal, ...)
+_WRITTEN_AS_THEY_ARE = (*_ANYTHING, str, int, float, bool, bytes, None, type(None), ...)
 
 
 def describes(annotation: Any) -> bool:
@@ -30,7 +29,7 @@ def describes(annotation: Any) -> bool:
     if origin in _UNIONS:
         return any(describes(member) for member in typing.get_args(annotation))
     if origin is None:
-        return is_record(annotation) or _is_value_type(annotation) or annotation is decimal.Decimal
+        return is_record(annotation) or _is_value_type(annotation) or _is_decimal(annotation)
     return origin in (typing.Annotated, typing.Literal) or origin in _CONTAINERS or is_record(origin)
 
 
@@ -54,7 +53,7 @@ def _writes_itself(annotation: Any) -> bool:
     annotation = _unaliased(annotation)
     if typing.get_origin(annotation) in (*_UNIONS, *_OBJECTS, *_ARRAYS, tuple):
         return all(_writes_itself(argument) for argument in typing.get_args(annotation))
-    return annotation in (*_WRITTEN_AS_THEY_ARE, dict, list, tuple)
+    return annotation in (*_WRITTEN_AS_THEY_ARE, dict, list, tuple) or _is_decimal(annotation)
 
 
 def plain_container(annotation: Any) -> type | None:
@@ -99,6 +98,12 @@ def is_record(annotation: Any) -> bool:
 def _is_typed_dict(annotation: Any) -> bool:
     # Not typing.is_typeddict, which does not know those of typing_extensions.
     return isinstance(annotation, type) and hasattr(annotation, "__required_keys__")
+
+
+def _is_decimal(annotation: Any) -> bool:
+    """Say whether it is ``decimal.Decimal``, without importing that for those who do not."""
+    module = sys.modules.get("decimal")
+    return module is not None and annotation is module.Decimal
 
 
 def _is_value_type(annotation: Any) -> bool:

@@ -6,18 +6,16 @@ Called once, before the host starts, in the main thread. It imports the user's m
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from serverfull.domain.functions import Function
 from serverfull.errors import TargetAttributeMissing, TargetImportFailed, TargetInvalid, TargetNotFound
@@ -30,8 +28,7 @@ _PACKAGE = str(Path(__file__).parent.parent)
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(NamedTuple):
     text: str
     place: str
     attribute: str
@@ -64,8 +61,7 @@ def load_target(text: str, *, in_folder: bool = True) -> Fetcher:
     return _fetcher(target, _attribute(target, module))
 
 
-@dataclass(frozen=True, slots=True)
-class TargetPlace:
+class TargetPlace(NamedTuple):
     """Where the module of a TARGET is.
 
     :param target: the TARGET by which it is imported when ``folder`` is on ``sys.path``.
@@ -139,11 +135,17 @@ def _import_package(target: _Target, folder: Path, name: str) -> ModuleType:
     return package
 
 
+def _close_to(word: str, others: Sequence[str], most: int) -> Sequence[str]:
+    import difflib  # late: a target that is right needs no guess
+
+    return difflib.get_close_matches(word, others, most)
+
+
 def _file_hint(path: Path) -> str:
     with_suffix = path.with_name(path.name + ".py")
     if with_suffix.is_file():
         return f"; did you mean {with_suffix.name}?"
-    close = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], 1)
+    close = _close_to(path.name, [other.name for other in path.parent.glob("*.py")], 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -203,7 +205,7 @@ def _is_the_target_itself(target: _Target, failure: ModuleNotFoundError) -> bool
 def _module_hint(target: _Target) -> str:
     if Path(f"{target.place}.py").is_file():
         return f"; did you mean {target.place}.py:{target.attribute}?"
-    close = difflib.get_close_matches(target.place, [path.stem for path in Path.cwd().glob("*.py")], 1)
+    close = _close_to(target.place, [path.stem for path in Path.cwd().glob("*.py")], 1)
     return f"; did you mean {close[0]}?" if close else " (looked in the current folder and on sys.path)"
 
 
@@ -246,7 +248,7 @@ def _attribute(target: _Target, module: ModuleType) -> object:
 def _missing(target: _Target, module: ModuleType) -> str:
     text = f"{target.what} has no attribute {target.attribute!r}"
     names = [name for name, value in vars(module).items() if not name.startswith("_") and _own(module, value)]
-    close = difflib.get_close_matches(target.attribute, names, 3)
+    close = _close_to(target.attribute, names, 3)
     if close:
         return f"{text}; did you mean {' or '.join(repr(name) for name in close)}?"
     if target.explicit or not names:

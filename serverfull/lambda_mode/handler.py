@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 
-from serverfull.config import lambda_environment
+from serverfull.config.native import lambda_environment
 from serverfull.errors import ConfigurationError, TargetImportFailed
 from serverfull.fetchers.targets import load_target
 from serverfull.interfaces import Fetcher

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from serverfull.config import LambdaModeSettings, Settings, lambda_environment
+from serverfull.config import LambdaModeSettings, Settings
+from serverfull.config.native import lambda_environment
 from serverfull.domain.functions import Function
 from serverfull.errors import ExtraMissing, NotFoundError, RuntimeApiMissing, TargetInvalid
 from serverfull.fetchers.static import StaticFetcher

@@ -31,7 +31,7 @@ MAX_TAG_LENGTH = 256
 
 _PREFIX = "user\0"
 _DROPPED = "dropped"
-_NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_]")
+_NOT_ALLOWED = r"[^a-zA-Z0-9_]"
 _SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "count": ("", "_total", "_created"),
     "gauge": ("",),
@@ -254,7 +254,7 @@ def family_name(kind: Kind, name: str) -> str:
     """
     if not name:
         raise ValueError("a metric needs a name")
-    family = _NOT_ALLOWED.sub("_", name)
+    family = re.sub(_NOT_ALLOWED, "_", name)
     if family[0].isdigit():
         family = f"_{family}"
     if kind == "count":
@@ -266,7 +266,7 @@ def family_name(kind: Kind, name: str) -> str:
 
 def tag_label(tag: str) -> str:
     """Give the label of a tag on ``/metrics``."""
-    label = _NOT_ALLOWED.sub("_", tag)
+    label = re.sub(_NOT_ALLOWED, "_", tag)
     if label.startswith("__") or not label or label[0].isdigit() or label == "le":
         return f"tag_{label.lstrip('_')}"
     return label

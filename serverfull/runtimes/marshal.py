@@ -10,15 +10,12 @@ are compared with those of the official client by ``tests/runtimes/test_differen
 
 from __future__ import annotations
 
-import decimal
 import importlib
 import inspect
 import json
-import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
-
-import simplejson
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.errors import InvalidRequestContent
@@ -131,19 +128,20 @@ def decode_event(payload: bytes) -> Any:
 # -------------------------------------------------------------------------------------------------------------- results
 
 
-class _Encoder(simplejson.JSONEncoder):
-    """Encodes what the official client encodes on Python 3.12 and later."""
+@cache
+def _any_encoder() -> Callable[[Any], str]:
+    """Make an encoder of what the official client encodes on Python 3.12 and later; most results need none."""
+    import decimal
+    import math
 
-    def __init__(self) -> None:
-        super().__init__(use_decimal=False, ensure_ascii=False, allow_nan=True)
+    import simplejson
 
-    def default(self, o: Any) -> Any:
-        if isinstance(o, decimal.Decimal):
-            return math.nan if o.is_nan() else simplejson.RawJSON(str(o))
-        return super().default(o)
+    def default(value: Any) -> Any:
+        if isinstance(value, decimal.Decimal):
+            return math.nan if value.is_nan() else simplejson.RawJSON(str(value))
+        raise TypeError(f"Object of type {value.__class__.__name__} is not JSON serializable")
 
-
-_encode_any: Callable[[Any], str] = _Encoder().encode
+    return simplejson.JSONEncoder(default=default, use_decimal=False, ensure_ascii=False, allow_nan=True).encode
 
 
 def _plain_encoder() -> Callable[[Any], str]:
@@ -274,7 +272,7 @@ def _text(value: Any) -> str:
             raise
     except (RecursionError, TypeError, ValueError):
         pass  # too deep, or a cycle, or a key or number that cannot be written: simplejson words the error
-    return _encode_any(value)
+    return _any_encoder()(value)
 
 
 def _response_too_large() -> MarshalFault:

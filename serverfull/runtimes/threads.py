@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread
 import contextvars
-import ctypes
 import logging
 import queue
 import sys
@@ -183,6 +182,8 @@ def interrupt(thread: threading.Thread) -> bool:
 
     :return: False where it was left alone and may be asked again later.
     """
+    import ctypes  # late: few hosts ever lose a thread
+
     frame = sys._current_frames().get(thread.ident or 0)
     if frame is None:
         return True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serverfull.runtimes.garbage import YOUNG_OBJECTS, rarely_looked_for
+from serverfull.runtimes.garbage import YOUNG_OBJECTS, hardly_looked_for, rarely_looked_for
 from serverfull.testing.clients import lambda_client
 
 if TYPE_CHECKING:
@@ -49,3 +49,17 @@ def test_a_host_gives_them_more_room_unless_the_module_that_it_serves_has_chosen
 ) -> None:
     host = serve(f"import gc\n{first_line}\nfunctions = {{'f': lambda: gc.get_threshold()[0]}}\n")
     assert lambda_client(host.url).invoke(FunctionName="f")["Payload"].read() == b"%d" % young
+
+
+def test_a_start_hardly_looks_and_serving_looks_as_ever(before: tuple[int, int, int]) -> None:
+    hardly_looked_for()
+    assert gc.get_threshold()[0] > YOUNG_OBJECTS
+    with rarely_looked_for():
+        assert gc.get_threshold() == (YOUNG_OBJECTS, *before[1:])
+    assert gc.get_threshold() == before
+
+
+def test_a_start_keeps_thresholds_that_somebody_has_set() -> None:
+    gc.set_threshold(123, 4, 5)
+    hardly_looked_for()
+    assert gc.get_threshold() == (123, 4, 5)
