@@ -21,6 +21,8 @@ JS := integration/sdk/js
 OSLS := integration/deployers/osls
 TEST_ARGS ?=
 PIP_INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
+# As an installation does: where Python may write no bytecode, each start would compile the whole package.
+COMPILE = $(BIN)/python -m compileall -q serverfull
 
 .PHONY: help
 help: ## Show the targets
@@ -37,11 +39,13 @@ $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
 	@$(BIN)/python $(PIP_INSTALL) --editable '.[fast]' \
 		|| { echo "uvloop or orjson cannot be installed here: going on without them"; \
 		     $(BIN)/python $(PIP_INSTALL) --editable . ; }
+	@$(COMPILE)
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/venv requirements-dev.txt pyproject.toml
 	$(BIN)/python $(PIP_INSTALL) --requirement requirements-dev.txt
 	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(COMPILE)
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/bench: $(STAMPS)/dev requirements-bench.txt
