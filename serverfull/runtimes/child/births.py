@@ -29,6 +29,10 @@ _WARM_ONLY = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTH
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+class NotExecutable(Exception):
+    """The kernel does not execute the program; the message says why, as AWS words it."""
+
+
 class Part(NamedTuple):
     """What the runtime client is started with."""
 
@@ -45,7 +49,8 @@ def begin(order: dict[str, Any], log: int, report: int, mark: int, zygote: int, 
     :param mark: the number of this launch.
     :param zygote: the process id of the zygote.
     :param extra: names of modules that are imported here, and would not be in an interpreter that has just started.
-    :raises OSError: something cannot be done.
+    :raises NotExecutable: what is to be executed cannot be.
+    :raises OSError: something else cannot be done.
     """
     signal.set_wakeup_fd(-1)
     _streams(log)
@@ -61,7 +66,7 @@ def begin(order: dict[str, Any], log: int, report: int, mark: int, zygote: int, 
     environment = order["environment"]
     if line is None or told is None:
         _execute(order["command"], environment)
-    elif _needs_new_interpreter(environment, told.get("root"), extra):
+    elif told.get("wrapper") or _needs_new_interpreter(environment, told.get("root"), extra):
         _execute_client(line, told, environment)
     else:
         _take_environment(environment)
@@ -119,8 +124,12 @@ def _names(folder: str) -> list[str]:
 def _execute_client(line: socket.socket, told: dict[str, Any], environment: dict[str, str]) -> None:
     os.set_inheritable(line.fileno(), True)
     part = {"line": line.fileno(), "handler": told["handler"], "path": list(told.get("path", ()))}
-    _execute([sys.executable, "-s", os.path.join(_HERE, "__main__.py"), "client", json.dumps(part)], environment)
+    client = [sys.executable, "-s", os.path.join(_HERE, "__main__.py"), "client", json.dumps(part)]
+    _execute([*told.get("wrapper", ()), *client], environment)
 
 
 def _execute(command: list[str], environment: dict[str, str]) -> None:
-    os.execvpe(command[0], command, environment)  # noqa: S606 - there is no shell on purpose
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606 - there is no shell on purpose
+    except OSError as error:
+        raise NotExecutable(f"fork/exec {command[0]}: {os.strerror(error.errno or 0).lower()}") from None

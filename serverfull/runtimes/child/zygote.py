@@ -8,7 +8,8 @@ pipe beside it::
 
 and it answers ``{"launched": 7, "pid": 4711}`` or ``{"failed": 7, "why": "..."}``, ``{"killed": 7}``, and once that
 process has ended ``{"exited": 7, "status": 9, "maxrss_kb": 10240}``. ``client`` has the keys ``socket``, ``handler``,
-``root`` and ``path``; a launch has either that or a ``command``.
+``root``, ``path`` and ``wrapper``; a launch has either that or a ``command``. A failed launch whose program cannot be
+executed is ``unexecutable``; in all others something is wrong here.
 
 All that a launch leaves behind becomes the zygote's, since it adopts orphans, and is killed when the launched process
 has ended. Where the host ends, the zygote kills everything and ends as well.
@@ -34,6 +35,9 @@ from . import births, client, prctl
 _LARGEST = 1 << 20
 _LONGEST_END = 5.0
 """Seconds after which the zygote ends although something that it has killed is still there."""
+
+_UNEXECUTABLE = b"\0"
+"""What a child's last words begin with where its program cannot be executed, and the rest of the launch was well."""
 
 _WARM = ("decimal", "datetime", "asyncio", "base64", "uuid", "random", "urllib.parse")
 """Modules that many functions import: loaded once, shared by all."""
@@ -162,8 +166,10 @@ class _Zygote:
         try:
             return births.begin(order, log, report, self._marks, self._pid, self._extra)
         except BaseException as error:  # nothing may run on as a second zygote
+            unexecutable = isinstance(error, births.NotExecutable)
+            why = str(error) if unexecutable else f"{type(error).__name__}: {error}"
             try:
-                os.write(report, f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:4096])
+                os.write(report, (_UNEXECUTABLE if unexecutable else b"") + why.encode("utf-8", "replace")[:4000])
             finally:
                 os._exit(127)
 
@@ -176,7 +182,8 @@ class _Zygote:
         self._forget_report(launch)
         if why:
             launch.failed = True
-            self._say({"failed": launch.number, "why": why.decode("utf-8", "replace")})
+            said = {"failed": launch.number, "why": why.lstrip(_UNEXECUTABLE).decode("utf-8", "replace")}
+            self._say({**said, "unexecutable": True} if why.startswith(_UNEXECUTABLE) else said)
         else:
             self._say({"launched": launch.number, "pid": launch.pid})
 

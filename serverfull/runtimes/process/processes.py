@@ -19,7 +19,7 @@ from serverfull.runtimes.process.confinement import Confinement
 from serverfull.runtimes.process.leftovers import remove_tree
 from serverfull.runtimes.process.log_pipe import LogPipe
 from serverfull.runtimes.process.runtime_api import RuntimeApi
-from serverfull.runtimes.process.zygotes import LaunchFailed, Order
+from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order
 
 if TYPE_CHECKING:
     from serverfull.runtimes.process.machine import Machine
@@ -105,11 +105,12 @@ class Process:
         process = cls(folder, confinement, api, pipe)
         try:
             process.launched = await recipe.zygote.launch(process._order(recipe))
+        except NotExecutable as failed:
+            await process.aclose()
+            raise Unstartable(str(failed)) from None
         except LaunchFailed as failed:
             await process.aclose()
-            if recipe.command is None:
-                raise InternalFailure from failed
-            raise Unstartable(str(failed)) from None
+            raise InternalFailure from failed
         except BaseException:
             await process.aclose()
             raise

@@ -7,66 +7,40 @@ sandbox that needs it starts, and not on the event loop.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
-from serverfull.runtimes.process.interpreters import Interpreter, Interpreters, Missing, node_command
+from serverfull.runtimes.process.interpreters import Missing
 from serverfull.runtimes.process.layers import merged
 from serverfull.runtimes.process.processes import Recipe
-from serverfull.runtimes.process.variables import OPT, function_variables, python_path
+from serverfull.runtimes.process.programs import Unrunnable, chosen_client, find_program, wanted
+from serverfull.runtimes.process.variables import OPT, function_variables
 from serverfull.runtimes.process.zygotes import Zygote
 
 if TYPE_CHECKING:
     from serverfull.domain.deployed_handler import DeployedHandler
     from serverfull.interfaces import FunctionIdentity
+    from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
     from serverfull.runtimes.process.machine import Machine
+    from serverfull.runtimes.process.programs import Client, Program, Wanted
 
 FindRecipe = Callable[[], Awaitable[Recipe]]
 
 OWN_PYTHON = Path(sys.executable)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What a function is, without the handler object that its pool must not keep alive."""
-
-    identity: FunctionIdentity
-    handler: str
-    root: Path
-    runtime: str
-    layers: Sequence[Path]
-    region: str
-    ephemeral_mb: int
-
-
-def _wanted(identity: FunctionIdentity, handler: DeployedHandler) -> _Wanted:
-    return _Wanted(
-        identity,
-        handler.name,
-        handler.root,
-        handler.runtime,
-        handler.layers,
-        handler.region,
-        handler.ephemeral_mb,
-    )
-
-
 class Recipes:
     """Makes recipes; owns the zygotes. Close it when no sandbox is left.
 
     :param interpreters: finds what runs a runtime.
-    :param client: ``own``, or ``awslambdaric`` for the official runtime clients.
+    :param client: of functions that do not choose: ``own``, or ``awslambdaric`` for the official runtime clients.
     """
 
-    def __init__(
-        self, machine: Machine, interpreters: Interpreters, client: Literal["own", "awslambdaric"], logger: Any
-    ) -> None:
+    def __init__(self, machine: Machine, interpreters: Interpreters, client: Client, logger: Any) -> None:
         self._machine = machine
         self._interpreters = interpreters
         self._client = client
@@ -75,20 +49,15 @@ class Recipes:
 
     def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> FindRecipe:
         """Give what finds the recipe of a function; it looks once, and again where that failed."""
-        wanted = _wanted(identity, handler)
-        return _Once(lambda: self._make(wanted)).get
+        function = wanted(identity, handler)
+        return _Once(lambda: self._make(function)).get
 
     async def unfit(self, identity: FunctionIdentity, handler: DeployedHandler) -> Unfit | None:
         """Say why nothing here runs a function; None: something does. Interpreters are looked for on a thread."""
-        wanted = _wanted(identity, handler)
-        found = await self._interpreters.find_for(identity.name, wanted.runtime, self._logger)
-        if isinstance(found, Missing):
-            return Unfit(found.reason)
         try:
-            self._program(wanted, found, OPT)
-        except FunctionNotReady as refusal:
-            entry = found.kind == "bootstrap"
-            return Unfit(refusal.why, "FunctionError.InvalidEntryPoint" if entry else "InvalidConfiguration")
+            await self._find(wanted(identity, handler))
+        except Unrunnable as refusal:
+            return Unfit(refusal.reason, refusal.code)
         return None
 
     async def aclose(self) -> None:
@@ -96,90 +65,62 @@ class Recipes:
         zygotes, self._zygotes = self._zygotes, {}
         await asyncio.gather(*(zygote.aclose() for zygote in zygotes.values()))
 
-    async def _make(self, wanted: _Wanted) -> Recipe:
+    async def _make(self, function: Wanted) -> Recipe:
         """Make a recipe.
 
         :raises FunctionNotReady: nothing here runs the function; the message says what to install.
         """
-        name = wanted.identity.name
-        found = await self._interpreters.find_for(name, wanted.runtime, self._logger)
-        if isinstance(found, Missing):
-            raise FunctionNotReady(name, "Failed", found.reason)
         layers = None
-        if wanted.layers:
-            layers = await asyncio.to_thread(merged, wanted.layers, self._machine.layers)
+        if function.layers:
+            layers = await asyncio.to_thread(merged, function.layers, self._machine.layers)
         mounted = self._machine.mounts_opt
         opt = None if mounted else layers
+        try:
+            found, program = await self._find(function, opt or OPT)
+        except Unrunnable as refusal:
+            raise FunctionNotReady(function.identity.name, "Failed", refusal.reason) from None
         variables = function_variables(
-            wanted.identity,
-            handler=wanted.handler,
-            runtime="" if self._client == "awslambdaric" and found.kind == "python" else wanted.runtime,
-            root=wanted.root,
+            function.identity,
+            handler=function.handler,
+            runtime=function.runtime,
+            root=function.root,
             opt=opt,
-            region=wanted.region,
-            log_level=wanted.identity.application_log_level,
+            region=function.region,
+            log_level=function.identity.application_log_level,
         )
-        command, client = self._program(wanted, found, opt or OPT)
         return Recipe(
-            zygote=self._zygote(found),
+            zygote=self._zygote(found if program.client else None),
             environment=variables,
-            root=wanted.root,
-            command=command,
-            client=client,
+            root=function.root,
+            command=program.command,
+            client=program.client,
             opt=layers if mounted else None,
             visible=[path for path in (layers, found.path) if path is not None],
-            ephemeral_mb=wanted.ephemeral_mb,
+            ephemeral_mb=function.ephemeral_mb,
         )
 
-    def _program(
-        self, wanted: _Wanted, found: Interpreter, opt: Path
-    ) -> tuple[Sequence[str] | None, dict[str, Any] | None]:
-        name = wanted.identity.name
-        if found.kind == "python":
-            path = python_path(wanted.root, opt, found.series)
-            if self._client == "own":
-                return None, {"handler": wanted.handler, "root": str(wanted.root), "path": path}
-            return [str(found.path), "-c", _OFFICIAL, os.pathsep.join(path), wanted.handler], None
-        if found.kind == "node":
-            command = node_command(
-                found,
-                wanted.handler,
-                memory_mb=wanted.identity.memory_size,
-                client=self._client,
-                folders=[wanted.root, *(layer / "nodejs" for layer in wanted.layers)],
-                options=wanted.identity.function.environment.get("NODE_OPTIONS", ""),
-            )
-            if isinstance(command, Missing):
-                raise FunctionNotReady(name, "Failed", command.reason)
-            return command, None
-        return [self._bootstrap(wanted, opt)], None
+    async def _find(self, function: Wanted, opt: Path = OPT) -> tuple[Interpreter, Program]:
+        """Find what runs a function.
 
-    def _bootstrap(self, wanted: _Wanted, opt: Path) -> str:
-        """Find the executable that a function of an OS-only runtime brings, in its package or in a layer."""
-        own = wanted.root / "bootstrap"
-        if os.access(own, os.X_OK) and own.is_file():
-            return str(own)
-        for layer in reversed(wanted.layers):
-            if os.access(layer / "bootstrap", os.X_OK):
-                return str(opt / "bootstrap")
-        said = "is not executable" if own.exists() else "is missing"
-        reason = f"{wanted.runtime} needs a file named bootstrap in the package or in a layer, and it {said}"
-        raise FunctionNotReady(wanted.identity.name, "Failed", reason)
+        :param opt: where its process sees its layers.
+        :raises Unrunnable: nothing here does.
+        """
+        found = await self._interpreters.find_for(function.identity.name, function.runtime, self._logger)
+        if isinstance(found, Missing):
+            raise Unrunnable(found.reason, "InvalidRuntime")
+        client = chosen_client(function.identity.function.tags, self._client)
+        return found, await asyncio.to_thread(find_program, function, found, client, opt)
 
-    def _zygote(self, found: Interpreter) -> Zygote:
-        """Give the zygote that starts a program: of the Python that our client is to run in, else of the host's."""
-        path = found.path if found.kind == "python" and self._client == "own" and found.path else OWN_PYTHON
+    def _zygote(self, found: Interpreter | None) -> Zygote:
+        """Give the zygote that starts a program.
+
+        :param found: the Python that our client is to run in; None: the program is executed, so any will do.
+        """
+        path = found.path if found is not None and found.path else OWN_PYTHON
         zygote = self._zygotes.get(path)
         if zygote is None:
             zygote = self._zygotes[path] = Zygote(path, self._logger)
         return zygote
-
-
-_OFFICIAL = (
-    "import sys; sys.path[:1] = sys.argv[1].split(':'); sys.argv = ['awslambdaric', sys.argv[2]]; "
-    "from awslambdaric.__main__ import main; main(sys.argv)"
-)
-"""Runs the official client with the function's folders first, as on AWS; ``python -m`` would look nowhere else."""
 
 
 class _Once:

@@ -16,6 +16,7 @@ from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.interfaces import Environment, Runtime
 from serverfull.runtimes.pool import Pool, PooledEnvironment, PoolPolicy
 from serverfull.runtimes.process.machine import Machine
+from serverfull.runtimes.process.programs import CLIENT_TAG
 from serverfull.runtimes.process.sandbox import PROVISIONED, ProcessSandbox
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class ProcessRuntime(Runtime):
             identity.application_log_level,
             identity.system_log_level,
             tuple(sorted(identity.function.environment.items())),
+            identity.function.tags.get(CLIENT_TAG),
         )
         kept = self._pools.get(handler)
         if kept is None or kept.made_of != made_of:

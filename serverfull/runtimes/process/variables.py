@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serverfull.runtimes import child
+
 if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity
 
@@ -15,6 +17,7 @@ OPT = Path("/opt")
 """Where functions see their layers."""
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_RUNTIME_DIR = next(iter(child.__path__))
 _LIBRARIES = ("{opt}/lib", "{root}", "{root}/lib")
 
 
@@ -31,7 +34,7 @@ def function_variables(
     """Give all variables but those of a single process.
 
     :param handler: as the function's configuration has it.
-    :param runtime: such as ``python3.12``; empty where nothing is to be said of it.
+    :param runtime: such as ``python3.12``.
     :param root: the folder of the unpacked package.
     :param opt: where the process finds its layers: ``/opt``, or a folder where it can have no ``/opt`` of its own.
     :param log_level: of a function whose log is JSON, the level from which on it is kept.
@@ -44,6 +47,7 @@ def function_variables(
         "TZ": ":UTC",
         "_HANDLER": handler,
         "LAMBDA_TASK_ROOT": str(root),
+        "LAMBDA_RUNTIME_DIR": _RUNTIME_DIR,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "AWS_LAMBDA_FUNCTION_NAME": identity.name,
@@ -51,13 +55,16 @@ def function_variables(
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(identity.memory_size),
         "AWS_LAMBDA_LOG_GROUP_NAME": identity.log_group,
         "AWS_LAMBDA_LOG_FORMAT": identity.log_format,
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
     }
     if log_level:
         reserved["AWS_LAMBDA_LOG_LEVEL"] = log_level
-    if runtime:
+    if not runtime.startswith("provided"):
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{runtime}"
     if runtime.startswith("node"):
-        reserved["NODE_PATH"] = f"{layers}/nodejs/node_modules:{root}/node_modules:{root}"
+        of_version = runtime.removesuffix(".x").replace("nodejs", f"{layers}/nodejs/node")
+        folders = (f"{of_version}/node_modules", f"{layers}/nodejs/node_modules", f"{root}/node_modules", str(root))
+        reserved["NODE_PATH"] = ":".join(folders)
     return {**reserved, **identity.function.environment}
 
 
@@ -67,4 +74,4 @@ def python_path(root: Path, opt: Path | None, version: str) -> list[str]:
     :param version: of Python, such as ``3.12``.
     """
     layers = opt or OPT
-    return [str(root), f"{layers}/python", f"{layers}/python/lib/python{version}/site-packages"]
+    return [str(root), f"{layers}/python/lib/python{version}/site-packages", f"{layers}/python"]

@@ -43,6 +43,10 @@ class LaunchFailed(ServerfullError):
     """A process could not be started; the message says why."""
 
 
+class NotExecutable(LaunchFailed):
+    """The kernel does not execute the program that was ordered."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What is to be started.
@@ -136,7 +140,8 @@ class Zygote:
     async def launch(self, order: Order) -> Launched:
         """Start a process, and wait until its own program begins. Cancelling this kills it.
 
-        :raises LaunchFailed: it cannot be started; the process is not there then.
+        :raises NotExecutable: its program cannot be executed.
+        :raises LaunchFailed: it cannot be started for another reason; the process is not there then.
         """
         try:
             return await (await self._get()).launch(order)
@@ -329,7 +334,8 @@ class _Running:
         elif "failed" in message:
             launched = self._launches.pop(message["failed"])
             if not launched.begun.done():
-                launched.begun.set_exception(LaunchFailed(message["why"]))
+                failure = NotExecutable if message.get("unexecutable") else LaunchFailed
+                launched.begun.set_exception(failure(message["why"]))
             launched.exited.set_result(Exit(127 << 8, 0))
         else:
             launched = self._launches.pop(message["exited"])

@@ -174,9 +174,9 @@ async def test_the_status_says_which_signal_ended_a_process(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"command": ["surely-no-such-program"]}, "No such file"),
+        ({"command": ["surely-no-such-program"]}, "fork/exec surely-no-such-program: no such file"),
         ({"cwd": Path("/surely/not/there")}, "No such file"),
-        ({"command": ["/etc/passwd"]}, "Permission denied"),
+        ({"command": ["/etc/passwd"]}, "fork/exec /etc/passwd: permission denied"),
         ({"command": None, "client": {"socket": "/surely/not/there", "handler": "a.b"}}, "No such file"),
         ({"environment": {"A=": "b\0"}}, "null byte"),
         ({"environment": {"A": "x" * 2_000_000}}, "too long"),

@@ -1,0 +1,217 @@
+"""Says which program runs a function: an interpreter with one of two runtime clients, or what the function brings.
+
+What is asked here looks into folders, and once into an interpreter: call it on a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+
+from serverfull.runtimes.process.interpreters import Interpreter, Missing, node_command
+from serverfull.runtimes.process.variables import OPT, python_path
+
+if TYPE_CHECKING:
+    from serverfull.domain.deployed_handler import DeployedHandler
+    from serverfull.interfaces import FunctionIdentity
+
+Client = Literal["own", "awslambdaric"]
+
+CLIENT_TAG = "serverfull:client"
+"""The tag of a function that chooses its runtime client, where the setting ``execution.client`` does not fit it."""
+
+WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
+"""Names a program of the package or a layer that starts the runtime.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
+"""
+
+_CLIENTS: tuple[Client, ...] = ("own", "awslambdaric")
+
+_PATIENCE = 10.0
+"""Seconds that an interpreter may take to say whether it has a module."""
+
+_TASK_ROOT = "/var/task"
+"""Where packages are on AWS, and what paths in a function's variables may therefore begin with."""
+
+# https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html: e_machine, little-endian.
+_MACHINES = {b"\x3e\x00": "x86_64", b"\xb7\x00": "arm64"}
+_MACHINE_NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+_EMULATORS = {"x86_64": "qemu-x86_64", "arm64": "qemu-aarch64"}
+_FOREIGN = Path("/proc/sys/fs/binfmt_misc")
+
+_OFFICIAL = (
+    "import sys; sys.path[:1] = sys.argv[1].split(':'); sys.argv = ['awslambdaric', sys.argv[2]]; "
+    "from awslambdaric.__main__ import main; main(sys.argv)"
+)
+"""Runs the official client with the function's folders first, as on AWS; ``python -m`` would look nowhere else."""
+
+
+class Unrunnable(Exception):
+    """Nothing here runs the function.
+
+    :param reason: why, and what to do.
+    :param code: a value of the model's ``StateReasonCode``.
+    """
+
+    def __init__(self, reason: str, code: str = "InvalidConfiguration") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a function is, without the handler object that its pool must not keep alive."""
+
+    identity: FunctionIdentity
+    handler: str
+    root: Path
+    runtime: str
+    layers: Sequence[Path]
+    region: str
+    ephemeral_mb: int
+
+
+def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
+    """Take from a function what its program depends on."""
+    return Wanted(
+        identity,
+        handler.name,
+        handler.root,
+        handler.runtime,
+        handler.layers,
+        handler.region,
+        handler.ephemeral_mb,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs a function.
+
+    :param command: what is executed; None: our own runtime client, in a zygote's warm copy.
+    :param client: what that is told.
+    """
+
+    command: Sequence[str] | None = None
+    client: Mapping[str, Any] | None = None
+
+
+def chosen_client(tags: Mapping[str, str], default: Client) -> Client:
+    """Say by which runtime client a function for Python or Node.js is run.
+
+    :param tags: of the function.
+    :param default: the setting ``execution.client``.
+    :raises Unrunnable: its tag names none.
+    """
+    chosen = tags.get(CLIENT_TAG, default)
+    if not _is_client(chosen):
+        raise Unrunnable(f"Its tag {CLIENT_TAG} says {chosen!r}: there are {' and '.join(_CLIENTS)}")
+    return chosen
+
+
+def find_program(function: Wanted, found: Interpreter, client: Client, opt: Path) -> Program:
+    """Say what is executed.
+
+    :param client: as `chosen_client` gives it.
+    :param opt: where the process sees its layers.
+    :raises Unrunnable: what is to be executed is not there, or not for this machine.
+    """
+    if found.kind == "bootstrap":
+        return Program([_bootstrap(function, opt)])
+    wrapper = _wrapper(function, opt)
+    if found.kind == "node":
+        return Program([*wrapper, *_node(function, found, client)])
+    path = python_path(function.root, opt, found.series)
+    if client == "own":
+        return Program(
+            client={"handler": function.handler, "root": str(function.root), "path": path, "wrapper": wrapper}
+        )
+    _check_official(function, found)
+    return Program([*wrapper, str(found.path), "-c", _OFFICIAL, os.pathsep.join(path), function.handler])
+
+
+def _is_client(text: str) -> TypeGuard[Client]:
+    return text in _CLIENTS
+
+
+def _wrapper(function: Wanted, opt: Path) -> list[str]:
+    """Give the program that is to start the runtime; paths are understood as they are on AWS."""
+    named = function.identity.function.environment.get(WRAPPER_VARIABLE, "")
+    for place, here in ((_TASK_ROOT, function.root), (str(OPT), opt)):
+        if named.startswith(f"{place}/"):
+            return [str(here) + named.removeprefix(place)]
+    return [named] if named else []
+
+
+def _node(function: Wanted, found: Interpreter, client: Client) -> list[str]:
+    command = node_command(
+        found,
+        function.handler,
+        memory_mb=function.identity.memory_size,
+        client=client,
+        folders=[function.root, *(layer / "nodejs" for layer in reversed(function.layers))],
+        options=function.identity.function.environment.get("NODE_OPTIONS", ""),
+    )
+    if isinstance(command, Missing):
+        raise Unrunnable(command.reason)
+    return command
+
+
+def _check_official(function: Wanted, found: Interpreter) -> None:
+    layers = [Path(folder) for layer in function.layers for folder in python_path(function.root, layer, found.series)]
+    if any((folder / "awslambdaric").is_dir() for folder in (function.root, *layers)):
+        return
+    assert found.path is not None
+    if not _has_official(found.path):
+        raise Unrunnable(
+            f"It is to be run by awslambdaric (execution.client, or its tag {CLIENT_TAG}), which neither Python "
+            f"{found.version} nor its package or a layer has: {found.path} -m pip install awslambdaric"
+        )
+
+
+def _has_official(python: Path) -> bool:
+    question = "import importlib.util, sys; sys.exit(importlib.util.find_spec('awslambdaric') is None)"
+    try:
+        done = subprocess.run(  # noqa: S603 - an interpreter of the operator's own
+            [python, "-c", question], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+def _bootstrap(function: Wanted, opt: Path) -> str:
+    """Find the executable that a function of an OS-only runtime brings, in its package or in a layer."""
+    said = "is missing"
+    for folder, seen in ((function.root, function.root), *((layer, opt) for layer in reversed(function.layers))):
+        file = folder / "bootstrap"
+        if file.is_file():
+            if os.access(file, os.X_OK):
+                _check_machine(file)
+                return str(seen / "bootstrap")
+            said = "is not executable (chmod +x bootstrap, before it is packed)"
+    raise Unrunnable(
+        f"{function.runtime} needs a file named bootstrap in the package or in a layer, and it {said}",
+        "FunctionError.InvalidEntryPoint",
+    )
+
+
+def _check_machine(file: Path) -> None:
+    """Refuse a binary that is for machines of the other kind that AWS has."""
+    with file.open("rb") as opened:
+        head = opened.read(20)
+    made_for = _MACHINES.get(head[18:20]) if head.startswith(b"\x7fELF") else None
+    here = _MACHINE_NAMES.get(platform.machine().lower())
+    if made_for is None or here is None or made_for == here or (_FOREIGN / _EMULATORS[made_for]).exists():
+        return
+    raise Unrunnable(
+        f"Its bootstrap is a program for {made_for}, and this machine is {here}: build it for that",
+        "FunctionError.InvalidEntryPoint",
+    )
