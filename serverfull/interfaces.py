@@ -79,6 +79,7 @@ class FunctionIdentity:
     :param timeout: seconds.
     :param memory_size: MB.
     :param log_stream: the name of the log stream of the environment.
+    :param partition: where it is deployed; None: it is the operator's own, and the same in every account and region.
     :param application_log_level: the least level of what the function writes that is kept; None: there are no levels.
     :param system_log_level: the same for what the host says about its invocations.
     """
@@ -91,6 +92,7 @@ class FunctionIdentity:
     log_format: LogFormat
     log_group: str
     log_stream: str
+    partition: Partition | None = None
     application_log_level: ApplicationLogLevel | None = None
     system_log_level: SystemLogLevel | None = None
 
@@ -266,6 +268,7 @@ class LogRecord:
     :param at: seconds since the epoch.
     :param log_group: where it belongs in CloudWatch Logs.
     :param log_stream: the same; the name of the environment's stream.
+    :param partition: where the function is deployed; None: it is the operator's own.
     """
 
     function: str
@@ -275,6 +278,7 @@ class LogRecord:
     at: float
     log_group: str = ""
     log_stream: str = ""
+    partition: Partition | None = None
 
 
 class Records(ABC):

@@ -2,8 +2,9 @@
 
 A line of JSON for each record, as the host writes them to its standard output: all that is kept in files where there
 are some, else what is in memory. ``since=SECONDS`` leaves out what is older than that, ``request-id=ID`` the lines of
-other invocations. Logs are for this machine alone, as the figures are. While there is nothing to send, an empty line
-says now and then that the host is still there. A stream ends when its client goes or the host drains.
+other invocations, ``account=ID`` and ``region=NAME`` those of functions of that name elsewhere. Logs are for this
+machine alone, as the figures are. While there is nothing to send, an empty line says now and then that the host is
+still there. A stream ends when its client goes or the host drains.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aiohttp import web
 from serverfull.api.connection import REQUEST_ID, error_response
 from serverfull.api.probes import is_local
 from serverfull.errors import InvalidParameterValue, RequestError, RequestRefused, UnsupportedOperation
-from serverfull.invocation.recent import of_request
+from serverfull.invocation.recent import of_place, of_request
 
 TICK = 0.5
 """Seconds after which a stream without news looks whether it should end."""
@@ -105,17 +106,19 @@ class _Logs:
 
     async def _send(self, request: web.Request, request_id: str, since: float | None) -> web.StreamResponse:
         function = request.match_info["function"]
-        wanted = of_request(request.query.get("request-id"))
+        asked = request.query
+        of_one, here = of_request(asked.get("request-id")), of_place(asked.get("account"), asked.get("region"))
         lines, position = await asyncio.to_thread(self._reader.lines, function, since)
         headers = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "x-amzn-RequestId": request_id}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
-            there = filter(wanted, lines)
+            there = filter(of_one, filter(here, lines))
             while text := await asyncio.to_thread(_chunk, there):
                 await response.write(text)
             if request.query.get("follow") == "1":
-                await self._follow(request, response, self._reader.following(function, position, TICK), wanted)
+                news = self._reader.following(function, position, TICK)
+                await self._follow(request, response, news, lambda line: of_one(line) and here(line))
         return response
 
     async def _follow(

@@ -49,10 +49,11 @@ def logs(
     serverfull logs hello --follow
     serverfull logs hello --files /var/log/functions --request-id 8f507cfc-...
     """
+    client = client_of(flags)
     if files is not None:
-        lines = _from_files(files, name, follow, since, request_id)
+        lines = _from_files(files, client, name, follow, since, request_id)
     else:
-        lines = _from_host(client_of(flags), name, follow, since, request_id)
+        lines = _from_host(client, name, follow, since, request_id)
     for line in lines:
         text = line.strip()
         if text:
@@ -60,16 +61,26 @@ def logs(
 
 
 def _from_host(client: Client, name: str, follow: bool, since: float | None, request_id: str | None) -> Iterator[str]:
-    function = client.function(name)["Configuration"]["FunctionName"]
-    asked = {"follow": "1" if follow else None, "since": since, "request-id": request_id}
+    found = client.function(name)["Configuration"]
+    function = found["FunctionName"]
+    _, _, _, region, account, *_ = found["FunctionArn"].split(":")
+    asked = {
+        "follow": "1" if follow else None,
+        "since": since,
+        "request-id": request_id,
+        "account": account,
+        "region": region,
+    }
     query = urlencode({key: value for key, value in asked.items() if value is not None})
     patient = replace(client, timeout=max(client.timeout, _LEAST_PATIENCE))
     for line in patient.lines(f"/_serverfull/logs/{quote(function, safe='')}?{query}"):
         yield line.decode("utf-8", "replace")
 
 
-def _from_files(folder: Path, name: str, follow: bool, since: float | None, request_id: str | None) -> Iterator[str]:
-    """Read without a host.
+def _from_files(
+    folder: Path, client: Client, name: str, follow: bool, since: float | None, request_id: str | None
+) -> Iterator[str]:
+    """Read without a host: of all accounts and regions that neither the name nor a setting leaves out.
 
     :raises click.ClickException: no function of that name has a log there.
     """
@@ -77,18 +88,20 @@ def _from_files(folder: Path, name: str, follow: bool, since: float | None, requ
 
     from serverfull.domain.names import parse_function_reference
     from serverfull.invocation.files import FileLog
-    from serverfull.invocation.recent import of_request
+    from serverfull.invocation.recent import of_place, of_request
 
-    function = parse_function_reference(name).name
+    reference = parse_function_reference(name)
+    function = reference.name
     log = FileLog(folder)
     if not follow and not log.has(function):
         raise click.ClickException(f"{folder} has no log of a function {function}")
     lines, position = log.lines(function, None if since is None else time.time() - since)
-    wanted = of_request(request_id)
-    yield from filter(wanted, lines)
+    of_one = of_request(request_id)
+    here = of_place(reference.account or client.account, reference.region or client.region)
+    yield from filter(of_one, filter(here, lines))
     while follow:
         news, position = log.news(function, position)
-        yield from filter(wanted, news)
+        yield from filter(of_one, filter(here, news))
         if not news:
             time.sleep(_TICK)
 

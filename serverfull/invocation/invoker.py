@@ -275,16 +275,18 @@ class Invoker:
         """Give the unit of a function, a new one where the function is not the one that was there before."""
         name = permit = invocation.name
         key: UnitKey = name
+        partition = None
         admission = self._admission
         if isinstance(function.handler, DeployedHandler):
             key = (invocation.account, invocation.region, name, function.version)
             permit = f"{invocation.account}/{invocation.region}/{name}"
-            admission = self._pool(Partition(invocation.account, invocation.region))
+            partition = Partition(invocation.account, invocation.region)
+            admission = self._pool(partition)
         elif function.version != LATEST:
             key = (name, function.version)
         unit = self._units.get(key)
         if unit is None or unit.function is not function:
-            unit = self._units[key] = self._make_unit(name, function, admission, permit)
+            unit = self._units[key] = self._make_unit(name, function, admission, permit, partition)
         return unit
 
     def _pool(self, partition: Partition) -> Admission:
@@ -297,8 +299,10 @@ class Invoker:
             )
         return pool
 
-    def _make_unit(self, name: str, function: Function, admission: Admission, permit: str) -> Unit:
-        identity = self._identify(name, function)
+    def _make_unit(
+        self, name: str, function: Function, admission: Admission, permit: str, partition: Partition | None = None
+    ) -> Unit:
+        identity = replace(self._identify(name, function), partition=partition)
         try:
             environment = self._runtime.environment(identity)
         except TypeError as unfit:

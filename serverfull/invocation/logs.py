@@ -118,7 +118,14 @@ class InvocationLog:
             return
         identity = self._identity
         record = LogRecord(
-            identity.name, self._request_id, kind, text, time.time(), identity.log_group, self.log_stream
+            identity.name,
+            self._request_id,
+            kind,
+            text,
+            time.time(),
+            identity.log_group,
+            self.log_stream,
+            identity.partition,
         )
         self._sink.write(record)
         if self._tail is not None:

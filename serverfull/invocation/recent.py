@@ -122,6 +122,18 @@ def of_request(request_id: str | None) -> Callable[[str], bool]:
     return lambda line: mark in line
 
 
+def of_place(account: str | None, region: str | None) -> Callable[[str], bool]:
+    """Give what tells whether a line is of a function of an account and region; without them it is.
+
+    The operator's own functions are the same everywhere, and their lines say no place.
+    """
+    marks = [f'"{name}":"{value}",' for name, value in (("account", account), ("region", region)) if value]
+    return lambda line: _PLACE not in line or all(mark in line for mark in marks)
+
+
+_PLACE = ',"account":"'  # a quotation mark inside a message is written with a backslash
+
+
 def gap(function: str) -> str:
     """Give a line that stands for those that a follower has missed."""
     return (

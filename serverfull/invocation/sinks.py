@@ -227,7 +227,9 @@ class JsonLines:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         message = encode_basestring(record.text.removesuffix("\n"))
+        place = record.partition
+        where = "" if place is None else f'"account":"{place.account}","region":"{place.region}",'
         return (
-            f'{{"time":"{self._stamp}.{int((at - second) * 1000):03d}Z","type":"{record.kind}",'
+            f'{{"time":"{self._stamp}.{int((at - second) * 1000):03d}Z","type":"{record.kind}",{where}'
             f'"function":"{record.function}","requestId":"{record.request_id}","message":{message}}}\n'
         )

@@ -197,3 +197,20 @@ def test_a_folder_that_cannot_be_written_keeps_the_host_from_starting(tmp_path: 
     (tmp_path / "logs").write_text("")
     with pytest.raises(HostDidNotStart, match=r"logging\.files: logs cannot be written to"):
         HostProcess.start("app.py", cwd=tmp_path, env=FILES)
+
+
+def test_functions_of_one_name_in_two_regions_have_logs_of_their_own(run: Run, tmp_path: Path) -> None:
+    with HostProcess.start(None, "--state", "memory", cwd=tmp_path, env=FILES) as host:
+        for region in ("eu-west-1", "us-east-1"):
+            (tmp_path / "lambda_function.py").write_text(f"def handler(event, context):\n    print('in {region}')\n")
+            there = ("--region", region, "--endpoint", host.url)
+            assert run("deploy", "lambda_function.py", "--name", "twice", *there).returncode == 0
+            assert run("invoke", "twice", *there).stdout.strip() == "null"
+        for region, other in (("eu-west-1", "us-east-1"), ("us-east-1", "eu-west-1")):
+            for where in (("--endpoint", host.url), ("--files", "logs")):
+                shown = run("logs", "twice", "--region", region, *where).stdout
+                assert (f"in {region}" in shown, other in shown, shown.count("REPORT")) == (True, False, 1)
+        both = run("logs", "twice", "--files", "logs").stdout
+        arn = "arn:aws:lambda:eu-west-1:000000000000:function:twice"
+        of_arn = run("logs", arn, "--files", "logs").stdout
+    assert (both.count("REPORT"), of_arn.count("REPORT"), "in eu-west-1" in of_arn) == (2, 1, True)
