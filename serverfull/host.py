@@ -256,7 +256,7 @@ class Host:
             uses=settings.recycle_after,
             memory_mb=settings.recycle_mb,
         )
-        runtime = ProcessRuntime(recipes, machine, policy, self.logger)
+        runtime = ProcessRuntime(recipes, machine, policy, self.logger, self.metrics.function)
         self._stack.push_async_callback(runtime.aclose)
         return runtime
 
@@ -473,7 +473,7 @@ def _mock_mode(host: Host, answers: MockAnswers | None) -> _Mode:
     fetcher = MockingFetcher(host.registered, answers)
     return _Mode(
         fetcher=fetcher,
-        runtime=SimulatingRuntime(host.runtime, host.metrics),
+        runtime=SimulatingRuntime(host.runtime),
         reader=MockInvocationReader(*_defaults(host), istr),
         front=lambda invoker: SimulatingInvoker(invoker, fetcher, host.metrics),
         answers=answers,

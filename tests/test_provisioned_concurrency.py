@@ -233,3 +233,41 @@ def test_a_repointed_alias_takes_its_environments_along(client: Any) -> None:
     assert (first["how"], second["how"]) == ("provisioned-concurrency", "provisioned-concurrency")
     assert second["calls"] == 1
     gone(first["pid"])
+
+
+def figure(host: HostProcess, name: str) -> float | None:
+    lines = host.request("GET", "/metrics").body.decode().splitlines()
+    found = [line for line in lines if line.startswith(f'serverfull_{name}{{function="f"}} ')]
+    return float(found[0].rpartition(" ")[2]) if found else None
+
+
+def test_the_figures_tell_how_much_of_it_is_used(host: HostProcess, client: Any) -> None:
+    deploy(client)
+    provision(client, 2)
+    ready(client, 2)
+    assert figure(host, "provisioned_environments") == 2
+    assert figure(host, "provisioned_concurrency_utilization") == 0
+    with ThreadPoolExecutor(1) as threads:
+        busy = threads.submit(invoke, client, {"sleep": 3})
+        deadline = time.monotonic() + DEADLINE
+        while figure(host, "provisioned_concurrency_utilization") != 0.5:
+            assert time.monotonic() < deadline
+        assert figure(host, "provisioned_concurrent_executions") == 1
+        busy.result()
+    at_once(client, 3)
+    assert figure(host, "provisioned_concurrency_invocations_total") == 3
+    assert figure(host, "provisioned_concurrency_spillover_invocations_total") == 1
+    assert figure(host, "provisioned_concurrent_executions") == 0
+    client.delete_provisioned_concurrency_config(FunctionName="f", Qualifier="1")
+    deadline = time.monotonic() + DEADLINE
+    while figure(host, "provisioned_environments") != 0:
+        assert time.monotonic() < deadline
+    assert figure(host, "provisioned_concurrency_utilization") is None
+    invoke(client)
+    assert figure(host, "provisioned_concurrency_spillover_invocations_total") == 1
+
+
+def test_a_call_that_takes_too_long_is_counted_as_a_timeout(host: HostProcess, client: Any) -> None:
+    deploy(client, Timeout=1)
+    invoke(client, {"sleep": 30})
+    assert figure(host, "timeouts_total") == 1

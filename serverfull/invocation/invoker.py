@@ -165,6 +165,8 @@ class Invoker:
         if memory_mb is None:
             memory_mb = self._memory.mb(ended)
         metrics.finished(duration, outcome.function_error is not None)
+        if outcome.status == "timeout":
+            metrics.timed_out()
         outcome.executed_version = unit.identity.version
         outcome.log_tail = log.finish(duration, outcome.status, invocation.trace_id, memory_mb, init)
         if log.dropped:

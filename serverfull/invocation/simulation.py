@@ -194,12 +194,10 @@ class SimulatingRuntime(Runtime):
     """Makes environments in which calls end as they ask for.
 
     :param runtime: makes the environments for all other calls.
-    :param metrics: where timeouts are counted.
     """
 
-    def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._metrics = metrics
 
     def check(self, function: Function) -> None:
         """Ask the wrapped runtime."""
@@ -207,16 +205,15 @@ class SimulatingRuntime(Runtime):
 
     def environment(self, identity: FunctionIdentity) -> SimulatingEnvironment:
         """Wrap the environment that the wrapped runtime makes."""
-        return SimulatingEnvironment(self._runtime.environment(identity), identity, self._metrics)
+        return SimulatingEnvironment(self._runtime.environment(identity), identity)
 
 
 class SimulatingEnvironment(Environment):
     """Runs the invocations of one function, and lets those that ask for it be late or fail."""
 
-    def __init__(self, environment: Environment, identity: FunctionIdentity, metrics: Metrics) -> None:
+    def __init__(self, environment: Environment, identity: FunctionIdentity) -> None:
         self._environment = environment
         self._identity = identity
-        self._metrics = metrics
 
     def run(self, invocation: Invocation, log: InvocationLog) -> Coroutine[Any, Any, Outcome]:
         """Run one invocation. No coroutine of its own for those that ask for nothing: they are nearly all."""
@@ -238,7 +235,6 @@ class SimulatingEnvironment(Environment):
         timeout = self._identity.timeout
         if asked.latency >= timeout:
             await asyncio.sleep(timeout)
-            self._metrics.function(invocation.name).timed_out()
             return failures.timed_out(invocation.request_id, timeout, log)
         await asyncio.sleep(asked.latency)
         if asked.error_type is None:

@@ -30,6 +30,16 @@ _COUNTERS = (
     ("serverfull_lost_threads", "Threads that were stuck beyond a timeout and replaced.", columns.LOST_TOTAL),
     ("serverfull_async_events_received", "Events accepted to run later.", columns.ASYNC_RECEIVED),
     ("serverfull_async_events_dropped", "Accepted events that will not run.", columns.ASYNC_DROPPED),
+    (
+        "serverfull_provisioned_concurrency_invocations",
+        "Invocations that ran in provisioned environments.",
+        columns.PROVISIONED_TOTAL,
+    ),
+    (
+        "serverfull_provisioned_concurrency_spillover_invocations",
+        "Invocations that found all provisioned environments busy, and ran in others.",
+        columns.SPILLOVER_TOTAL,
+    ),
     ("serverfull_log_bytes_dropped", "Bytes of log over an invocation's limit.", columns.LOG_BYTES_DROPPED),
 )
 _GAUGES = (
@@ -40,6 +50,16 @@ _GAUGES = (
         columns.PEAK,
     ),
     ("serverfull_lost_threads", "Threads that are stuck beyond a timeout now.", columns.LOST),
+    (
+        "serverfull_provisioned_concurrent_executions",
+        "Invocations that run in provisioned environments now.",
+        columns.PROVISIONED,
+    ),
+    (
+        "serverfull_provisioned_environments",
+        "Provisioned environments that have loaded their code, busy ones too.",
+        columns.PROVISIONED_READY,
+    ),
 )
 _PROCESS = {
     "resident_bytes": ("process_resident_memory_bytes", "Resident memory in bytes."),
@@ -113,6 +133,12 @@ class _Collector:
                     metric.add_metric([name], block[column])
                 yield metric
         yield from self._concurrency(functions.values())
+        text = "Share of the provisioned environments that are busy, of functions that have any."
+        utilization = self._gauge("serverfull_provisioned_concurrency_utilization", text, ["function"])
+        for name, block in functions.items():
+            if block[columns.PROVISIONED_READY]:
+                utilization.add_metric([name], block[columns.PROVISIONED] / block[columns.PROVISIONED_READY])
+        yield utilization
 
     def _concurrency(self, blocks: Any) -> Iterator[Metric]:
         total = sum(block[columns.CONCURRENT] for block in blocks)

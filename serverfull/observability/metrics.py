@@ -37,13 +37,17 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
     ASYNC_DROPPED,
     LOG_BYTES_DROPPED,
     RESERVED,
+    PROVISIONED,
+    PROVISIONED_READY,
+    PROVISIONED_TOTAL,
+    SPILLOVER_TOTAL,
     DURATION_SUM,
     AGE_SUM,
     DURATION,
-) = range(13)
+) = range(17)
 AGE = DURATION + len(DURATION_BUCKETS) + 1
 FUNCTION_COLUMNS = AGE + len(AGE_BUCKETS) + 1
-FUNCTION_GAUGES = (CONCURRENT, PEAK, LOST, RESERVED)
+FUNCTION_GAUGES = (CONCURRENT, PEAK, LOST, RESERVED, PROVISIONED, PROVISIONED_READY)
 
 CONNECTION_STATES = ("new", "active", "idle", "hijacked")
 CONNECTION_EVENTS = (*CONNECTION_STATES, "closed", "refused", "evicted")
@@ -181,6 +185,23 @@ class FunctionMetrics:
     def reserved(self, yes: bool) -> None:
         """Say whether the function has a concurrency limit of its own, so that its executions are not "unreserved"."""
         self._block[RESERVED] = float(yes)
+
+    def provisioned_ready(self, change: int) -> None:
+        """So many more provisioned environments have loaded their code, or fewer; busy ones count too."""
+        self._block[PROVISIONED_READY] += change
+
+    def provisioned_started(self) -> None:
+        """An invocation starts in a provisioned environment."""
+        self._block[PROVISIONED] += 1.0
+        self._block[PROVISIONED_TOTAL] += 1.0
+
+    def provisioned_ended(self) -> None:
+        """An invocation has ended in a provisioned environment."""
+        self._block[PROVISIONED] -= 1.0
+
+    def spilled_over(self) -> None:
+        """An invocation found all provisioned environments busy, and starts in another one."""
+        self._block[SPILLOVER_TOTAL] += 1.0
 
     @property
     def concurrent(self) -> int:

@@ -40,11 +40,15 @@ _FUNCTION_COUNTS = {
     "serverfull.lost_threads_total": columns.LOST_TOTAL,
     "serverfull.async_events_received": columns.ASYNC_RECEIVED,
     "serverfull.async_events_dropped": columns.ASYNC_DROPPED,
+    "serverfull.provisioned_concurrency_invocations": columns.PROVISIONED_TOTAL,
+    "serverfull.provisioned_concurrency_spillover_invocations": columns.SPILLOVER_TOTAL,
     "serverfull.log_bytes_dropped": columns.LOG_BYTES_DROPPED,
 }
 _FUNCTION_GAUGES = {
     "serverfull.concurrent_executions": columns.CONCURRENT,
     "serverfull.lost_threads": columns.LOST,
+    "serverfull.provisioned_concurrent_executions": columns.PROVISIONED,
+    "serverfull.provisioned_environments": columns.PROVISIONED_READY,
 }
 
 

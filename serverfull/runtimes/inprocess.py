@@ -225,7 +225,6 @@ class InProcessEnvironment(Environment):
         return LambdaContext(self.identity, invocation, arn, deadline)
 
     def _timed_out(self, invocation: Invocation, log: InvocationLog) -> Outcome:
-        self.metrics.timed_out()
         return failures.timed_out(invocation.request_id, self.identity.timeout, log)
 
     def _failed(self, exc: BaseException, invocation: Invocation, log: InvocationLog) -> Outcome:

@@ -20,7 +20,7 @@ from serverfull.domain.readiness import Readiness
 from serverfull.errors import InvocationNotBegun, TooManyRequests
 from serverfull.interfaces import Environment, Sandbox
 from serverfull.runtimes.marshal import decode_event
-from serverfull.runtimes.reserve import Reserve
+from serverfull.runtimes.reserve import UNCOUNTED, Reserve, ReserveFigures
 
 if TYPE_CHECKING:
     from serverfull.domain.invocations import Invocation, Outcome
@@ -62,6 +62,7 @@ class Pool:
     :param make: makes one that is not started yet.
     :param spawn: keeps a task alive until it ends, also when the pool is gone.
     :param make_ready: makes one that is to be started before it is needed.
+    :param figures: hears of those.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class Pool:
         policy: PoolPolicy,
         spawn: Callable[[Any], object],
         make_ready: Callable[[], Sandbox] | None = None,
+        figures: ReserveFigures = UNCOUNTED,
     ) -> None:
         self._make = make
         self._policy = policy
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._idle: deque[tuple[float, Sandbox]] = deque()  # used last on the right, with the time of that
-        self._reserve = Reserve(make_ready or make, spawn)
+        self._reserve = Reserve(make_ready or make, spawn, figures)
         self._alive = 0  # beside those of the reserve
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None

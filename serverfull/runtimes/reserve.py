@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from serverfull.domain.json_functions import loads
 from serverfull.domain.readiness import Readiness
@@ -35,16 +35,55 @@ _LONGEST_BACKOFF = 30.0
 """Seconds until what ends again and again is replaced, at most."""
 
 
+class ReserveFigures(Protocol):
+    """What hears how many there are, and whether they were enough."""
+
+    def provisioned_ready(self, change: int) -> None:
+        """So many more are ready or busy, or fewer."""
+
+    def provisioned_started(self) -> None:
+        """A call was lent one."""
+
+    def provisioned_ended(self) -> None:
+        """A call has given one back."""
+
+    def spilled_over(self) -> None:
+        """A call came that found none."""
+
+
+class _Uncounted(ReserveFigures):
+    """Counts nothing."""
+
+    def provisioned_ready(self, change: int) -> None:
+        """Pass."""
+
+    def provisioned_started(self) -> None:
+        """Pass."""
+
+    def provisioned_ended(self) -> None:
+        """Pass."""
+
+    def spilled_over(self) -> None:
+        """Pass."""
+
+
+UNCOUNTED: ReserveFigures = _Uncounted()
+"""For whoever shows no figures."""
+
+
 class Reserve:
     """The sandboxes that are kept ready.
 
     :param make: makes one that is not started yet.
     :param spawn: keeps a task alive until it ends.
+    :param figures: hears how many there are.
     """
 
-    def __init__(self, make: Callable[[], Sandbox], spawn: Callable[[Any], object]) -> None:
+    def __init__(self, make: Callable[[], Sandbox], spawn: Callable[[Any], object], figures: ReserveFigures) -> None:
         self._make = make
         self._spawn = spawn
+        self._figures = figures
+        self._counted = 0  # what the figures know
         self._loop = asyncio.get_running_loop()
         self._wanted = 0
         self._changed: Callable[[Readiness], None] = lambda _readiness: None
@@ -73,9 +112,12 @@ class Reserve:
     def take(self) -> Sandbox | None:
         """Give one that is idle, if there is any; hand it back with `give_back`."""
         if not self._idle:
+            if self._wanted:
+                self._figures.spilled_over()
             return None
         sandbox = self._idle.pop()
         self._busy.add(sandbox)
+        self._figures.provisioned_started()
         return sandbox
 
     def give_back(self, sandbox: Sandbox, *, worn: bool) -> bool:
@@ -86,6 +128,7 @@ class Reserve:
         if sandbox not in self._busy:
             return False
         self._busy.remove(sandbox)
+        self._figures.provisioned_ended()
         if sandbox.usable and not worn and self.size < self._wanted:
             self._ends = 0
             self._idle.append(sandbox)
@@ -109,6 +152,7 @@ class Reserve:
             self._end(sandbox)
         self._idle.clear()
         self._starting.clear()
+        self._count()
 
     def _fill(self) -> None:
         while self._failure is None and self.size < self._wanted:
@@ -117,7 +161,17 @@ class Reserve:
             self._spawn(self._start(sandbox))
         while self.size > self._wanted and self._idle:
             self._end(self._idle.popleft())
-        self._changed(Readiness(self._wanted, len(self._idle) + len(self._busy), self._failure))
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed(Readiness(self._wanted, self._count(), self._failure))
+
+    def _count(self) -> int:
+        ready = len(self._idle) + len(self._busy)
+        if ready != self._counted:
+            self._figures.provisioned_ready(ready - self._counted)
+            self._counted = ready
+        return ready
 
     async def _start(self, sandbox: Sandbox) -> None:
         failure: str | None = "The host failed to start an environment; see its log."
@@ -154,7 +208,7 @@ class Reserve:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_later(wait, self._fill)
-            self._changed(Readiness(self._wanted, len(self._idle) + len(self._busy), self._failure))
+            self._tell()
 
     def _end(self, sandbox: Sandbox) -> None:
         self._spawn(sandbox.aclose())

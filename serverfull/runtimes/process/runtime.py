@@ -18,6 +18,7 @@ from serverfull.runtimes.pool import Pool, PooledEnvironment, PoolPolicy
 from serverfull.runtimes.process.machine import Machine
 from serverfull.runtimes.process.programs import CLIENT_TAG
 from serverfull.runtimes.process.sandbox import PROVISIONED, ProcessSandbox
+from serverfull.runtimes.reserve import UNCOUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.interfaces import FunctionIdentity
     from serverfull.runtimes.process.recipes import Recipes
+    from serverfull.runtimes.reserve import ReserveFigures
 
 
 @dataclass(slots=True)
@@ -45,13 +47,22 @@ class ProcessRuntime(Runtime):
     :param recipes: says what a function's sandboxes are made of.
     :param machine: what the sandboxes share.
     :param policy: how long they live.
+    :param figures: gives what hears of a function's provisioned sandboxes.
     """
 
-    def __init__(self, recipes: Recipes, machine: Machine, policy: PoolPolicy, logger: Any) -> None:
+    def __init__(
+        self,
+        recipes: Recipes,
+        machine: Machine,
+        policy: PoolPolicy,
+        logger: Any,
+        figures: Callable[[str], ReserveFigures] = lambda _name: UNCOUNTED,
+    ) -> None:
         self._recipes = recipes
         self._machine = machine
         self._policy = policy
         self._logger = logger
+        self._figures = figures
         self._pools: WeakKeyDictionary[DeployedHandler, _Kept] = WeakKeyDictionary()
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -109,7 +120,8 @@ class ProcessRuntime(Runtime):
         identity = replace(identity, function=replace(identity.function, handler=None))
         find = self._recipes.of(identity, handler)
         make = partial(ProcessSandbox, identity, find, self._machine)
-        pool = Pool(make, self._policy, self._spawn, make_ready=partial(make, initialization=PROVISIONED))
+        ready = partial(make, initialization=PROVISIONED)
+        pool = Pool(make, self._policy, self._spawn, make_ready=ready, figures=self._figures(identity.name))
         finalize(handler, pool.close).atexit = False
         return pool
 
