@@ -68,7 +68,8 @@ def test_what_nothing_here_runs_is_failed_before_anybody_calls_it(client: Any) -
     create(client, runtime="java21", Handler="app.Handler::handle")
     state = settled(client)
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidRuntime")
-    assert state["StateReason"] == "java21 needs a container, which this version cannot make"
+    reason = "java21 needs a container, which this version cannot make: a later one will, with Docker"
+    assert state["StateReason"] == reason
     assert (state["LastUpdateStatus"], state["LastUpdateStatusReasonCode"]) == ("Failed", "InvalidRuntime")
     with pytest.raises(ClientError, match="java21 needs a container"):
         client.invoke(FunctionName="f")
@@ -99,7 +100,7 @@ def test_a_layer_may_bring_the_bootstrap(client: Any) -> None:
     ("tag", "runtime", "code", "reason"),
     [
         ("inprocess", "nodejs22.x", "InvalidRuntime", "nodejs22.x cannot run in the host's own process"),
-        ("docker", "python3.11", "InvalidConfiguration", "'docker': this host has inprocess, process"),
+        ("docker", "python3.11", "InvalidConfiguration", "'docker': this host has inprocess, process. Containers come"),
     ],
 )
 def test_an_execution_that_does_not_fit_is_said_before_the_first_call(
@@ -120,7 +121,7 @@ def test_container_images_are_failed_with_what_to_do(client: Any) -> None:
     )
     state = settled(client)
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidRuntime")
-    assert "Deploy a .zip package" in state["StateReason"]
+    assert "a later one will, with Docker. Deploy a .zip package." in state["StateReason"]
 
 
 def test_an_update_that_nothing_here_runs_fails_and_leaves_the_function_as_it_was(client: Any) -> None:

@@ -140,7 +140,7 @@ class ControlPlane:
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
-            deployed.read_from(state, code)
+            deployed.read_from(state, code, resources.retry)
             try:
                 await self._begin(resources, state, changes)
             except InternalFailure as failure:

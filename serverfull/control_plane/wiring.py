@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.control_plane.plane import Operation
     from serverfull.domain.changes import Changes
+    from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
     from serverfull.management.concurrency import FindReadiness
     from serverfull.management.packages import FetchObject, Unpackable
@@ -138,8 +139,12 @@ class Resources:
         }
 
     async def resume(self) -> None:
-        """Go on with functions that were being made when a host ended."""
+        """Go on with functions that were being made when a host ended, or could not be made by it."""
         await self._preparations.resume()
+
+    async def retry(self, partition: Partition, function: str, number: int) -> bool:
+        """Make a version again that could not be made, unless that was tried a moment ago; tells whether it was."""
+        return await self._preparations.retry(partition, function, number)
 
     def sweep_later(self) -> None:
         """Delete the packages that nothing refers to, some seconds from now and then every hour."""

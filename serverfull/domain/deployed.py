@@ -112,9 +112,9 @@ class Alias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """Says that the code of a version is to be prepared: written with the version, and deleted when that is over.
+    """Says that the code of a version is to be prepared: written with the version, and deleted when that has succeeded.
 
-    Whoever starts a host finds here what another one did not get to.
+    Whoever starts a host finds here what another one did not get to, or could not do.
 
     :param token: tells this preparation from a later one of the same version.
     """

@@ -4,7 +4,8 @@
 read of a function is kept until the control plane says that it has changed; a `Function` is the same object for as long
 as it would be made of the same code and configuration, and its `DeployedHandler` even where only limits are new. While
 an update is in progress, or when it has failed, the function is given as it was. A call that comes while a function is
-still being made waits for that, by the change that tells of it.
+still being made waits for that, by the change that tells of it; one of a function that could not be made has it tried
+again, from time to time.
 
 All on the event loop; the stores do their work elsewhere.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
 from serverfull.domain.deployed_handler import DeployedHandler
@@ -26,13 +27,16 @@ from serverfull.fetchers.reservations import Reservations
 from serverfull.interfaces import Fetcher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from serverfull.domain.changes import Changes, FunctionChanged
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Records, StateStore
 
+
+Retry: TypeAlias = "Callable[[Partition, str, int], Awaitable[bool]]"
+"""Makes a version once more; tells whether it has tried."""
 
 PATIENCE = 10.0
 """Seconds that a call waits for a function which is still being made."""
@@ -62,6 +66,7 @@ class DeployedFetcher(Fetcher):
     def __init__(self, changes: Changes, patience: float = PATIENCE) -> None:
         self._patience = patience
         self._stores: tuple[StateStore, CodeStore] | None = None
+        self._retry: Retry | None = None
         self._known: dict[tuple[Partition, str], _Known] = {}
         self._handlers: dict[tuple[Partition, str], dict[int, tuple[object, DeployedHandler]]] = {}
         self._before: dict[tuple[Partition, str], Function] = {}  # $LATEST, as it was given last
@@ -69,9 +74,12 @@ class DeployedFetcher(Fetcher):
         self._reservations = Reservations()
         changes.subscribe(self._forget)
 
-    def read_from(self, state: StateStore, code: CodeStore) -> None:
-        """Say where functions, and where their packages are kept."""
-        self._stores = state, code
+    def read_from(self, state: StateStore, code: CodeStore, retry: Retry | None = None) -> None:
+        """Say where functions, and where their packages are kept.
+
+        :param retry: makes versions that could not be made, if it is time for that.
+        """
+        self._stores, self._retry = (state, code), retry
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Find nothing: whose function it is has to be said first.
@@ -119,9 +127,20 @@ class DeployedFetcher(Fetcher):
         try:
             return await self.function_now(partition, name, qualifier)
         except FunctionNotReady as refusal:
-            if refusal.state != "Pending":
+            if refusal.state != "Pending" and not await self._tried_again(partition, name, qualifier):
                 raise
         return await self._when_made(partition, name, qualifier)
+
+    async def _tried_again(self, partition: Partition, name: str, qualifier: str | None) -> bool:
+        """Have a version made that has failed, and wait for that; tells whether there may be news."""
+        if self._retry is None:
+            return False
+        known = self._known.get((partition, name)) or await self._read(partition, name)
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._retry(partition, name, _number(known, name, qualifier))
+        except TimeoutError:
+            return False
 
     async def _when_made(self, partition: Partition, name: str, qualifier: str | None) -> Function:
         until = asyncio.get_running_loop().time() + self._patience

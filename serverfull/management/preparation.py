@@ -4,12 +4,16 @@ An operation writes a `Preparation` in the transaction that writes the version, 
 is kept. A task then prepares the code and writes how that went. What a host did not get to, the next one finds at its
 start (`resume`). Tasks belong to `Preparations`; the host closes it.
 
+Where a preparation fails because of the machine, such as for an interpreter that is not installed, it stays written
+down: the next start tries it again, and so does a call of the function (`retry`), from time to time.
+
 A preparation that belongs to a version which has changed or gone since has no effect: its token is another one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -29,8 +33,13 @@ if TYPE_CHECKING:
 
 CREATING = "The function is being created."
 
+AGAIN_AFTER = 30.0
+"""Seconds after a preparation that has failed before a call of the function has it tried again."""
+
 FindUnfit: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[Unfit | None]]"
 """Says why the host cannot run an unpacked version; None where it can."""
+
+_Key: TypeAlias = "tuple[Partition, str, int]"
 
 Prepare: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[None]]"
 """Makes the code of a version ready to run; raises `PreparationFailed` where it never will be."""
@@ -54,6 +63,11 @@ class _Failure:
     reason: str
     code: str
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same code may do on another day; a package that cannot be unpacked never will."""
+        return self.code != "InvalidZipFileException"
+
 
 async def make_ready(code: CodeStore, find_unfit: FindUnfit, partition: Partition, version: FunctionVersion) -> None:
     """Unpack the code of a version on this machine, and see whether something here runs it.
@@ -63,7 +77,8 @@ async def make_ready(code: CodeStore, find_unfit: FindUnfit, partition: Partitio
     """
     if version.package_type == "Image":
         raise PreparationFailed(
-            f"This host runs no container images, and so not {version.image_uri}. Deploy a .zip package.",
+            f"This version runs no container images, and so not {version.image_uri}: a later one will, with Docker. "
+            "Deploy a .zip package.",
             "InvalidRuntime",
         )
     try:
@@ -88,14 +103,29 @@ class Preparations:
         self._prepare = prepare
         self._logger = logger
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retries: dict[_Key, asyncio.Task[None]] = {}
+        self._not_before: dict[_Key, float] = {}
         self._closed = False
 
     def start(self, partition: Partition, function: str, *numbers: int) -> None:
         """Begin to prepare versions whose transaction is kept. Does nothing once closed: the next start will."""
         for number in () if self._closed else numbers:
-            task = asyncio.create_task(self._run(partition, function, number))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            _ = self._begin((partition, function, number))
+
+    async def retry(self, partition: Partition, function: str, number: int) -> bool:
+        """Prepare a version again that has failed, unless that was a moment ago; who comes meanwhile waits too.
+
+        :returns: whether it was tried, with whatever success.
+        """
+        key = (partition, function, number)
+        task = self._retries.get(key)
+        if task is None:
+            if self._closed or time.monotonic() < self._not_before.get(key, 0.0):
+                return False
+            task = self._retries[key] = self._begin(key)
+            task.add_done_callback(lambda _task: self._retries.pop(key, None))
+        await asyncio.wait([task])  # not the task itself: others wait for it too
+        return True
 
     async def resume(self) -> None:
         """Begin to prepare what another host has left."""
@@ -110,11 +140,20 @@ class Preparations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _begin(self, key: _Key) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._run(*key))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _run(self, partition: Partition, function: str, number: int) -> None:
         try:
             await self._prepare_version(partition, function, number)
         except Exception as error:  # a task's boundary: the state cannot be read or written
             self._logger.error("version not prepared", function=function, version=number, exc_info=error)
+        now = time.monotonic()
+        self._not_before = {key: until for key, until in self._not_before.items() if until > now}
+        self._not_before[partition, function, number] = now + AGAIN_AFTER
 
     async def _prepare_version(self, partition: Partition, function: str, number: int) -> None:
         def find(records: Records) -> tuple[FunctionVersion | None, Preparation | None]:
@@ -167,13 +206,17 @@ def request_preparation(records: Records, version: FunctionVersion) -> None:
 
 
 def _finish(records: Records, preparation: Preparation, failure: _Failure | None) -> bool:
-    """Write how a preparation went, unless it was for a version that is no longer there; tells whether it did."""
+    """Write how a preparation went, unless it was for a version that is no longer there; tells whether that is news."""
     key = preparation.function, preparation.number
     version = records.get(VERSIONS, *key)
     if version is None or records.get(PREPARATIONS, *key) != preparation:
         return False
-    records.delete(PREPARATIONS, *key)
-    records.replace(VERSIONS, replace(_settled(version, failure), revision_id=new_revision()))
+    if failure is None or not failure.may_pass:
+        records.delete(PREPARATIONS, *key)
+    settled = _settled(version, failure)
+    if settled == version:
+        return False
+    records.replace(VERSIONS, replace(settled, revision_id=new_revision()))
     return True
 
 

@@ -73,7 +73,10 @@ class ChoosingRuntime(Runtime):
         if mode not in self._made:
             if mode not in self._deployed:
                 offered = ", ".join(sorted(self._deployed))
-                raise TypeError(f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.")
+                later = " Containers come with a later version, with Docker." if mode == "docker" else ""
+                raise TypeError(
+                    f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.{later}"
+                )
             self._made[mode] = self._deployed[mode]()
         return self._made[mode]
 

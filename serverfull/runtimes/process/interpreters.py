@@ -2,7 +2,8 @@
 
 A program counts when it has been run once and has told its version: a version manager's stand-in on the PATH may fail
 when it is called, and the versions that lie beside it are looked at first. What was found stays found until its file
-changes; what was not is looked for again after half a minute, so that installing it needs no restart.
+changes; what was not is looked for again after half a minute, and when a function is deployed, so that installing it
+needs no restart.
 
 The process runtime asks on the event loop, by `Interpreters.find_for`, and the search goes on in a thread;
 ``serverfull doctor`` calls `Interpreters.find`.
@@ -149,36 +150,40 @@ class Interpreters:
         self._told: set[tuple[str, str]] = set()
         self._searching = threading.Lock()
 
-    def find(self, runtime: str) -> Interpreter | Missing:
+    def find(self, runtime: str, *, anew: bool = False) -> Interpreter | Missing:
         """Find what runs a runtime. Blocks, up to some seconds the first time; any thread may call it.
 
         :param runtime: as CreateFunction takes it, such as ``python3.12``.
+        :param anew: what was not found is looked for again now.
         """
         with self._searching:
-            known = self._remembered(runtime)
+            known = self._remembered(runtime, anew=anew)
             if known is None:
                 known = self._search(runtime)
                 self._found[runtime] = (time.monotonic(), known)
             return known
 
-    async def find_for(self, function: str, runtime: str, logger: Logger) -> Interpreter | Missing:
+    async def find_for(
+        self, function: str, runtime: str, logger: Logger, *, anew: bool = False
+    ) -> Interpreter | Missing:
         """Find what runs a function's runtime, on a thread where it takes a search.
 
         :param function: its name; where it runs on another interpreter than it asks for, the log says so, once.
+        :param anew: what was not found is looked for again now.
         """
-        found = self._remembered(runtime)
+        found = self._remembered(runtime, anew=anew)
         if found is None:
-            found = await asyncio.to_thread(self.find, runtime)
+            found = await asyncio.to_thread(self.find, runtime, anew=anew)
         if isinstance(found, Interpreter) and found.note and (function, runtime) not in self._told:
             self._told.add((function, runtime))
             logger.warning("function runs on another interpreter", function=function, runtime=runtime, why=found.note)
         return found
 
-    def _remembered(self, runtime: str) -> Interpreter | Missing | None:
+    def _remembered(self, runtime: str, *, anew: bool) -> Interpreter | Missing | None:
         since, found = self._found.get(runtime, (0.0, None))
         if isinstance(found, Interpreter) and found.note is None:
             return found if found.path is None or _state(found.path) in self._answers else None
-        return found if time.monotonic() - since < AGAIN_AFTER else None
+        return found if time.monotonic() - since < AGAIN_AFTER and not anew else None
 
     def _search(self, runtime: str) -> Interpreter | Missing:
         if named := _PYTHON.fullmatch(runtime):
@@ -188,7 +193,8 @@ class Interpreters:
         if runtime.startswith("provided"):
             return Interpreter(runtime=runtime, kind="bootstrap")
         if runtime.startswith(("java", "dotnet", "ruby")):
-            return Missing(runtime=runtime, reason=f"{runtime} needs a container, which this version cannot make")
+            reason = f"{runtime} needs a container, which this version cannot make: a later one will, with Docker"
+            return Missing(runtime=runtime, reason=reason)
         return Missing(runtime=runtime, reason=f"{runtime!r} is no runtime that this version knows")
 
     def _python(self, runtime: str, version: str) -> Interpreter | Missing:

@@ -55,7 +55,7 @@ class Recipes:
     async def unfit(self, identity: FunctionIdentity, handler: DeployedHandler) -> Unfit | None:
         """Say why nothing here runs a function; None: something does. Interpreters are looked for on a thread."""
         try:
-            await self._find(wanted(identity, handler))
+            await self._find(wanted(identity, handler), anew=True)
         except Unrunnable as refusal:
             return Unfit(refusal.reason, refusal.code)
         return None
@@ -99,13 +99,15 @@ class Recipes:
             ephemeral_mb=function.ephemeral_mb,
         )
 
-    async def _find(self, function: Wanted, opt: Path = OPT) -> tuple[Interpreter, Program]:
+    async def _find(self, function: Wanted, opt: Path = OPT, *, anew: bool = False) -> tuple[Interpreter, Program]:
         """Find what runs a function.
 
         :param opt: where its process sees its layers.
+        :param anew: an interpreter that was not here is looked for again.
         :raises Unrunnable: nothing here does.
         """
-        found = await self._interpreters.find_for(function.identity.name, function.runtime, self._logger)
+        name, runtime = function.identity.name, function.runtime
+        found = await self._interpreters.find_for(name, runtime, self._logger, anew=anew)
         if isinstance(found, Missing):
             raise Unrunnable(found.reason, "InvalidRuntime")
         client = chosen_client(function.identity.function.tags, self._client)
