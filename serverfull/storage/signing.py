@@ -8,7 +8,7 @@ import secrets
 import threading
 from pathlib import Path
 
-from serverfull.storage.durable import flush_folder
+from serverfull.storage.durable import flush_folder, held
 
 _KEY_BYTES = 32
 
@@ -47,18 +47,19 @@ class DownloadKey:
 
     def _make(self) -> bytes:
         """Write a new key; where another process has written one meanwhile, that one counts."""
-        fresh = self._path.with_name(f".new-{secrets.token_hex(8)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
-            os.fsync(descriptor)
-            if self._path.exists():  # a damaged one: it was read before
-                self._path.unlink()
-            os.link(fresh, self._path)
-        except FileExistsError:
-            pass
-        finally:
-            os.close(descriptor)
-            fresh.unlink()
-        flush_folder(self._path.parent)
-        return self._path.read_bytes()
+        with held(self._path.parent):  # or a sweep takes the unfinished file for one that a crash has left
+            fresh = self._path.with_name(f".new-{secrets.token_hex(8)}")
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
+                os.fsync(descriptor)
+                if self._path.exists():  # a damaged one: it was read before
+                    self._path.unlink()
+                os.link(fresh, self._path)
+            except FileExistsError:
+                pass
+            finally:
+                os.close(descriptor)
+                fresh.unlink()
+            flush_folder(self._path.parent)
+            return self._path.read_bytes()
