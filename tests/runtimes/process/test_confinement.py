@@ -519,10 +519,8 @@ input()
     assert all(Path(group).exists() for group in left["groups"])  # it lives
     host.kill()
     host.communicate()
-    assert not gone(left["pid"], within=0.05)
-    swept = sweep(groups, tmp_path)
+    sweep(groups, tmp_path)  # any host that starts does so, and one of another suite may have been faster
     assert gone(left["pid"])
-    assert set(swept) >= {Path(group).parent.parent for group in left["groups"]}
     assert not any(Path(group).parent.parent.exists() for group in left["groups"])
     assert list(tmp_path.iterdir()) == []
 
