@@ -30,6 +30,9 @@ from serverfull.signals import AtOnce
 @setting_option("logging.format", click.Choice(["auto", "console", "json"]), text="Shape of the host's log.")
 @setting_option("state.path", text="Directory that keeps what is deployed, or 'memory'.")
 @setting_option("state.code_store", text="s3://bucket/prefix that keeps deployment packages.")
+@setting_option(
+    "execution.mode", click.Choice(["auto", "inprocess", "process", "docker"]), text="How deployed functions run."
+)
 @setting_option("mock.enabled", is_flag=True, text="Answer without running handlers.")
 @setting_option("mock.answers", text="What mock mode answers: zero, random, or a JSON file or folder.")
 @setting_option("mock.seed", int, text="Makes random answers repeatable.")

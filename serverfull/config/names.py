@@ -31,6 +31,7 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "limits.max_concurrency": "--max-concurrency",
         "state.path": "--state",
         "state.code_store": "--code-store",
+        "execution.mode": "--execution",
         "mock.enabled": "--mock",
         "mock.answers": "--mock-answers",
         "mock.seed": "--mock-seed",

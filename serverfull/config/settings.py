@@ -183,8 +183,9 @@ class ExecutionSettings(_Theme):
     """For functions whose Python is not on this machine: ``use`` the host's own Python and say so in the log, or take
     that for an ``error``. ``serverfull doctor`` shows which there are."""
     client: Literal["own", "awslambdaric"] = "own"
-    """What connects a handler with the host: our ``own`` runtime client, which is faster, or AWS's ``awslambdaric``;
-    for Node.js that is npm's ``aws-lambda-ric``, which the function's package or one of its layers has to bring."""
+    """What connects a handler with the host: our ``own`` runtime client, which is faster, or AWS's ``awslambdaric``,
+    which that Python, the function's package or one of its layers has to have; for Node.js it is npm's
+    ``aws-lambda-ric``, in the package or a layer. A function's tag ``serverfull:client`` chooses for that function."""
     sandbox: Literal["none", "limits"] = "limits"
     """``limits``: a process has the memory, files, processes and ``/tmp`` of its function and no more, and ends with
     the host. ``none``: it has what the host's user has. There is no ``strict`` in this version, which would keep code
