@@ -50,6 +50,18 @@ class Place:
         return f"cgroup{self.version}"
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is in memory now.
+
+    :param processes: bytes of processes: no files, and nothing in /tmp.
+    :param files: bytes of files, those in /tmp included.
+    """
+
+    processes: int
+    files: int
+
+
 class Group(ABC):
     """The groups of one sandbox, empty until a process writes itself into `entrances`.
 
@@ -86,12 +98,8 @@ class Group(ABC):
         """Give the most bytes that were ever in use at once, those of files that were read or are in /tmp included."""
 
     @abstractmethod
-    def used(self) -> int:
-        """Give the bytes that processes use now: no files in memory, and nothing in /tmp."""
-
-    @abstractmethod
-    def files(self) -> int:
-        """Give the bytes of files that are in memory now, those in /tmp included."""
+    def held(self) -> Held:
+        """Give what is in memory now."""
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -152,12 +160,10 @@ class Group2(Group):
         except FileNotFoundError:  # before Linux 5.19
             return self._read_peak("memory.current")
 
-    def used(self) -> int:
+    def held(self) -> Held:
         figures = self._statistics()
-        return figures["anon"] + figures.get("kernel_stack", 0) + figures.get("pagetables", 0)
-
-    def files(self) -> int:
-        return self._statistics()["file"]
+        kernels = figures.get("kernel_stack", 0) + figures.get("pagetables", 0)
+        return Held(figures["anon"] + kernels, figures["file"])
 
     def kill(self) -> None:
         with suppress(OSError):  # before Linux 5.14
@@ -179,11 +185,9 @@ class Group1(Group):
     def peak(self) -> int:
         return self._read_peak("memory.max_usage_in_bytes")
 
-    def used(self) -> int:
-        return self._statistics()["total_rss"]
-
-    def files(self) -> int:
-        return self._statistics()["total_cache"]
+    def held(self) -> Held:
+        figures = self._statistics()
+        return Held(figures["total_rss"], figures["total_cache"])
 
 
 def make_group(places: Mapping[str, Place], name: str) -> Group:

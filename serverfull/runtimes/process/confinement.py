@@ -32,7 +32,7 @@ from typing import Any, Literal
 from serverfull.domain.json_functions import loads
 from serverfull.errors import ConfigurationError
 from serverfull.runtimes import child
-from serverfull.runtimes.process.cgroups import Group, GroupRefused, Place, make_group, sweep_groups
+from serverfull.runtimes.process.cgroups import Group, GroupRefused, Held, Place, make_group, sweep_groups
 from serverfull.runtimes.process.leftovers import kill_all, remove_tree, sweep_folders
 from serverfull.runtimes.process.places import find_place
 
@@ -162,8 +162,8 @@ class Confinement:
         self._memory = memory_mb * MEGABYTE
         self._group: Group | None = None
         self._tmp: Path | None = None
-        self._peak = 0
         self._most = 0
+        self._most_files = 0
         self._mounts: int | None = None
 
     @classmethod
@@ -202,19 +202,21 @@ class Confinement:
         made._cover(means, ephemeral_mb, opt if means.opt == "mount" else None, [folder, *visible])
         return made
 
-    def memory_mb(self, pid: int) -> int:
+    def memory_mb(self, pid: int, ended: int = 0) -> int:
         """Give the most megabytes that the sandbox has used so far, rounded up, and never more than it may.
 
         What the kernel keeps of files, and what is in ``/tmp``, is not counted, as on AWS.
 
-        :param pid: of the sandbox's first process; what was found before is kept when it is gone.
+        :param pid: of the sandbox's first process; 0: it is gone.
+        :param ended: the most bytes that it had, where it is gone.
         """
-        peak = (
-            _high_water(pid) if self._group is None or "memory" not in self._group.controllers else self._group.peak()
-        )
-        if peak > self._peak:
-            self._peak = peak
-            self._most = max(self._most, min(self._used_at(peak, pid), self._memory))
+        self._note(_high_water(pid) if pid else ended)
+        if self._group is not None and "memory" in self._group.controllers:
+            self._note(self._look(self._group).processes)
+            if pid and not _is_alone(pid, self._group):
+                # Others may have come and gone between two looks. The kernel knows the most of all together, but with
+                # files, of which it may have forgotten some since: what was seen of them at any time is left out.
+                self._note(self._group.peak() - self._most_files)
         self._remember(pid)
         return -(-self._most // MEGABYTE)
 
@@ -226,10 +228,21 @@ class Confinement:
         self._remember(pid)
         try:
             if self._group is not None and "memory" in self._group.controllers:
-                return self._group.used() > self._memory
-            return sum(map(_resident, _family(pid))) > self._memory
+                used = self._look(self._group).processes
+            else:
+                used = sum(map(_resident, _family(pid)))
         except OSError:
             return False  # it has just ended
+        self._note(used)
+        return used > self._memory
+
+    def _look(self, group: Group) -> Held:
+        held = group.held()
+        self._most_files = max(self._most_files, held.files)
+        return held
+
+    def _note(self, used: int) -> None:
+        self._most = max(self._most, min(used, self._memory))
 
     def kill(self, pid: int | None = None) -> bool:
         """Kill everything in the sandbox, whatever it has done to get away from its parent.
@@ -285,11 +298,6 @@ class Confinement:
             namespace["opt"] = str(opt)
         if namespace:
             self.orders["namespace"] = namespace | {"user": means.as_user, "visible": [str(path) for path in visible]}
-
-    def _used_at(self, peak: int, pid: int) -> int:
-        if self._group is None or "memory" not in self._group.controllers:
-            return peak
-        return max(peak - self._group.files(), self._group.used(), _high_water(pid))
 
     def _remember(self, pid: int) -> None:
         """Note by which mount namespace what belongs to the sandbox is known, where that is the only mark."""
@@ -362,6 +370,16 @@ def _processes() -> list[int]:
         return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     except OSError:
         return []
+
+
+def _is_alone(pid: int, group: Group) -> bool:
+    """Whether a process is all that there is in its group, and has had no child: then its own figure is that of all."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    faults_of_children = int(fields[8]) + int(fields[10])
+    return faults_of_children == 0 and group.members() == [pid]
 
 
 def _family(pid: int) -> list[int]:

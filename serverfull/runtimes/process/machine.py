@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from serverfull.runtimes.process.confinement import Level, Means, probe, sweep
+from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
 from serverfull.runtimes.process.leftovers import make_own_folder, remove_tree
 
 WATCH_EVERY = 0.1
@@ -16,7 +16,12 @@ WATCH_EVERY = 0.1
 
 
 class Watched(Protocol):
-    """A process whose memory has to be looked at while it is busy."""
+    """A process whose memory has to be looked at while it is busy.
+
+    :ivar confinement: says whether somebody has to.
+    """
+
+    confinement: Confinement
 
     def check_memory(self) -> None:
         """Kill it where it has too much."""
@@ -71,7 +76,9 @@ class Machine:
         return folder
 
     def watch(self, process: Watched) -> None:
-        """Look at the memory of a process from now on, until it is taken out of `watched`."""
+        """Look at the memory of a process from now on, where that is needed, until it is taken out of `watched`."""
+        if not process.confinement.watched:
+            return
         self.watched.add(process)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)

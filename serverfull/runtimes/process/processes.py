@@ -129,6 +129,17 @@ class Process:
         """Whether the process runs."""
         return self.launched is not None and not self.launched.exited.done()
 
+    def most_memory_mb(self) -> int:
+        """Give the most megabytes that it and what it has started have used so far.
+
+        :raises OSError: the kernel does not tell.
+        """
+        if self.launched is None or self.alive:
+            return self.confinement.memory_mb(self.pid)
+        exited = self.launched.exited
+        lost = exited.cancelled() or exited.exception() is not None
+        return self.confinement.memory_mb(0, ended=0 if lost else exited.result().max_rss_kb * 1024)
+
     def check_memory(self) -> None:
         """Kill the process where it has more memory than it may."""
         if self.alive and self.confinement.over(self.pid):
