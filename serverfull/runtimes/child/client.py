@@ -19,6 +19,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from . import logs, reports
@@ -245,8 +246,8 @@ class _Client:
         try:
             return self._json.encode(result).encode("utf-8"), _JSON
         except Exception as error:  # the value's own code runs in here
-            if hasattr(result, "cr_frame"):
-                result.close()  # a coroutine that nobody awaits
+            if type(result) is CoroutineType:  # and no question to the value itself, which could answer with an error
+                result.close()  # nobody awaits it
             message = f"Unable to marshal response: {reports.text_of(error)}"
             raise Fault("Runtime.MarshalError", message) from None
 
