@@ -117,8 +117,9 @@ class Environment(ABC):
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         """Run one invocation to its end, or to its timeout; its output goes to ``log``.
 
-        What the handler does wrong is an Outcome with ``function_error``, never an exception. Cancelling the caller
-        does not stop the handler: as in AWS, an invocation outlives the connection it came by.
+        What the handler does wrong is an Outcome with ``function_error``, never an exception. Who cancels this gives
+        the invocation up, without harm to any other: its process is ended, and a handler in the host's own runs on. As
+        on AWS an invocation outlives the connection it came by, so a front door does not cancel it with that.
 
         :raises InvalidRequestContent: the payload is not JSON; the handler did not run.
         """

@@ -22,6 +22,8 @@ READS_ENVIRONMENT = {
     "runtimes/child/client.py": "runs in a function's process, which has its own",
     "runtimes/child/context.py": "the same",
     "runtimes/environ.py": "shows each function its own variables over the host's",
+    "testing/deeds/bootstrap.py": "runs in a function's process, which has its own",
+    "testing/deeds/deeds.py": "is the code of functions, which show their variables",
     "testing/process.py": "starts hosts with the environment of the test",
 }
 """The modules that may touch os.environ, and why."""

@@ -1,1 +1,2 @@
-"""What users test with, and so do we: real hosts in processes of their own, and the suite that every fetcher passes."""
+"""What users test with, and so do we: real hosts in processes of their own, and the suites that fetchers, code stores and
+runtimes pass."""

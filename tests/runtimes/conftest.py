@@ -1,0 +1,66 @@
+"""Runtimes for the conformance suite, and what they run."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from serverfull.config import LoggingSettings
+from serverfull.domain.deployed_handler import DeployedHandler
+from serverfull.domain.functions import Handler
+from serverfull.observability.logger import HostLogger
+from serverfull.runtimes.pool import PoolPolicy
+from serverfull.runtimes.process.confinement import Level
+from serverfull.runtimes.process.interpreters import Interpreters
+from serverfull.runtimes.process.machine import Machine
+from serverfull.runtimes.process.recipes import Recipes
+from serverfull.runtimes.process.runtime import ProcessRuntime
+from serverfull.testing import deeds
+from serverfull.testing.runtime_kit import PYTHON, PYTHON_BEFORE_3_12, REGION, ClientManners, RuntimeKit
+
+OWN_PYTHON = f"python3.{sys.version_info.minor}"
+OF_OWN_PYTHON = PYTHON if sys.version_info >= (3, 12) else PYTHON_BEFORE_3_12
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Callable[..., Callable[[], tuple[Handler, Path]]]:
+    """Make what makes functions of a runtime that do the deeds."""
+    numbers = itertools.count(1)
+
+    def of(runtime: str = OWN_PYTHON) -> Callable[[], tuple[Handler, Path]]:
+        kind: Any = next(kind for kind in ("python", "nodejs", "provided") if runtime.startswith(kind))
+
+        def new_function() -> tuple[Handler, Path]:
+            root = deeds.write(tmp_path / f"function{next(numbers)}", kind)
+            return DeployedHandler(deeds.HANDLER, root, runtime=runtime, region=REGION), root
+
+        return new_function
+
+    return of
+
+
+@pytest.fixture
+async def process_kit(packages: Callable[..., Any]) -> AsyncIterator[Callable[..., RuntimeKit]]:
+    """Make process runtimes; they end with the test."""
+    async with AsyncExitStack() as stack:
+
+        def make(
+            runtime: str = OWN_PYTHON,
+            manners: ClientManners = OF_OWN_PYTHON,
+            client: Literal["own", "awslambdaric"] = "own",
+            policy: PoolPolicy = PoolPolicy(),
+        ) -> RuntimeKit:
+            logger = HostLogger(LoggingSettings(), stream=io.StringIO())
+            machine = Machine(Level.LIMITS, logger)
+            made = ProcessRuntime(Recipes(machine, Interpreters(), client, logger), machine, policy, logger)
+            stack.push_async_callback(made.aclose)
+            return RuntimeKit(runtime=made, new_function=packages(runtime), client=manners, close=made.aclose)
+
+        yield make
