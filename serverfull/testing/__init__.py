@@ -1,2 +1,1 @@
-"""What users test with, and so do we: real hosts in processes of their own, and the suites that fetchers, code stores and
-runtimes pass."""
+"""What users test with, and so do we: real hosts, and the suites that every fetcher, runtime and code store passes."""
