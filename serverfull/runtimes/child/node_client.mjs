@@ -3,8 +3,7 @@
 // The process runtime starts it in the folder of the function's package, with AWS's variables, AWS_LAMBDA_RUNTIME_API
 // among them. It loads the handler, then takes one invocation after the other. Handlers may be CommonJS or ES modules,
 // async, with a callback, or streaming; AWS's own client is the model for what they see and for what becomes of errors.
-// Left out: TypeScript files, which AWS loads from Node.js 24 on, and AWS's form of console lines: console writes as
-// Node writes it.
+// Left out: TypeScript files, which AWS loads from Node.js 24 on.
 //
 // AWS: https://docs.aws.amazon.com/lambda/latest/dg/nodejs-handler.html
 
@@ -16,6 +15,7 @@ import { finished } from "node:stream/promises";
 import { pathToFileURL } from "node:url";
 
 import { describe, problem, send, sendError, text } from "./node_api.mjs";
+import { replaceConsole } from "./node_console.mjs";
 import { ResponseStream, STREAMING, WATER_MARK } from "./node_stream.mjs";
 
 // Taken before the function's code runs, which may put others in their places to trace its own calls.
@@ -49,6 +49,8 @@ function noticed() {
 }
 
 let current; // the id of the invocation that runs, or of the last one
+let tenantId; // likewise
+replaceConsole(() => ({ requestId: current, tenantId }));
 let ending = false;
 
 async function end(what, error, status) {
@@ -254,6 +256,7 @@ async function runStreaming(handler, event, context) {
 
 async function runOne(handler, { headers, body }) {
   current = header(headers, "aws-request-id");
+  tenantId = header(headers, "aws-tenant-id");
   const traceId = header(headers, "trace-id");
   if (traceId) process.env._X_AMZN_TRACE_ID = traceId;
   else delete process.env._X_AMZN_TRACE_ID;

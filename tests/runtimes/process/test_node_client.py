@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -270,11 +271,61 @@ def test_a_handler_that_never_answers_gives_null_or_is_told_apart_if_it_is_async
     assert stuck.invoke().cold is False
 
 
-def test_console_is_left_as_node_has_it(start: Start) -> None:
-    native = start("exports.handler = async () => { console.log('a %s', 'b', {c: 1}); console.error('d'); };")
-    assert native.invoke().json() is None
-    native.wait_for_output("d")
-    assert sorted(native.output()) == ["a b { c: 1 }", "d"]
+SAYING = """console.log('loading');
+exports.handler = async (event, context) => {
+    console.trace('t'); console.debug('d'); console.log('a %s', 'b', {c: 1}); console.info({d: [2]});
+    console.warn('two\\nlines'); console.error('e', new TypeError('wrong')); console.error(new RangeError('far'));
+    const circle = {}; circle.circle = circle; console.log(circle);
+    process.stdout.write('plain\\n');
+    return context.awsRequestId;
+};"""
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+def said(native: NativeLambda) -> tuple[str, list[str]]:
+    """Give the id of an invocation, and the lines that it and what came before it wrote."""
+    request_id = native.invoke().json()
+    native.wait_for_output("plain")
+    return request_id, native.output()
+
+
+def test_console_writes_lines_as_on_aws(start: Start) -> None:
+    request_id, lines = said(start(SAYING))
+    parted = [line.split("\t", 3) for line in lines if re.match(TIME, line)]
+    assert [rest for _, *rest in parted[:6]] == [
+        ["undefined", "INFO", "loading"],
+        [request_id, "TRACE", "t"],
+        [request_id, "DEBUG", "d"],
+        [request_id, "INFO", "a b { c: 1 }"],
+        [request_id, "INFO", "{ d: [ 2 ] }"],
+        [request_id, "WARN", "two"],
+    ]
+    assert parted[6][1:] == [request_id, "ERROR", "e TypeError: wrong"]
+    assert lines[6] == "lines"  # behind a carriage return, which the reader of this test takes for an end of line
+    assert lines[-1] == "plain"
+
+
+def test_console_writes_json_as_on_aws_where_the_log_is_json(start: Start) -> None:
+    native = start(SAYING, AWS_LAMBDA_LOG_FORMAT="JSON", AWS_LAMBDA_LOG_LEVEL="DEBUG")
+    request_id, lines = said(native)
+    loading, *rest = [json.loads(line) for line in lines if line != "plain"]
+    assert re.fullmatch(TIME, loading.pop("timestamp"))
+    assert loading == {"level": "INFO", "message": "loading"}
+    assert {record["requestId"] for record in rest} == {request_id}
+    said_as = [(record["level"], record["message"]) for record in rest]
+    assert said_as[:4] == [("DEBUG", "d"), ("INFO", "a b { c: 1 }"), ("INFO", {"d": [2]}), ("WARN", "two\nlines")]
+    several, alone, circle = rest[4:]
+    assert (several["errorType"], several["errorMessage"]) == ("TypeError", "wrong")
+    assert several["message"].startswith("e TypeError: wrong\n    at ")
+    assert several["stackTrace"][0] == "TypeError: wrong"
+    assert (alone["message"]["errorType"], alone["message"]["errorMessage"]) == ("RangeError", "far")
+    assert "[Circular *1]" in circle["message"]
+
+
+@pytest.mark.parametrize(("level", "count"), [("TRACE", 9), ("INFO", 7), ("WARN", 3), ("ERROR", 2), ("FATAL", 0)])
+def test_console_says_nothing_below_the_functions_level(start: Start, level: str, count: int) -> None:
+    _, lines = said(start(SAYING, AWS_LAMBDA_LOG_FORMAT="JSON", AWS_LAMBDA_LOG_LEVEL=level))
+    assert len(lines) - 1 == count
 
 
 def test_large_events_and_results_pass(start: Start) -> None:
