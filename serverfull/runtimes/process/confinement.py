@@ -22,7 +22,7 @@ import enum
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -35,6 +35,15 @@ from serverfull.runtimes import child
 from serverfull.runtimes.process.cgroups import Group, GroupRefused, Held, Place, make_group, sweep_groups
 from serverfull.runtimes.process.leftovers import kill_all, remove_tree, sweep_folders
 from serverfull.runtimes.process.places import find_place
+from serverfull.runtimes.process.proc import (
+    family,
+    had_children,
+    high_water,
+    mounts_of,
+    processes_that_see,
+    resident,
+    tasks_of_user,
+)
 
 MEGABYTE = 1 << 20
 
@@ -164,7 +173,7 @@ class Confinement:
         self._tmp: Path | None = None
         self._most = 0
         self._most_files = 0
-        self._mounts: int | None = None
+        self._mounts = -1  # an open file, so that the kernel gives its number to no other
 
     @classmethod
     def prepare(
@@ -210,10 +219,10 @@ class Confinement:
         :param pid: of the sandbox's first process; 0: it is gone.
         :param ended: the most bytes that it had, where it is gone.
         """
-        self._note(_high_water(pid) if pid else ended)
+        self._note(high_water(pid) if pid else ended)
         if self._group is not None and "memory" in self._group.controllers:
             self._note(self._look(self._group).processes)
-            if pid and not _is_alone(pid, self._group):
+            if pid and (self._group.members() != [pid] or had_children(pid)):
                 # Others may have come and gone between two looks. The kernel knows the most of all together, but with
                 # files, of which it may have forgotten some since: what was seen of them at any time is left out.
                 self._note(self._group.peak() - self._most_files)
@@ -230,7 +239,7 @@ class Confinement:
             if self._group is not None and "memory" in self._group.controllers:
                 used = self._look(self._group).processes
             else:
-                used = sum(map(_resident, _family(pid)))
+                used = sum(map(resident, family(pid)))
         except OSError:
             return False  # it has just ended
         self._note(used)
@@ -255,9 +264,9 @@ class Confinement:
             self._group.kill()
             return True
         self._remember(pid or 0)
-        if self._mounts is None:
+        if self._mounts < 0:
             return False
-        kill_all(partial(_processes_that_see, self._mounts))
+        kill_all(partial(processes_that_see, os.fstat(self._mounts).st_ino))
         return True
 
     def close(self) -> None:
@@ -270,7 +279,10 @@ class Confinement:
         self.kill()
         group, self._group = self._group, None
         tmp, self._tmp = self._tmp, None
+        mounts, self._mounts = self._mounts, -1
         try:
+            if mounts >= 0:
+                os.close(mounts)
             if group is not None:
                 group.close()
         finally:
@@ -300,12 +312,14 @@ class Confinement:
             self.orders["namespace"] = namespace | {"user": means.as_user, "visible": [str(path) for path in visible]}
 
     def _remember(self, pid: int) -> None:
-        """Note by which mount namespace what belongs to the sandbox is known, where that is the only mark."""
-        if self._mounts is None and self._group is None and "namespace" in self.orders:
+        """Keep hold of the mounts that what belongs to the sandbox sees, where that is the only mark of it."""
+        if self._mounts < 0 and self._group is None and "namespace" in self.orders:
             with suppress(OSError):
-                seen = Path(f"/proc/{pid}/ns/mnt").stat().st_ino
-                if seen != Path("/proc/self/ns/mnt").stat().st_ino:
-                    self._mounts = seen
+                mounts = os.open(mounts_of(pid), os.O_RDONLY | os.O_CLOEXEC)
+                if os.fstat(mounts).st_ino == mounts_of("self").stat().st_ino:
+                    os.close(mounts)  # it has not begun yet
+                else:
+                    self._mounts = mounts
 
 
 def _find_places(why: dict[str, str]) -> dict[str, Place]:
@@ -342,68 +356,7 @@ def _limits(means: Means, memory_mb: int) -> dict[str, int]:
     if means.pids == "rlimit":
         # Outside a user namespace of its own, all processes of the user count, not the sandbox's alone.
         mounts_as_user = means.as_user and means.tmp == "tmpfs"
-        limits["NPROC"] = PROCESSES if mounts_as_user else PROCESSES + _tasks_of_user()
+        limits["NPROC"] = PROCESSES if mounts_as_user else PROCESSES + tasks_of_user()
     if means.memory == "rlimit":
         limits["DATA"] = max(4 * memory_mb * MEGABYTE, BACKSTOP)
     return limits
-
-
-def _tasks_of_user() -> int:
-    tasks = 0
-    for pid in _processes():
-        with suppress(OSError):
-            found = Path(f"/proc/{pid}/task").stat()
-            if found.st_uid == os.getuid():
-                tasks += found.st_nlink - 2
-    return tasks
-
-
-def _processes_that_see(mounts: int) -> Iterator[int]:
-    for pid in _processes():
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/ns/mnt").stat().st_ino == mounts:
-                yield pid
-
-
-def _processes() -> list[int]:
-    try:
-        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    except OSError:
-        return []
-
-
-def _is_alone(pid: int, group: Group) -> bool:
-    """Whether a process is all that there is in its group, and has had no child: then its own figure is that of all."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    faults_of_children = int(fields[8]) + int(fields[10])
-    return faults_of_children == 0 and group.members() == [pid]
-
-
-def _family(pid: int) -> list[int]:
-    """Give a process and those that it and they have started."""
-    family = [pid]
-    for member in family:
-        with suppress(OSError):
-            for task in Path(f"/proc/{member}/task").iterdir():
-                family += map(int, (task / "children").read_text().split())
-    return family
-
-
-def _resident(pid: int) -> int:
-    """Give the bytes of memory that a process has; 0 if it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def _high_water(pid: int) -> int:
-    """Give the most bytes of memory that a process ever had; 0 if it is gone."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0

@@ -13,13 +13,17 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 _NAME = re.compile(r"serverfull-(\d+)-(\d+)-(\d+)(?:-\w+)?")
 
 _PASSES = 100
+
+_AT_ONCE = 256
+"""Processes that are held at once while they are killed: each takes a descriptor."""
 
 
 def own_name() -> str:
@@ -43,8 +47,11 @@ def abandoned(parent: Path) -> Iterator[Path]:
         return
     for path in paths:
         if (found := _NAME.fullmatch(path.name)) and int(found[1]) == _namespace():
-            started = _started(int(found[2]))
-            if (started is None or started != int(found[3])) and _is_own_folder(path):
+            try:
+                gone = _started(int(found[2])) != int(found[3])
+            except OSError:
+                continue  # who cannot be asked may live
+            if gone and _is_own_folder(path):
                 yield path
 
 
@@ -67,13 +74,33 @@ def kill_all(members: Callable[[], Iterable[int]]) -> None:
     """
     killed: set[int] = set()
     for _ in range(_PASSES):
-        new = set(members()) - killed
+        new = list(islice((pid for pid in members() if pid not in killed), _AT_ONCE))
         if not new:
             return
-        for pid in new:
+        _kill(new, members)
+        killed.update(new)
+
+
+def _kill(pids: Sequence[int], members: Callable[[], Iterable[int]]) -> None:
+    """Kill processes, and nobody who has got the id of one that has just ended."""
+    held: dict[int, int] = {}
+    try:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                held[pid] = os.pidfd_open(pid)
+    except OSError:  # a kernel before 5.3, or no descriptor is left
+        pass
+    try:
+        still = set(members())  # who is a member now was one when it was opened, or has ended since
+        for pid in still.intersection(pids):
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        killed |= new
+                if pid in held:
+                    signal.pidfd_send_signal(held[pid], signal.SIGKILL)
+                else:
+                    os.kill(pid, signal.SIGKILL)
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
 
 
 def remove_tree(folder: Path) -> None:
@@ -111,10 +138,13 @@ def _namespace() -> int:
 
 
 def _started(pid: int) -> int | None:
-    """Give the clock tick at which a process started; None: there is no such process."""
+    """Give the clock tick at which a process started; None: there is no such process.
+
+    :raises OSError: it cannot be told, for want of a descriptor perhaps.
+    """
     try:
         line = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     fields = line.rpartition(b")")[2].split()
     return None if fields[0] in {b"Z", b"X"} else int(fields[19])

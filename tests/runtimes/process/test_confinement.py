@@ -224,6 +224,24 @@ def test_the_watch_sees_what_descendants_use_where_there_is_no_group(
     assert parent.confinement.over(parent.pid)
 
 
+def test_who_is_killed_by_what_they_see_are_not_those_who_came_after_the_last_of_them(
+    mounts: Means, sandbox: Callable[..., Sandbox]
+) -> None:
+    held, deed = without_groups(mounts), "say(); input(); say(alive=True); input()"
+    first = sandbox(deed, held=held)
+    first.said()
+    assert not first.confinement.over(first.pid)
+    os.kill(first.pid, signal.SIGKILL)
+    first.status()
+    others = [sandbox(deed, held=held) for _ in range(3)]  # the kernel numbers namespaces as it does files
+    for other in others:
+        other.said()
+    first.confinement.kill(first.pid)
+    for other in others:
+        other.go_on()
+        assert other.said() == {"alive": True}
+
+
 def test_rlimit_data_is_the_backstop_where_there_is_no_group(means: Means, sandbox: Callable[..., Sandbox]) -> None:
     leaking = sandbox(
         f"try:\n    exec({LEAK!r})\nexcept MemoryError:\n    del kept[:]\n    say(stopped=True)",
