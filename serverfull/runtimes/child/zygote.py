@@ -39,6 +39,9 @@ _LONGEST_END = 5.0
 _UNEXECUTABLE = b"\0"
 """What a child's last words begin with where its program cannot be executed, and the rest of the launch was well."""
 
+_AT_ONCE = 256
+"""Ended processes that are reaped in one go: who starts them without end must not keep the others waiting."""
+
 _WARM = ("decimal", "datetime", "asyncio", "base64", "uuid", "random", "urllib.parse")
 """Modules that many functions import: loaded once, shared by all."""
 
@@ -73,6 +76,7 @@ class _Zygote:
         self._launches: dict[int, _Launch] = {}  # by process id
         self._marks = 0
         self._ending = False
+        self._hunting = False  # something may be left of a launch that has ended
         self._poll = select.poll()
         self._wake, self._waker = os.pipe()
 
@@ -201,7 +205,7 @@ class _Zygote:
     def _reap(self) -> None:
         """Take leave of all that have ended, and kill what they have left behind."""
         ended = []
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
@@ -209,8 +213,13 @@ class _Zygote:
             if pid == 0:
                 break
             ended.append((self._launches.pop(pid, None), status, usage.ru_maxrss))
-        if ended:
-            self._kill_orphans()
+        else:
+            with contextlib.suppress(BlockingIOError):  # there may be more, after what the host has asked meanwhile
+                os.write(self._waker, b"\0")
+        if any(launch is not None for launch, _, _ in ended):
+            self._hunting = True
+        if ended and self._hunting:
+            self._hunting = self._kill_orphans()
         for launch, status, maxrss_kb in ended:
             if launch is not None:
                 self._say_exited(launch, status, maxrss_kb)
@@ -223,12 +232,16 @@ class _Zygote:
         if not launch.failed:
             self._say({"exited": launch.number, "status": status, "maxrss_kb": maxrss_kb})
 
-    def _kill_orphans(self) -> None:
-        """Kill adopted processes, except those that a launched process has left behind and that is still there."""
+    def _kill_orphans(self) -> bool:
+        """Kill adopted processes, except those that a launched process has left behind and that is still there.
+
+        Says whether there were any: their children come here when they have ended.
+        """
         alive = {launch.mark for launch in self._launches.values()}
-        for pid in _children(self._pid):
-            if pid not in self._launches and _mark_of(pid) not in alive:
-                _kill_group(pid)
+        orphans = [pid for pid in _children(self._pid) if pid not in self._launches and _mark_of(pid) not in alive]
+        for pid in orphans:
+            _kill_group(pid)
+        return bool(orphans)
 
     def _end(self) -> None:
         """Kill everything, wait until it is gone, and end."""
