@@ -8,15 +8,16 @@ that are added later need a default: older documents lack them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 Record = TypeVar("Record")
 KeyPart: TypeAlias = "str | int"
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(NamedTuple):
     """An account in a region: records of two partitions never see each other.
+
+    A tuple, because every invocation looks for several things by it.
 
     :param account: twelve digits.
     :param region: such as ``us-east-1``.

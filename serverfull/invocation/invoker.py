@@ -246,7 +246,7 @@ class Invoker:
         Called by a host that shares its limits with other processes, when its runtime has started.
         """
         for name, function in functions.items():
-            self._units[name] = self._make_unit(name, function, self._admission, name)
+            self._units[name] = self._make_unit(name, function, None)
 
     def forget(self, change: FunctionChanged) -> None:
         """Let go of a function that has changed; what runs goes on, and the next call finds it as it is then."""
@@ -275,20 +275,17 @@ class Invoker:
 
     def _unit(self, invocation: Invocation, function: Function) -> Unit:
         """Give the unit of a function, a new one where the function is not the one that was there before."""
-        name = permit = invocation.name
+        name = invocation.name
         key: UnitKey = name
-        partition = None
-        admission = self._admission
-        if isinstance(function.handler, DeployedHandler):
+        deployed = isinstance(function.handler, DeployedHandler)
+        if deployed:
             key = (invocation.account, invocation.region, name, function.version)
-            permit = f"{invocation.account}/{invocation.region}/{name}"
-            partition = Partition(invocation.account, invocation.region)
-            admission = self._pool(partition)
         elif function.version != LATEST:
             key = (name, function.version)
         unit = self._units.get(key)
         if unit is None or unit.function is not function:
-            unit = self._units[key] = self._make_unit(name, function, admission, permit, partition)
+            partition = Partition(invocation.account, invocation.region) if deployed else None
+            unit = self._units[key] = self._make_unit(name, function, partition)
         return unit
 
     def _pool(self, partition: Partition) -> Admission:
@@ -301,9 +298,11 @@ class Invoker:
             )
         return pool
 
-    def _make_unit(
-        self, name: str, function: Function, admission: Admission, permit: str, partition: Partition | None = None
-    ) -> Unit:
+    def _make_unit(self, name: str, function: Function, partition: Partition | None) -> Unit:
+        permit, admission = name, self._admission
+        if partition is not None:
+            permit = f"{partition.account}/{partition.region}/{name}"
+            admission = self._pool(partition)
         identity = replace(self._identify(name, function), partition=partition)
         try:
             environment = self._runtime.environment(identity)

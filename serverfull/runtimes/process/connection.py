@@ -44,7 +44,7 @@ _COPIED = 65_536
 RESPONSE_MODE = "lambda-runtime-function-response-mode"
 STREAMING = "streaming"
 
-REASONS = {
+_REASONS = {
     200: "OK",
     202: "Accepted",
     400: "Bad Request",
@@ -59,6 +59,7 @@ REASONS = {
     501: "Not Implemented",
     505: "HTTP Version Not Supported",
 }
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in _REASONS.items()}
 
 
 class Service(Protocol):
@@ -107,11 +108,11 @@ class Connection(asyncio.Protocol):
         """
         request, self._request = self._request, None
         close = "" if request is None or request.keep_alive else "Connection: close\r\n"
-        head = f"HTTP/1.1 {status} {REASONS[status]}\r\n{fields}Date: {_date()}\r\n{close}"
+        head = f"{_STATUS_LINES[status]}{fields}Date: {_date()}\r\n{close}"
         self._write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode("utf-8", "replace"), body)
         if close:
             self._linger()
-        elif not self._reading:
+        elif not self._reading and (self._paused or len(self._reader)):
             self._go_on()
 
     def abort(self) -> None:
@@ -262,7 +263,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         body = error_document("InvalidRequest", message)
-        head = f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\nDate: {_date()}\r\n"
+        head = f"{_STATUS_LINES[status]}Content-Type: application/json\r\nDate: {_date()}\r\n"
         self._flush(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         self._linger()
 

@@ -32,6 +32,11 @@ _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _CAUSE = "lambda-runtime-function-xray-error-cause:"
+
+# As our own client posts results. What this matches means the same to the rest of the module, which takes 5 µs more.
+_RESULT = re.compile(
+    rb"POST (/[!-~]+) HTTP/1\.1\r\nHost: localhost\r\nContent-Type: ([!-~]+)\r\nContent-Length: ([0-9]{1,15})"
+)
 _ONLY_ONCE = frozenset({"content-length", "transfer-encoding", "host", "content-type"})
 
 
@@ -94,7 +99,7 @@ class RequestReader:
         self._size = 0
         self._in_trailers = False
         self._told = False
-        self._known: tuple[bytes, Request] | None = None  # a runtime asks for work in the same words
+        self._known: tuple[bytes, Request] | None = None  # a runtime asks for work in the same words, to the empty line
         self.unfinished = False
 
     def __len__(self) -> int:
@@ -142,22 +147,32 @@ class RequestReader:
     # -------------------------------------------------------------------------------------------------------- the head
 
     def _read_head(self) -> bool:
+        waiting = self._bytes
+        if not waiting:
+            return False
+        if self._known is not None and waiting.startswith(self._known[0]):
+            words, self._request = self._known
+            del waiting[: len(words)]
+            self._seen = 0
+            return True
         head = self._take_head()
         if head is None:
             return False
-        if self._known is not None and head == self._known[0]:
-            self._request = self._known[1]
-            return True
         self._request = request = self._request_of(head)
         if request.length is not None and request.length > self._limit:
             raise TooLong(request)
         if request.length == 0 and len(head) <= LONGEST_LINE:
-            self._known = head, request
+            self._known = head + b"\r\n\r\n", request
         self._pieces, self._size, self._in_trailers, self._told = [], 0, False, False
         return True
 
     @staticmethod
     def _request_of(head: bytes) -> Request:
+        result = _RESULT.fullmatch(head)
+        if result is not None and len(head) <= LONGEST_LINE:
+            path, content_type, length = result[1].decode(), result[2].decode(), result[3].decode()
+            fields = {"host": "localhost", "content-type": content_type, "content-length": length}
+            return Request("POST", path.partition("?")[0], fields, int(length), True)
         lines = head.decode("latin-1").split("\r\n")
         if len(lines[0]) > LONGEST_LINE:
             raise Malformed("The request target is too long.", 414)

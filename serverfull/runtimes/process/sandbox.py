@@ -11,7 +11,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.htm
 from __future__ import annotations
 
 import asyncio
-import os
+import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -315,7 +315,7 @@ def _unstartable(why: str, request_id: str) -> Outcome:
 
 
 def _new_trace() -> str:
-    chance = os.urandom(20).hex()
+    chance = f"{random.getrandbits(160):040x}"
     return f"Root=1-{int(time.time()):08x}-{chance[:24]};Parent={chance[24:]};Sampled=0"
 
 
