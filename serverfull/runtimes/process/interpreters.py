@@ -238,8 +238,7 @@ class Interpreters:
         for folder in self._folders:
             if folder.name == "shims":  # the versions beside them answer ten times faster than the stand-ins
                 for pattern in _MANAGED[kind]:
-                    installed = folder.parent.glob(pattern.format(version=version))
-                    for programs in sorted(installed, key=_by_number, reverse=True):
+                    for programs in _installed(folder.parent, pattern.format(version=version)):
                         yield from _executables(programs, names)
             yield from _executables(folder, names)
 
@@ -253,6 +252,14 @@ class Interpreters:
         if kind == "python":
             return f"install it with pyenv or uv, and have python{version} on the host's PATH{elsewhere}"
         return f"install it from nodejs.org or deb.nodesource.com, and have node on the host's PATH{elsewhere}"
+
+
+def _installed(manager: Path, pattern: str) -> list[Path]:
+    """Give the folders of a version manager's programs, the newest first; none where they are not for this user."""
+    try:
+        return sorted(manager.glob(pattern), key=_by_number, reverse=True)
+    except OSError:
+        return []
 
 
 def _executables(folder: Path, names: Sequence[str]) -> Iterator[Path]:

@@ -224,6 +224,24 @@ def test_what_is_missing_is_looked_for_again_after_a_while(
     assert (found.version, found.note) == ("3.99.1", None)
 
 
+def test_a_version_manager_of_another_user_is_passed_over(tmp_path: Path) -> None:
+    manager = tmp_path / "manager"
+    (manager / "shims").mkdir(parents=True)
+    manager.chmod(0)
+    child = os.fork()
+    if child == 0:  # root would see everything
+        try:
+            if os.geteuid() == 0:
+                os.setresuid(65534, 65534, 65534)
+            found = Interpreters("error", folders=[manager / "shims"]).find("python3.99")
+            os._exit(0 if isinstance(found, Missing) else 2)
+        except BaseException:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    manager.chmod(0o700)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 def test_a_program_that_never_answers_is_given_up(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreters, "_PATIENCE", 0.2)
     put("a/python3.99", "3.99.1", before="exec sleep 60")
