@@ -58,10 +58,11 @@ _UNSAID = ("", "application/x-www-form-urlencoded")
 """What a runtime posts that has not thought about its content type; the second is curl's."""
 
 MEMORY_EVERY = 0.5
-"""Seconds for which the figure of the most memory used is kept where calls are short: asking for it takes 40 µs."""
+"""Seconds for which the figure of the most memory used is kept where calls are short: asking for it takes 100 µs."""
 
-SHORT = 0.005
-"""Seconds within which a call cannot have taken much memory."""
+SHORT = 0.1
+"""Seconds: a call that took longer is always measured. On a busy machine short ones take some time too, and measuring
+each of them would make it busier."""
 
 
 class Overdue(Exception):
