@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import sys
@@ -25,8 +26,20 @@ from serverfull.runtimes.process.runtime import ProcessRuntime
 from serverfull.testing import deeds
 from serverfull.testing.runtime_kit import PYTHON, PYTHON_BEFORE_3_12, REGION, ClientManners, RuntimeKit
 
+ON_BOTH_LOOPS = "TestPythonInProcesses"
+
 OWN_PYTHON = f"python3.{sys.version_info.minor}"
 OF_OWN_PYTHON = PYTHON if sys.version_info >= (3, 12) else PYTHON_BEFORE_3_12
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[..., Any]]:
+    """Run on uvloop where it is installed, as hosts do, and what all share on asyncio's own loop too."""
+    own = {"asyncio": asyncio.new_event_loop}
+    try:
+        import uvloop
+    except ImportError:
+        return own
+    return {"uvloop": uvloop.new_event_loop, **(own if ON_BOTH_LOOPS in item.nodeid else {})}
 
 
 @pytest.fixture
