@@ -246,6 +246,15 @@ def test_python_looks_into_the_package_then_into_the_versions_folder_of_layers_t
     assert deployed.call("paths") == ["package", "version", "common"]
 
 
+def test_tmp_has_nothing_of_the_hosts(deployed: Deployed) -> None:
+    deployed.create("tmp", {"app.py": SHOW.format(expression="[os.environ.get('TMPDIR'), os.listdir('/tmp')]")})
+    for _ in range(2):
+        folder, names = deployed.call("tmp")
+        if folder is not None:
+            pytest.skip("this machine gives functions no /tmp of their own")
+        assert not [name for name in names if name.startswith("serverfull-")]
+
+
 # Wrappers ------------------------------------------------------------------------------------------------------------
 
 WRAPPER = '#!/bin/sh\nexport WRAPPED="by $0"\nexec "$@"\n'

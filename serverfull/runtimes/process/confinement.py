@@ -194,7 +194,7 @@ class Confinement:
         :param folder: of the sandbox alone, made by the caller; its name is unique within the host.
         :param opt: what the function sees as ``/opt``; None: what the machine has there.
         :param visible: paths that the process needs although they lie below the machine's ``/tmp`` or ``/opt``, such
-            as its code. Its folder and its interpreter are there anyway.
+            as its code. Its interpreter is there anyway, and its folder is not.
         :raises GroupRefused: a control group cannot be made although it could when the means were found.
         """
         made = cls(memory_mb)
@@ -208,7 +208,8 @@ class Confinement:
             made._tmp = folder / "tmp"
             made._tmp.mkdir(mode=0o700, exist_ok=True)
             made.environment["TMPDIR"] = str(made._tmp)
-        made._cover(means, ephemeral_mb, opt if means.opt == "mount" else None, [folder, *visible])
+        needed = [*visible, made._tmp] if made._tmp is not None else visible
+        made._cover(means, ephemeral_mb, opt if means.opt == "mount" else None, needed)
         return made
 
     def memory_mb(self, pid: int, ended: int = 0) -> int:

@@ -95,7 +95,7 @@ class Recipes:
             command=program.command,
             client=program.client,
             opt=layers if mounted else None,
-            visible=[path for path in (layers, found.path) if path is not None],
+            visible=[path for path in (opt, found.path) if path is not None],
             ephemeral_mb=function.ephemeral_mb,
         )
 
