@@ -557,6 +557,13 @@ def test_a_function_whose_orders_cannot_be_carried_out_does_not_start(sandbox: C
     assert b"/sys/fs/cgroup/nothing/cgroup.procs: No such file" in function.complaint()
 
 
+def test_a_function_does_not_interrupt_the_host_each_time_that_it_is_given_work(
+    sandbox: Callable[..., Sandbox],
+) -> None:
+    function = sandbox("import os; say(policy=os.sched_getscheduler(0))")
+    assert function.said()["policy"] == os.SCHED_BATCH
+
+
 def test_the_level_none_holds_nothing_and_strict_is_refused_by_name(means: Means, host_folder: Path) -> None:
     free = Confinement.prepare(means, Level.of("none"), memory_mb=64, ephemeral_mb=8, folder=host_folder, opt=None)
     assert (free.orders, free.environment, free.watched, free.kill()) == ({}, {}, False, False)
