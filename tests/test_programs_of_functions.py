@@ -348,6 +348,10 @@ def test_a_client_that_does_not_exist_and_one_that_is_not_installed_are_told_whi
     state = deployed.create("mistaken", files, Tags={"serverfull:client": "awslambda"})
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidConfiguration")
     assert "Its tag serverfull:client says 'awslambda': there are own and awslambdaric" in state["StateReason"]
+    with pytest.raises(ClientError, match="says 'awslambda'"):
+        deployed.call("mistaken")
+    deployed.client.tag_resource(Resource=state["FunctionArn"], Tags={"serverfull:client": "own"})
+    assert deployed.call("mistaken") == 1
     bare = tmp_path / "bare"  # the same Python without anything that is installed beside it
     bare.mkdir()
     version = "{}.{}.0".format(*sys.version_info[:2])

@@ -105,6 +105,7 @@ class Preparations:
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: dict[_Key, asyncio.Task[None]] = {}
         self._not_before: dict[_Key, float] = {}
+        self._unsubscribe = changes.subscribe(self._changed)
         self._closed = False
 
     def start(self, partition: Partition, function: str, *numbers: int) -> None:
@@ -135,10 +136,16 @@ class Preparations:
     async def aclose(self) -> None:
         """Stop; what is not done stays to be done. Closing twice is fine."""
         self._closed = True
+        self._unsubscribe()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _changed(self, change: FunctionChanged) -> None:
+        """Let a function be tried again at once whose tags, say, are others now."""
+        for key in [key for key in self._not_before if key[:2] == (change.partition, change.name)]:
+            del self._not_before[key]
 
     def _begin(self, key: _Key) -> asyncio.Task[None]:
         task = asyncio.create_task(self._run(*key))
