@@ -109,6 +109,12 @@ class InvocationLog(Protocol):
     def write(self, text: str) -> object:
         """Take text as it was written, whole lines or parts of them, from any thread."""
 
+    def initialising(self, how: str, at: float) -> object:
+        """Hear that code is loaded: ``on-demand`` or as ``provisioned-concurrency``, from that second on."""
+
+    def initialised(self, seconds: float, status: str, error_type: str = "") -> object:
+        """Hear that this has ended, in a ``success``, an ``error`` or a ``timeout``."""
+
 
 class Environment(ABC):
     """Runs the invocations of one function; made by a `Runtime`."""

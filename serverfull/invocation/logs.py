@@ -2,8 +2,8 @@
 
 An `InvocationLog` takes text from any thread, gives whole lines to the host's `LogSink` as they come, and keeps the
 last 4 KB where the caller asked for them. START is written with the first line, or with REPORT where the handler
-wrote none, so that a silent invocation costs one record. Where the log is JSON, what is below the function's levels is
-left out before it is counted as anything.
+wrote none, so that a silent invocation costs one record; what code writes while it is loaded comes before. Where the
+log is JSON, what is below the function's levels is left out before it is counted as anything.
 
 Formats: https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html (text) and
 https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html (JSON).
@@ -11,7 +11,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat
 
 from __future__ import annotations
 
-import math
 import resource
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from serverfull.domain.limits import LOG_TAIL_BYTES
 from serverfull.domain.log_levels import RANKS
 from serverfull.interfaces import LogRecord
+from serverfull.invocation import platform_lines
 from serverfull.invocation.levels import kept
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ class InvocationLog:
         "_dropped",
         "_identity",
         "_least",
+        "_loading",
         "_partial",
+        "_phase",
         "_request_id",
         "_shared",
         "_sink",
@@ -65,11 +67,38 @@ class InvocationLog:
         self._budget = budget
         self._dropped = 0
         self._partial = ""
+        self._loading = ""  # how, while code is loaded
+        self._phase = "init"
         self._shared: list[tuple[threading.Lock, deque[str]]] = []  # made by the first write, most calls have none
         self._tail: str | None = "" if tail else None
         self._started = time.time()
         self._least = 0 if identity.application_log_level is None else RANKS[identity.application_log_level]
         self.log_stream = identity.log_stream
+
+    def initialising(self, how: str, at: float) -> None:
+        """Begin with what code writes while it is loaded; START comes behind that.
+
+        :param how: ``on-demand`` or ``provisioned-concurrency``.
+        :param at: when that began, in seconds since the epoch.
+        """
+        self._loading = how
+        self._pass_on("platform", platform_lines.init_start(self._identity, how, self._phase, at))
+
+    def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
+        """End with what code writes while it is loaded.
+
+        :param seconds: how long that took.
+        :param status: ``success``, ``error`` or ``timeout``.
+        :param error_type: of an error.
+        """
+        if self._shared:
+            self._finish_lines(*self._shared[0])
+        text = platform_lines.init_end(
+            self._identity, self._loading, self._phase, ms=seconds * 1000.0, status=status, error_type=error_type
+        )
+        self._pass_on("platform", text)
+        self._loading, self._phase = "", "invoke"
+        self._started = time.time()
 
     def write(self, text: str) -> None:
         """Take text of the handler; complete lines go to the sink at once."""
@@ -108,7 +137,7 @@ class InvocationLog:
         self._emit("function", text)
 
     def _emit(self, kind: str, text: str) -> None:
-        if self._started:
+        if self._started and not self._loading:
             start, self._started = self._start_line(self._started), 0.0
             self._pass_on("platform", start)
         self._pass_on(kind, text)
@@ -145,7 +174,15 @@ class InvocationLog:
         if self._shared:
             self._finish_lines(*self._shared[0])
         started, self._started = self._started, 0.0
-        text = self._end_lines(duration, status, trace_id, memory_mb, init_seconds)
+        text = platform_lines.end(
+            self._identity,
+            self._request_id,
+            ms=duration * 1000.0,
+            status=status,
+            memory_mb=memory_mb,
+            init_ms=None if init_seconds is None else init_seconds * 1000.0,
+            trace_id=trace_id,
+        )
         self._pass_on("platform", self._start_line(started) + text if started else text)
         tail, self._tail = self._tail, None
         return None if tail is None else _last_bytes(tail)
@@ -169,52 +206,7 @@ class InvocationLog:
         return self._dropped
 
     def _start_line(self, at: float) -> str:
-        if self._identity.log_format == "JSON":
-            if self._identity.system_log_level == "WARN":
-                return ""
-            return (
-                f'{{"time":"{timestamp(at)}","type":"platform.start","record":'
-                f'{{"requestId":"{self._request_id}","version":"{self._identity.version}"}}}}\n'
-            )
-        return f"START RequestId: {self._request_id} Version: {self._identity.version}\n"
-
-    def _end_lines(
-        self, duration: float, status: str, trace_id: str | None, memory_mb: int, init_seconds: float | None
-    ) -> str:
-        identity, request_id, ms, init = self._identity, self._request_id, duration * 1000.0, ""
-        billed = math.ceil(ms)
-        if init_seconds is not None:  # AWS bills it too
-            init_ms = init_seconds * 1000.0
-            billed = math.ceil(ms + init_ms)
-            init = (
-                f',"initDurationMs":{init_ms:.3f}'
-                if identity.log_format == "JSON"
-                else f"Init Duration: {init_ms:.2f} ms\t"
-            )
-        if identity.log_format == "JSON":
-            if identity.system_log_level == "WARN" and status == "success":
-                return ""
-            return (
-                f'{self._done_line(ms, status)}{{"time":"{timestamp(time.time())}","type":"platform.report","record":'
-                f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{billed},'
-                f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{memory_mb}{init}}},"status":"{status}"}}}}\n'
-            )
-        return (
-            f"END RequestId: {request_id}\n"
-            f"REPORT RequestId: {request_id}\tDuration: {ms:.2f} ms\tBilled Duration: {billed} ms\t"
-            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t{init}"
-            f"{'Status: timeout' + chr(9) if status == 'timeout' else ''}\n"
-            f"{_xray_line(trace_id) if trace_id else ''}"
-        )
-
-    def _done_line(self, ms: float, status: str) -> str:
-        """Give what only those see who want to see all that the host says of an invocation."""
-        if self._identity.system_log_level != "DEBUG":
-            return ""
-        return (
-            f'{{"time":"{timestamp(time.time())}","type":"platform.runtimeDone","record":'
-            f'{{"requestId":"{self._request_id}","status":"{status}","metrics":{{"durationMs":{ms:.3f}}}}}}}\n'
-        )
+        return platform_lines.start(self._identity, self._request_id, at)
 
 
 def _last_bytes(text: str) -> bytes:
@@ -223,13 +215,6 @@ def _last_bytes(text: str) -> bytes:
     if len(encoded) <= LOG_TAIL_BYTES:
         return encoded
     return encoded[-LOG_TAIL_BYTES:].decode("utf-8", "ignore").encode()
-
-
-def _xray_line(trace_id: str) -> str:
-    root = trace_id.partition("Root=")[2].partition(";")[0]
-    if not root or not root.replace("-", "").isalnum():
-        return ""
-    return f"XRAY TraceId: {root}\tSampled: {str('Sampled=1' in trace_id).lower()}\n"
 
 
 class MemoryFigure:
@@ -253,8 +238,3 @@ class MemoryFigure:
             self._until = now + 1.0
             self._mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return self._mb
-
-
-def timestamp(at: float) -> str:
-    """Give seconds since the epoch as ``2026-01-31T12:00:00.000Z``."""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"

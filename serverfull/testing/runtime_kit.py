@@ -113,6 +113,12 @@ class Log:
         """Take a part."""
         self._parts.append(text)
 
+    def initialising(self, how: str, at: float) -> None:
+        """Hear that code is loaded."""
+
+    def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
+        """Hear how that has ended."""
+
     @property
     def text(self) -> str:
         """All of it."""

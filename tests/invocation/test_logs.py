@@ -13,7 +13,8 @@ import pytest
 from serverfull import Function
 from serverfull.interfaces import LogRecord, LogSink
 from serverfull.invocation.invoker import identify
-from serverfull.invocation.logs import InvocationLog, MemoryFigure, timestamp
+from serverfull.invocation.logs import InvocationLog, MemoryFigure
+from serverfull.invocation.platform_lines import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +99,10 @@ def types(text: str) -> list[str]:
     ("level", "status", "seen"),
     [
         (None, "success", ["platform.start", "platform.report"]),
-        ("INFO", "error", ["platform.start", "platform.report"]),
+        ("INFO", "error", ["platform.start", "platform.runtimeDone", "platform.report"]),
         ("DEBUG", "success", ["platform.start", "platform.runtimeDone", "platform.report"]),
         ("WARN", "success", []),
-        ("WARN", "timeout", ["platform.report"]),
+        ("WARN", "timeout", ["platform.runtimeDone", "platform.report"]),
     ],
 )
 def test_the_system_log_level_says_which_lines_of_the_host_are_kept(level: Any, status: str, seen: list[str]) -> None:
@@ -111,6 +112,58 @@ def test_the_system_log_level_says_which_lines_of_the_host_are_kept(level: Any, 
     tail = finish(log, status)
     assert types(tail) == types(sink.text()) == seen
     assert "a line\n" in tail
+
+
+@pytest.mark.parametrize(
+    ("level", "how", "status", "seen"),
+    [
+        ("DEBUG", "on-demand", "success", ["platform.initStart", "platform.initRuntimeDone", "platform.initReport"]),
+        ("INFO", "on-demand", "success", []),
+        ("INFO", "provisioned-concurrency", "success", ["platform.initReport"]),
+        ("WARN", "provisioned-concurrency", "success", []),
+        ("WARN", "on-demand", "error", ["platform.initRuntimeDone", "platform.initReport"]),
+        ("INFO", "on-demand", "timeout", ["platform.initRuntimeDone", "platform.initReport"]),
+    ],
+)
+def test_the_system_log_level_says_which_records_of_loading_code_are_kept(
+    level: Any, how: str, status: str, seen: list[str]
+) -> None:
+    sink = Sink()
+    log = make(sink, log_format="JSON", system_log_level=level)
+    log.initialising(how, 1_700_000_000.5)
+    log.write("loading")
+    log.initialised(0.25, status, "Runtime.ExitError" if status == "error" else "")
+    records = [json.loads(line) for line in sink.text("platform").splitlines()]
+    assert [record["type"] for record in records] == seen
+    if "platform.initReport" in seen:
+        record = records[-1]["record"]
+        assert record.pop("errorType", None) == ("Runtime.ExitError" if status == "error" else None)
+        expected = {"initializationType": how, "phase": "init", "status": status, "metrics": {"durationMs": 250.0}}
+        assert record == expected
+    log.write("running\n")
+    lines = finish(log).splitlines()
+    assert lines.index("loading") < lines.index("running")
+    started = [number for number, line in enumerate(lines) if "platform.start" in line]
+    assert not started or lines.index("loading") < started[0] < lines.index("running")
+
+
+def test_a_text_log_tells_of_loading_code_where_that_failed() -> None:
+    sink = Sink()
+    log = make(sink)
+    log.initialising("on-demand", 1_700_000_000.5)
+    log.write("first\n")
+    log.initialised(10, "timeout")
+    log.initialising("on-demand", 1_700_000_010.5)
+    log.write("second\n")
+    log.initialised(0.5, "error", "Runtime.ExitError")
+    finish(log)
+    assert sink.text().splitlines()[:-2] == [
+        "first",
+        "INIT_REPORT Init Duration: 10000.00 ms\tPhase: init\tStatus: timeout",
+        "second",
+        "INIT_REPORT Init Duration: 500.00 ms\tPhase: invoke\tStatus: error\tError Type: Runtime.ExitError",
+        f"START RequestId: {REQUEST} Version: $LATEST",
+    ]
 
 
 TIMED = '"timestamp":"2026-01-01T00:00:00Z"'

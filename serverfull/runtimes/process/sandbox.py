@@ -21,7 +21,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.invocations import Outcome
-from serverfull.domain.json_functions import dumps
+from serverfull.domain.json_functions import dumps, loads
 from serverfull.domain.names import function_arn, new_log_stream
 from serverfull.errors import InvocationNotBegun
 from serverfull.interfaces import Sandbox
@@ -69,6 +69,43 @@ class Overdue(Exception):
     """The invocation has had its time."""
 
 
+class _Loading:
+    """How long the code took to load, for the log of the invocation that it was for, or of the first one after it.
+
+    :param how: it is done.
+    """
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+        self._at = 0.0
+        self._began = 0.0
+        self._ended: tuple[float, str, str] = (0.0, "", "")
+        self.untold = False
+
+    def begin(self, log: InvocationLog | None) -> None:
+        """Code begins to be loaded."""
+        self._at, self._began = time.time(), time.monotonic()
+        if log is not None:
+            log.initialising(self._how, self._at)
+
+    def end(self, log: InvocationLog | None, status: str, error_type: str = "") -> None:
+        """It has ended."""
+        self._ended = time.monotonic() - self._began, status, error_type
+        self.untold = log is None
+        if log is not None:
+            log.initialised(*self._ended)
+
+    def tell(self, log: InvocationLog, written: str) -> None:
+        """Tell what no log has heard yet.
+
+        :param written: by the code while it was loaded.
+        """
+        self.untold = False
+        log.initialising(self._how, self._at)
+        log.write(written)
+        log.initialised(*self._ended)
+
+
 class ProcessSandbox(Sandbox):
     """A process with the code of one function.
 
@@ -96,6 +133,7 @@ class ProcessSandbox(Sandbox):
         self._ready = False
         self._closed = False
         self._init_seconds: float | None = None
+        self._loading = _Loading(initialization)
         self._memory = (0, 0.0)
         self.uses = 0
         self.frozen = False
@@ -129,8 +167,8 @@ class ProcessSandbox(Sandbox):
         """Run one invocation; the first one loads the code before, which may take 10 seconds more."""
         log.log_stream = self._log_stream
         self._log = log
-        if self._early:
-            log.write(self._early)
+        if self._loading.untold:
+            self._loading.tell(log, self._early)
             self._early = ""
         self.uses += 1
         request_id, timeout = invocation.request_id, self._identity.timeout
@@ -173,9 +211,11 @@ class ProcessSandbox(Sandbox):
         await self._machine.open()
         recipe = self._initialised(await self._find_recipe())
         began = time.monotonic()
+        self._loading.begin(self._log)
         try:
             running = await Process.start(recipe, self._identity.memory_size, self._machine, self._write)
         except Unstartable as failed:
+            self._loading.end(self._log, "error", "Runtime.InvalidEntrypoint")
             return self._failed_init(partial(_unstartable, str(failed)), request_id)
         self._running = running
         if self._closed:  # while it was started
@@ -186,20 +226,23 @@ class ProcessSandbox(Sandbox):
             async with asyncio.timeout(max(0.0, until - began)):
                 answer = await running.api.initialised()
         except TimeoutError:
-            seconds = time.monotonic() - began
-            self._write(f"INIT_REPORT Init Duration: {seconds * 1000:.2f} ms\tPhase: init\tStatus: timeout\n")
+            running.drain()
+            self._loading.end(self._log, "timeout")
             self._measured()
             self._running = None
             await running.aclose()
             return None
         except Gone as gone:
             running.drain()
+            self._loading.end(self._log, "error", "Runtime.ExitError")
             return self._failed_init(partial(_exited, gone.why), request_id)
         finally:
             self._machine.watched.discard(running)
+        running.drain()
         if answer is not None:
-            running.drain()
+            self._loading.end(self._log, "error", _error_type(answer))
             return self._failed_init(lambda _request_id: _answered(answer), request_id)
+        self._loading.end(self._log, "success")
         self._ready = True
         return None
 
@@ -301,6 +344,12 @@ def _answered(answer: Answer) -> Outcome:
         return Outcome(answer.payload, failures.UNHANDLED, status="error")
     content_type = "application/json" if answer.content_type in _UNSAID else answer.content_type
     return Outcome(answer.payload, None, content_type)
+
+
+def _error_type(answer: Answer) -> str:
+    with suppress(ValueError, TypeError, KeyError):
+        return str(loads(answer.payload)["errorType"])
+    return "Runtime.Unknown"
 
 
 def _exited(why: str, request_id: str) -> Outcome:

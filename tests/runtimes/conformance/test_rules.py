@@ -130,6 +130,10 @@ class Nothing:
 
     def write(self, text: str) -> None: ...
 
+    def initialising(self, how: str, at: float) -> None: ...
+
+    def initialised(self, seconds: float, status: str, error_type: str = "") -> None: ...
+
 
 class NoLog(Good):
     async def run(self, environment: Environment, invocation: Invocation, log: InvocationLog) -> Outcome:

@@ -147,6 +147,12 @@ class Log:
     def write(self, text: str) -> None:
         self.parts.append(text)
 
+    def initialising(self, how: str, at: float) -> None:
+        pass
+
+    def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
+        pass
+
     @property
     def text(self) -> str:
         return "".join(self.parts)

@@ -1,0 +1,141 @@
+"""What the host itself says about an invocation and its environment, in the lines and records of AWS.
+
+A JSON log has a record for each event, which AWS gives a level; a function's ``SystemLogLevel`` leaves out those below
+it. A text log has START, END and REPORT, and INIT_REPORT where the code could not be loaded. Each function here gives
+whole lines, or nothing.
+
+Levels: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+Records: https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from serverfull.domain.json_functions import dumps
+from serverfull.domain.log_levels import RANKS
+
+if TYPE_CHECKING:
+    from serverfull.interfaces import FunctionIdentity
+
+SUCCESS = "success"
+ON_DEMAND = "on-demand"
+
+
+def timestamp(at: float) -> str:
+    """Give seconds since the epoch as ``2026-01-31T12:00:00.000Z``."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"
+
+
+def start(identity: FunctionIdentity, request_id: str, at: float) -> str:
+    """Say that an invocation begins."""
+    if identity.log_format != "JSON":
+        return f"START RequestId: {request_id} Version: {identity.version}\n"
+    if not _shows(identity, "INFO"):
+        return ""
+    return (
+        f'{{"time":"{timestamp(at)}","type":"platform.start","record":'
+        f'{{"requestId":"{request_id}","version":"{identity.version}"}}}}\n'
+    )
+
+
+def end(
+    identity: FunctionIdentity,
+    request_id: str,
+    *,
+    ms: float,
+    status: str,
+    memory_mb: int,
+    init_ms: float | None,
+    trace_id: str | None,
+) -> str:
+    """Say how an invocation has ended.
+
+    :param ms: milliseconds that the handler took.
+    :param status: ``success``, ``error`` or ``timeout``.
+    :param memory_mb: the most that was used.
+    :param init_ms: milliseconds that the code took to load for this call; None: it was there.
+    """
+    billed = math.ceil(ms if init_ms is None else ms + init_ms)  # AWS bills both
+    if identity.log_format != "JSON":
+        init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
+        return (
+            f"END RequestId: {request_id}\n"
+            f"REPORT RequestId: {request_id}\tDuration: {ms:.2f} ms\tBilled Duration: {billed} ms\t"
+            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t{init}"
+            f"{'Status: timeout' + chr(9) if status == 'timeout' else ''}\n"
+            f"{_xray_line(trace_id) if trace_id else ''}"
+        )
+    said = ""
+    now = timestamp(time.time())
+    if _shows(identity, "DEBUG" if status == SUCCESS else "WARN"):
+        said = (
+            f'{{"time":"{now}","type":"platform.runtimeDone","record":'
+            f'{{"requestId":"{request_id}","status":"{status}","metrics":{{"durationMs":{ms:.3f}}}}}}}\n'
+        )
+    if _shows(identity, "INFO" if status == SUCCESS else "WARN"):
+        init = "" if init_ms is None else f',"initDurationMs":{init_ms:.3f}'
+        said += (
+            f'{{"time":"{now}","type":"platform.report","record":'
+            f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{billed},'
+            f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{memory_mb}{init}}},"status":"{status}"}}}}\n'
+        )
+    return said
+
+
+def init_start(identity: FunctionIdentity, how: str, phase: str, at: float) -> str:
+    """Say that code begins to be loaded. There is no runtime version of AWS's, so it is said at DEBUG.
+
+    :param how: ``on-demand`` or ``provisioned-concurrency``.
+    :param phase: ``init``, or ``invoke`` where it is loaded once more in the time of an invocation.
+    """
+    if identity.log_format != "JSON" or not _shows(identity, "DEBUG"):
+        return ""
+    record = {
+        "initializationType": how,
+        "phase": phase,
+        "functionName": identity.name,
+        "functionVersion": identity.version,
+    }
+    return _record("platform.initStart", at, record)
+
+
+def init_end(identity: FunctionIdentity, how: str, phase: str, *, ms: float, status: str, error_type: str) -> str:
+    """Say how loading code has ended.
+
+    :param status: ``success``, ``error`` or ``timeout``.
+    :param error_type: of an error; empty: there is none.
+    """
+    if identity.log_format != "JSON":
+        if status == SUCCESS:
+            return ""
+        kind = f"\tError Type: {error_type}" if error_type else ""
+        return f"INIT_REPORT Init Duration: {ms:.2f} ms\tPhase: {phase}\tStatus: {status}{kind}\n"
+    said, now = "", time.time()
+    record: dict[str, object] = {"initializationType": how, "phase": phase, "status": status}
+    if error_type:
+        record["errorType"] = error_type
+    failed = status != SUCCESS
+    if _shows(identity, "WARN" if failed else "DEBUG"):
+        said = _record("platform.initRuntimeDone", now, record)
+    if _shows(identity, "WARN" if failed else "DEBUG" if how == ON_DEMAND else "INFO"):
+        said += _record("platform.initReport", now, {**record, "metrics": {"durationMs": round(ms, 3)}})
+    return said
+
+
+def _shows(identity: FunctionIdentity, level: str) -> bool:
+    return RANKS[level] >= RANKS[identity.system_log_level or "INFO"]
+
+
+def _record(kind: str, at: float, record: Mapping[str, object]) -> str:
+    return dumps({"time": timestamp(at), "type": kind, "record": record}) + "\n"
+
+
+def _xray_line(trace_id: str) -> str:
+    root = trace_id.partition("Root=")[2].partition(";")[0]
+    if not root or not root.replace("-", "").isalnum():
+        return ""
+    return f"XRAY TraceId: {root}\tSampled: {str('Sampled=1' in trace_id).lower()}\n"
