@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
+import sys
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,3 +151,39 @@ def test_code_and_layers_together_are_no_larger_than_aws_lets_them_be(host: Host
     client.update_function_configuration(FunctionName="f", Layers=layers)
     settle(client)
     assert refusal(client.update_function_code, FunctionName="f", ZipFile=large) == said
+
+
+ORDER = """
+import os, sys
+import same
+def handler(event, context):
+    return {
+        "same": same.NAME,
+        "modules": sys.path[:3],
+        "libraries": os.environ["LD_LIBRARY_PATH"].split(":"),
+        "root": os.environ["LAMBDA_TASK_ROOT"],
+    }
+"""
+
+
+def test_folders_are_looked_into_in_the_order_of_aws(host: HostProcess) -> None:
+    client = lambda_client(host.url)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    packages = f"python/lib/python{version}/site-packages"
+    arn = publish(
+        client, "both", {f"{packages}/same.py": "NAME = 'packages'\n", "python/same.py": "NAME = 'modules'\n"}
+    )
+    client.create_function(
+        FunctionName="f",
+        Runtime=f"python{version}",
+        Handler="app.handler",
+        Role=ROLE,
+        Code={"ZipFile": package({"app.py": ORDER})},
+        Layers=[arn],
+    )
+    settle(client)
+    seen = look(client)
+    root, opt = seen["root"], seen["modules"][-1].removesuffix("/python")
+    assert seen["same"] == "packages"
+    assert seen["modules"] == [root, f"{opt}/{packages}", f"{opt}/python"]
+    assert seen["libraries"] == [root, f"{root}/lib", f"{opt}/lib"]

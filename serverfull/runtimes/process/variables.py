@@ -18,7 +18,7 @@ OPT = Path("/opt")
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _RUNTIME_DIR = next(iter(child.__path__))
-_LIBRARIES = ("{opt}/lib", "{root}", "{root}/lib")
+_LIBRARIES = ("{root}", "{root}/lib", "{opt}/lib")
 
 
 def function_variables(
