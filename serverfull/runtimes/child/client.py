@@ -39,6 +39,7 @@ _ESCAPES_BEFORE = 12
 # Compiled here, so that the zygote does it once and not each of its children.
 _FAMILY = re.compile(r"AWS_Lambda_python3\.(\d+)")
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
+_BODY_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 _WARNING = (
     "LAMBDA_WARNING: Unhandled exception. The most likely cause is an issue in the function code. However, in rare "
@@ -79,24 +80,40 @@ class Connection:
 
         :raises HostGone: it ends before.
         """
+        head = self._hear_head()
+        first, *lines = head.decode("utf-8", "replace").split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        return int(first[9:12]), headers, self._hear_body(int(headers.get("content-length", 0)))
+
+    def skip(self) -> None:
+        """Read an answer whatever it says.
+
+        :raises HostGone: it ends before.
+        """
+        length = _BODY_LENGTH.search(self._hear_head())
+        self._hear_body(0 if length is None else int(length[1]))
+
+    def _hear_head(self) -> bytes:
         heard = self._heard
         while True:
             end = heard.find(b"\r\n\r\n")
             if end >= 0:
                 break
             self._hear()
-        first, *lines = heard[:end].decode("utf-8", "replace").split("\r\n")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        end += 4
-        whole = end + int(headers.get("content-length", 0))
-        while len(heard) < whole:
+        head = bytes(heard[:end])
+        del heard[: end + 4]
+        return head
+
+    def _hear_body(self, length: int) -> bytes:
+        heard = self._heard
+        while len(heard) < length:
             self._hear()
-        body = bytes(heard[end:whole])
-        del heard[:whole]
-        return int(first[9:12]), headers, body
+        body = bytes(heard[:length])
+        del heard[:length]
+        return body
 
     def _hear(self) -> None:
         try:
@@ -149,8 +166,10 @@ def _open_streams() -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # the function has closed or replaced it
+        try:  # noqa: SIM105 - a context manager costs more, and this is done for each invocation
             stream.flush()
+        except Exception:  # noqa: S110 - the function has closed or replaced it
+            pass
 
 
 class _Client:
@@ -179,7 +198,7 @@ class _Client:
             if os.getpid() != self._process:
                 os._exit(0)  # the handler has forked, and both of them returned: one answer is enough
             self._connection.send(answer + _NEXT)
-            self._connection.receive()  # whatever it thinks of the answer
+            self._connection.skip()  # whatever it thinks of the answer
 
     def _load(self, name: str) -> Callable[[Any, Any], Any]:
         try:
