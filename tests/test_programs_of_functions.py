@@ -286,7 +286,7 @@ def test_a_wrapper_that_is_not_there_fails_each_call(deployed: Deployed) -> None
 def node() -> str:
     """Name the runtime of the Node.js that is installed."""
     looking = Interpreters()
-    for major in (16, 18, 20, 22, 24, 26):
+    for major in (26, 24, 22, 20, 18):
         if isinstance(looking.find(f"nodejs{major}.x"), Interpreter):
             return f"nodejs{major}.x"
     pytest.skip("no Node.js of an even major version is installed")
@@ -369,6 +369,27 @@ def test_a_client_that_does_not_exist_and_one_that_is_not_installed_are_told_whi
         assert state["StateReason"].endswith("/bare/python3.15 -m pip install awslambdaric")
         with pytest.raises(ClientError, match="pip install awslambdaric"):
             other.call("absent")
+
+
+@pytest.mark.parametrize("where", ["package", "layer"])
+def test_the_client_of_npm_runs_where_a_package_or_a_layer_brings_it(deployed: Deployed, node: str, where: str) -> None:
+    path = "node_modules/aws-lambda-ric/bin/index.mjs"
+    brought = """
+        const api = `http://${process.env.AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation`;
+        for (;;) {
+            const call = await fetch(`${api}/next`);
+            const id = call.headers.get('Lambda-Runtime-Aws-Request-Id');
+            const body = JSON.stringify([process.argv[1], process.argv[2], await call.json()]);
+            await fetch(`${api}/${id}/response`, { method: 'POST', body });
+        }
+    """
+    name, files = f"npm-{where}", {"app.js": ""}
+    layers = [deployed.layer(name, {f"nodejs/{path}": brought})] if where == "layer" else []
+    package = files if layers else {**files, path: brought}
+    deployed.create(name, package, node, Layers=layers, Tags={"serverfull:client": "awslambdaric"})
+    program, handler, event = deployed.call(name, {"n": 1})
+    assert program.endswith(path)
+    assert (handler, event) == ("app.handler", {"n": 1})
 
 
 # The flag ------------------------------------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ def node_command(
     *,
     memory_mb: int,
     client: Literal["own", "awslambdaric"] = "own",
-    folders: Sequence[Path] = (),
+    folders: Mapping[Path, Path] = MappingProxyType({}),
     options: str = "",
 ) -> list[str] | Missing:
     """Give the command that runs a function for Node.js; its working directory is to be the folder of the package.
@@ -328,12 +328,12 @@ def node_command(
     :param handler: ``folder/module.function``.
     :param memory_mb: what the function has.
     :param client: ``awslambdaric`` stands for npm's ``aws-lambda-ric``.
-    :param folders: where that may be: the package, and ``nodejs`` of each layer.
+    :param folders: where that may be, the package and ``nodejs`` of each layer, and as what the process sees each.
     :param options: the function's variable ``NODE_OPTIONS``; what it says of the heap counts.
     """
     program = NODE_CLIENT
     if client == "awslambdaric":
-        brought = next((folder / _NPM_CLIENT for folder in folders if (folder / _NPM_CLIENT).is_file()), None)
+        brought = next((seen / _NPM_CLIENT for here, seen in folders.items() if (here / _NPM_CLIENT).is_file()), None)
         if brought is None:
             reason = "execution.client is awslambdaric, and neither its package nor a layer has npm's aws-lambda-ric"
             return Missing(runtime=interpreter.runtime, reason=reason)

@@ -127,7 +127,7 @@ def find_program(function: Wanted, found: Interpreter, client: Client, opt: Path
         return Program([_bootstrap(function, opt)])
     wrapper = _wrapper(function, opt)
     if found.kind == "node":
-        return Program([*wrapper, *_node(function, found, client)])
+        return Program([*wrapper, *_node(function, found, client, opt)])
     path = python_path(function.root, opt, found.series)
     if client == "own":
         return Program(
@@ -150,13 +150,13 @@ def _wrapper(function: Wanted, opt: Path) -> list[str]:
     return [named] if named else []
 
 
-def _node(function: Wanted, found: Interpreter, client: Client) -> list[str]:
+def _node(function: Wanted, found: Interpreter, client: Client, opt: Path) -> list[str]:
     command = node_command(
         found,
         function.handler,
         memory_mb=function.identity.memory_size,
         client=client,
-        folders=[function.root, *(layer / "nodejs" for layer in reversed(function.layers))],
+        folders={function.root: function.root, **{layer / "nodejs": opt / "nodejs" for layer in function.layers}},
         options=function.identity.function.environment.get("NODE_OPTIONS", ""),
     )
     if isinstance(command, Missing):

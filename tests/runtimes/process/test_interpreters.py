@@ -293,14 +293,14 @@ def test_what_the_function_says_of_its_heap_counts(options: str) -> None:
     assert node_command(NODE, "a.b", memory_mb=128, options=options) == ["/usr/bin/node", str(NODE_CLIENT), "a.b"]
 
 
-def test_npms_client_is_taken_from_where_it_is(tmp_path: Path) -> None:
+def test_npms_client_is_taken_from_where_it_is_by_the_name_that_it_has_there(tmp_path: Path) -> None:
     program = tmp_path / "layer/node_modules/aws-lambda-ric/bin/index.mjs"
     program.parent.mkdir(parents=True)
     program.write_text("")
-    folders = [tmp_path, tmp_path / "layer"]
+    folders = {tmp_path: tmp_path, tmp_path / "layer": Path("/opt/nodejs")}
     command = node_command(NODE, "a.b", memory_mb=128, client="awslambdaric", folders=folders)
     assert not isinstance(command, Missing)
-    assert command[-2:] == [str(program), "a.b"]
-    missing = node_command(NODE, "a.b", memory_mb=128, client="awslambdaric", folders=[tmp_path])
+    assert command[-2:] == ["/opt/nodejs/node_modules/aws-lambda-ric/bin/index.mjs", "a.b"]
+    missing = node_command(NODE, "a.b", memory_mb=128, client="awslambdaric", folders={tmp_path: tmp_path})
     assert isinstance(missing, Missing)
     assert "npm's aws-lambda-ric" in missing.reason
