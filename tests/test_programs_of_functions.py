@@ -404,6 +404,15 @@ def test_the_flag_says_how_functions_run_over_the_environment_and_tags_over_it(t
         assert deployed.call("inside") == host.process.pid
         deployed.create("apart", files, Tags={"serverfull:execution": "process"})
         assert deployed.call("apart") != host.process.pid
+        (line,) = [line for line in said(host) if line["event"] == "sandboxes"]
+        assert (line["sandbox"], line["level"]) == ("limits", "info")
+        assert "memory" in line["means"]
+
+
+def said(host: HostProcess) -> list[dict[str, Any]]:
+    """End a host, and give the lines of its own log."""
+    host.stop()
+    return [json.loads(line) for line in host.stderr_lines() if line.startswith("{")]
 
 
 def test_an_execution_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path) -> None:

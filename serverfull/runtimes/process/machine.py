@@ -54,7 +54,7 @@ class Machine:
         swept = sweep(self.means, Path(tempfile.gettempdir()))
         if swept:
             self._logger.warning("removed what a killed host had left", paths=[str(path) for path in swept])
-        self._logger.info("sandboxes", level=self.level.name.lower(), means=str(self.means), why=dict(self.means.why))
+        self._logger.info("sandboxes", sandbox=self.level.name.lower(), means=str(self.means), why=dict(self.means.why))
         self._folder = make_own_folder()
 
     @property
