@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from serverfull.application import create_app
     from serverfull.config import Settings
     from serverfull.domain.functions import Function
     from serverfull.errors import NotFoundError, ServerfullError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from serverfull.fetchers.mocking import MockingFetcher
     from serverfull.fetchers.observing import ObservingFetcher
     from serverfull.fetchers.static import StaticFetcher
-    from serverfull.host import create_app
     from serverfull.interfaces import Fetcher
     from serverfull.lambda_mode.starting import start_lambda, start_lambda_mock
     from serverfull.observability.handles import logger, metrics
@@ -72,7 +72,7 @@ _HOMES = {
     "StaticAnswers": "serverfull.fetchers.answers",
     "StaticFetcher": "serverfull.fetchers.static",
     "ZeroAnswers": "serverfull.fetchers.answers",
-    "create_app": "serverfull.host",
+    "create_app": "serverfull.application",
     "logger": "serverfull.observability.handles",
     "metrics": "serverfull.observability.handles",
     "serve": "serverfull.serving",

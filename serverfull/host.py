@@ -1,7 +1,7 @@
-"""The composition root: settings and a fetcher in, a host out. The only place that names concrete classes.
+"""The composition root: settings and a fetcher in, a host out. The only place that names what runs functions.
 
-`Host` wires everything and owns it in one exit stack. `create_app` puts a host behind an aiohttp application.
-`serverfull.serving` runs one until a signal ends it.
+`Host` wires everything that runs functions and owns it in one exit stack. `serverfull.application` puts a host behind
+HTTP, and `serverfull.serving` runs that until a signal ends it.
 """
 
 from __future__ import annotations
@@ -12,29 +12,21 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
 from multidict import istr
 
 from serverfull import __version__
-from serverfull.api.app import Front, LazyProtocol, make_application
-from serverfull.api.code import add_code_downloads
-from serverfull.api.contracts import ContractDocuments
-from serverfull.api.gates import Gates
-from serverfull.api.invocations import Invocations, InvokeFront
-from serverfull.api.logs import LogReader, LogWriter, add_logs
-from serverfull.api.probes import add_probes
+from serverfull.api.invocations import Invocations
 from serverfull.config import Settings
 from serverfull.control_plane import ControlPlane
 from serverfull.errors import ConfigurationError, TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
-from serverfull.fetchers.static import StaticFetcher
 from serverfull.interfaces import Admission, Fetcher, Runtime
 from serverfull.invocation.admission import LocalAdmission
 from serverfull.invocation.invoker import Invoker
@@ -52,7 +44,7 @@ from serverfull.runtimes.inprocess import InProcessRuntime
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.changes import Changes
-    from serverfull.domain.functions import Function, Handler
+    from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
@@ -355,77 +347,6 @@ class Host:
             )
 
 
-HOST: web.AppKey[Host] = web.AppKey("serverfull_host", Host)
-"""Where an application made by `create_app` keeps its host."""
-
-FRONT: web.AppKey[Front] = web.AppKey("serverfull_front", Front)
-"""Where an application made by `create_app` keeps what answers the Lambda API."""
-
-
-def create_app(
-    fetcher: Fetcher | Mapping[str, Function | Handler],
-    settings: Settings | None = None,
-    *,
-    logger: Any = None,
-    sharing: Sharing | None = None,
-    mock: MockAnswers | None = None,
-) -> web.Application:
-    """Build an aiohttp application that serves functions behind the Lambda API.
-
-    Add middlewares and routes to it, mount it with ``add_subapp``, or give it to `serve`. The host behind it starts and
-    ends with the application.
-
-    :param fetcher: resolves names to functions; a mapping is served by a `StaticFetcher`.
-    :param settings: None means all defaults.
-    :param logger: takes the host's own log instead of what the settings say; structlog's loggers fit.
-    :param sharing: what the host shares with other processes; made by `serve` where there are several workers.
-    :param mock: answers without running handlers, from there. None: the handlers run, or the settings say otherwise.
-    """
-    host = Host(as_fetcher(fetcher), settings, logger, sharing, mock)
-    gates = Gates(host.settings.server, host.settings.server.host)
-    front = Front(
-        invoke=InvokeFront(host.front, host.reader),
-        management=LazyProtocol(host.control.operations),
-        contracts=ContractDocuments(host.registered),
-        reader=host.reader,
-        request_ids=host.request_ids,
-        gates=gates,
-        draining=lambda: host.draining,
-        logger=host.logger,
-    )
-    app = make_application(front)
-    add_probes(
-        app,
-        host,
-        gate=gates.check,
-        health_check=host.settings.server.health_check,
-        new_request_id=host.request_ids.new,
-    )
-    add_code_downloads(app, host.control, admit=front.admit)
-    add_logs(app, *_kept_log(host), admit=front.admit, draining=lambda: host.draining)
-    app[HOST] = host
-    app[FRONT] = front
-
-    async def run_host(_app: web.Application) -> AsyncIterator[None]:
-        async with host:
-            yield
-
-    app.cleanup_ctx.append(run_host)
-    return app
-
-
-def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher:
-    """Give a fetcher for what users hand in.
-
-    :raises TypeError: it is nothing of the kind.
-    """
-    if isinstance(functions, Fetcher):
-        return functions
-    if not isinstance(functions, Mapping):
-        raise TypeError(f"functions must be a Fetcher or a mapping of names to handlers, not {functions!r}")
-    return StaticFetcher(functions)
-
-
 def _serve_mode(host: Host) -> _Mode:
     reader = InvocationReader(*_defaults(host), istr)
     settings = host.settings
@@ -507,12 +428,3 @@ def _sinks(settings: Settings, recent: RecentLog, logger: Any) -> dict[str, Batc
         endpoint = CloudWatchEndpoint(logging.cloudwatch, settings.functions.region)
         sinks["cloudwatch"] = CloudWatchSink(endpoint, logger)
     return sinks
-
-
-def _kept_log(host: Host) -> tuple[LogReader, LogWriter | None]:
-    """Give what the log can be read from, and what writes that: files, of all workers, or this process's memory."""
-    if "files" in host.sinks:
-        from serverfull.invocation.files import FileLog
-
-        return FileLog(Path(host.settings.logging.files)), host.sinks["files"]
-    return host.recent, None if host.sharing else host.sinks.get("stream")

@@ -30,10 +30,11 @@ from serverfull.api.app import Dispatcher
 from serverfull.api.gates import Gates
 from serverfull.api.probes import AdminListener, parse_address
 from serverfull.api.server import HardenedRunner
+from serverfull.application import FRONT, HOST, as_fetcher, create_app
 from serverfull.config import Settings
 from serverfull.errors import AddressInUse, ConfigurationError, StartupError, UnsafeBind
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.host import FRONT, HOST, Host, Sharing, as_fetcher, create_app, refusal
+from serverfull.host import Host, Sharing, refusal
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.garbage import rarely_looked_for

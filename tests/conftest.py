@@ -24,8 +24,9 @@ from aiohttp import web
 
 from serverfull.api.app import Dispatcher
 from serverfull.api.server import HardenedRunner
+from serverfull.application import FRONT, HOST, create_app
 from serverfull.config import ServerSettings, Settings
-from serverfull.host import FRONT, HOST, Host, create_app
+from serverfull.host import Host
 from serverfull.interfaces import LogRecord, LogSink
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from serverfull import Fetcher, Function, Settings, StaticFetcher, create_app, serve
 from serverfull.api import app as app_module
+from serverfull.application import HOST, as_fetcher
 from serverfull.config import LoggingSettings, StateSettings
 from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, StateUnusable, TargetInvalid
-from serverfull.host import HOST, Host, as_fetcher
+from serverfull.host import Host
 from serverfull.interfaces import Fetcher as FetcherInterface
 
 INVOKE = "/2015-03-31/functions/{}/invocations"

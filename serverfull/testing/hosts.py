@@ -153,7 +153,7 @@ class ThreadHost(TestHost):
             self._started.set_exception(failure)
 
     async def _serve(self) -> None:
-        from serverfull.host import HOST, create_app
+        from serverfull.application import HOST, create_app
         from serverfull.serving import listening
 
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from serverfull import Function, RandomAnswers, StaticFetcher, ZeroAnswers, create_app
-from serverfull.host import HOST
+from serverfull.application import HOST
 
 Start = Callable[..., Any]
 MOCK = {"enabled": True}
