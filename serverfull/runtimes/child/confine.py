@@ -140,7 +140,7 @@ def _own_mounts(orders: Mapping[str, Any], visible: Iterable[str]) -> None:
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
     _mount(None, "/", None, _RECURSIVE | _SLAVE, None)
-    paths = [*orders.get("visible", ()), *visible, *_of_this_interpreter()]
+    paths = [*orders.get("visible", ()), *visible]
     tmp_mb, opt = orders.get("tmp_mb"), orders.get("opt")
     # All is taken in hand before anything is covered: one may lie below the other's place.
     under_tmp = _Kept(_TMP, paths) if tmp_mb is not None else None
@@ -179,7 +179,7 @@ class _Kept:
     """Paths below a folder that is about to be covered; they are put back into what covers it."""
 
     def __init__(self, folder: str, paths: Iterable[str]) -> None:
-        named = {way(path) for path in paths if path for way in (os.path.abspath, os.path.realpath)}
+        named = {way for path in paths if path for way in _ways_to(path)} | ways_of_this_interpreter()
         below = sorted(path for path in named if path.startswith(folder + os.sep) and os.path.exists(path))
         outermost = [path for path in below if not any(path.startswith(other + os.sep) for other in below)]
         self._held = {path: os.open(path, os.O_PATH) for path in outermost}
@@ -203,10 +203,19 @@ def _make_place(of: os.stat_result, path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
 
 
-def _of_this_interpreter() -> list[str]:
-    """Give what Python reads as it goes on: its library, and the folders that modules come from."""
+@functools.lru_cache(None)
+def ways_of_this_interpreter() -> frozenset[str]:
+    """Give the paths of what Python reads as it goes on: its library, and the folders that modules come from.
+
+    They are looked up once: the zygote does so before it forks, because that takes a child as long as all its limits.
+    """
     here = os.path.dirname(os.path.abspath(__file__))
-    return [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(sys.executable or ""), here, *sys.path]
+    paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(sys.executable or ""), here, *sys.path]
+    return frozenset(way for path in paths if path for way in _ways_to(path))
+
+
+def _ways_to(path: str) -> tuple[str, str]:
+    return os.path.abspath(path), os.path.realpath(path)
 
 
 def _bind(source: str, target: str, flags: int) -> None:

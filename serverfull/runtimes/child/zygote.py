@@ -30,7 +30,7 @@ import sys
 import time
 from typing import Any
 
-from . import births, client, prctl
+from . import births, client, confine, prctl
 
 _LARGEST = 1 << 20
 _LONGEST_END = 5.0
@@ -267,6 +267,7 @@ def _warm_up() -> frozenset[str]:
     before = set(sys.modules)
     for name in _WARM:
         __import__(name)
+    confine.ways_of_this_interpreter()
     gc.collect()
     gc.freeze()
     gc.disable()  # so that no page of the children's heap is touched here
