@@ -271,3 +271,16 @@ def test_a_call_that_takes_too_long_is_counted_as_a_timeout(host: HostProcess, c
     deploy(client, Timeout=1)
     invoke(client, {"sleep": 30})
     assert figure(host, "timeouts_total") == 1
+
+
+def test_where_each_call_has_its_own_environment_provisioned_ones_are_no_exception(tmp_path: Path) -> None:
+    with HostProcess.start(
+        None, "--state", "memory", cwd=tmp_path, env={"SERVERFULL_EXECUTION__EPHEMERAL": "1"}
+    ) as host:
+        client = lambda_client(host.url, region="eu-west-1")
+        deploy(client)
+        provision(client, 1)
+        for _ in range(2):
+            ready(client, 1)
+            assert (answer := invoke(client))["calls"] == 1
+            assert answer["how"] == "provisioned-concurrency"

@@ -40,7 +40,7 @@ _FREEZE_AFTER = 0.1
 class PoolPolicy:
     """How long sandboxes live.
 
-    :param idle_timeout: seconds without an invocation after which one ends.
+    :param idle_timeout: seconds without an invocation after which one ends; 0: each invocation has its own.
     :param most: sandboxes of a function at once; 0: as many as calls.
     :param uses: invocations after which one is replaced; 0: never.
     :param memory_mb: resident megabytes after which one is replaced; 0: never.
@@ -53,7 +53,7 @@ class PoolPolicy:
 
     def is_worn(self, sandbox: Sandbox) -> bool:
         """Say whether a sandbox has done enough."""
-        return (0 < self.uses <= sandbox.uses) or (0 < self.memory_mb <= sandbox.memory_mb)
+        return self.idle_timeout <= 0 or (0 < self.uses <= sandbox.uses) or (0 < self.memory_mb <= sandbox.memory_mb)
 
 
 class Pool:
@@ -155,7 +155,7 @@ class Pool:
         if self._reserve.give_back(sandbox, worn=self._policy.is_worn(sandbox)):
             self._tend_later()
             return
-        if self._closed or not sandbox.usable or self._policy.idle_timeout <= 0 or self._policy.is_worn(sandbox):
+        if self._closed or not sandbox.usable or self._policy.is_worn(sandbox):
             self._discard(sandbox)
             return
         self._idle.append((self._loop.time(), sandbox))
