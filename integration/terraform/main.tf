@@ -116,6 +116,12 @@ resource "aws_lambda_alias" "live" {
   function_version = aws_lambda_function.orders.version
 }
 
+resource "aws_lambda_provisioned_concurrency_config" "live" {
+  function_name                     = aws_lambda_alias.live.function_name
+  qualifier                         = aws_lambda_alias.live.name
+  provisioned_concurrent_executions = var.generation
+}
+
 resource "aws_lambda_alias" "canary" {
   name             = "canary"
   function_name    = aws_lambda_function.orders.function_name

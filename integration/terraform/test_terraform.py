@@ -125,12 +125,12 @@ def answer_of(client: Any, qualifier: str) -> Any:
 def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_between(terraform, host, boto) -> None:
     client = boto(host, access_key=ACCOUNT)
 
-    assert "Apply complete! Resources: 15 added, 0 changed, 0 destroyed." in terraform.apply(1)
+    assert "Apply complete! Resources: 16 added, 0 changed, 0 destroyed." in terraform.apply(1)
     terraform.plan(1, UNCHANGED)
     assert answer_of(client, "live") == {"code": 1, "setting": "1", "version": "1"}
     created_at = client.get_code_signing_config(CodeSigningConfigArn=signing_config(client))["CodeSigningConfig"]
 
-    assert "Apply complete! Resources: 0 added, 11 changed, 0 destroyed." in terraform.apply(2)
+    assert "Apply complete! Resources: 0 added, 12 changed, 0 destroyed." in terraform.apply(2)
     terraform.plan(2, UNCHANGED)
     assert json.loads(terraform("output", "-json", "read")) == {
         "alias": "2",
@@ -145,7 +145,7 @@ def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_betw
     client.update_alias(FunctionName="orders", Name="live", FunctionVersion="1")
     assert "aws_lambda_alias.live will be updated in-place" in terraform.plan(2, CHANGES)
 
-    assert "Destroy complete! Resources: 15 destroyed." in terraform("destroy", "-auto-approve", "-input=false")
+    assert "Destroy complete! Resources: 16 destroyed." in terraform("destroy", "-auto-approve", "-input=false")
     check_empty(client)
 
 
@@ -164,6 +164,8 @@ def check_changed(client: Any) -> None:
     assert invoke_config["MaximumRetryAttempts"] == 1
     canary = client.get_alias(FunctionName="orders", Name="canary")
     assert (canary["FunctionVersion"], canary["RoutingConfig"]) == ("2", {"AdditionalVersionWeights": {"1": 0.25}})
+    provisioned = client.get_provisioned_concurrency_config(FunctionName="orders", Qualifier="live")
+    assert (provisioned["Status"], provisioned["AvailableProvisionedConcurrentExecutions"]) == ("READY", 2)
     mappings = client.list_event_source_mappings()["EventSourceMappings"]
     assert {mapping["EventSourceArn"].split(":")[2]: mapping["State"] for mapping in mappings} == {
         "sqs": "Disabled",
