@@ -71,6 +71,9 @@ class Service(Protocol):
     def refuse_long(self, connection: Connection, request: Request) -> None:
         """Answer a request whose body is too long to be read; the connection is closed after that."""
 
+    def refused(self) -> None:
+        """Hear that a request was not what it should be. Its answer has been written."""
+
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
 
@@ -114,6 +117,8 @@ class Connection(asyncio.Protocol):
             self._linger()
         elif not self._reading and (self._paused or len(self._reader)):
             self._go_on()
+        if status >= 400:
+            self._service.refused()
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -266,6 +271,7 @@ class Connection(asyncio.Protocol):
         head = f"{_STATUS_LINES[status]}Content-Type: application/json\r\nDate: {_date()}\r\n"
         self._flush(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         self._linger()
+        self._service.refused()
 
     def _linger(self) -> None:
         """Close, but not before the peer has had time to read why: data that nobody reads would take that from it."""

@@ -103,6 +103,8 @@ class Process:
             raise
         pipe = LogPipe(write)
         process = cls(folder, confinement, api, pipe)
+        if recipe.client is not None:
+            api.on_abuse = process._abused
         try:
             process.launched = await recipe.zygote.launch(process._order(recipe))
         except NotExecutable as failed:
@@ -176,6 +178,11 @@ class Process:
         self.pipe.close()
         await self.api.aclose()
         await asyncio.to_thread(self._clean_up)
+
+    def _abused(self) -> None:
+        """End what has spoken on its client's line: nothing that comes there can be trusted any more."""
+        self.api.end(Gone("signal: killed"))
+        self.kill()
 
     def _clean_up(self) -> None:
         self.confinement.close()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ class RuntimeApi:
 
     :param limit: bytes of a result, at most.
     :ivar address: ``127.0.0.1:39121`` or the path of the socket: what ``AWS_LAMBDA_RUNTIME_API`` is set to.
+    :ivar on_abuse: called when something is asked that a faultless client does not ask, so that the function itself
+        must have spoken; None: any client may come, and be wrong.
     """
 
     def __init__(self, limit: int = RESPONSE_PAYLOAD_BYTES) -> None:
@@ -82,6 +85,7 @@ class RuntimeApi:
         self._answer: asyncio.Future[Answer] | None = None
         self._starts: list[asyncio.Future[None]] = []
         self._ended: BaseException | None = None
+        self.on_abuse: Callable[[], object] | None = None
         self._routes = {
             ("GET", "/2018-06-01/runtime/invocation/next"): self._next,
             ("POST", "/2018-06-01/runtime/init/error"): self._fail_init,
@@ -140,12 +144,13 @@ class RuntimeApi:
 
         :raises BaseException: the reason that was given to `end` or `interrupt`.
         """
+        self._delivered = False
         self._raise_if_ended()
         if self._init_error is not None:
             return self._init_error
         if self._work is not None:
             raise RuntimeError("A sandbox runs one invocation at a time.")
-        self._work, self._delivered = work, False
+        self._work = work
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._answer = answer
         if self._polls:
@@ -212,6 +217,11 @@ class RuntimeApi:
         if not self._connections and self._all_gone is not None and not self._all_gone.done():
             self._all_gone.set_result(None)
 
+    def refused(self) -> None:
+        """Tell of a request that was refused, where that is of interest."""
+        if self.on_abuse is not None:
+            self.on_abuse()
+
     def serve(self, connection: Connection, request: Request) -> None:
         """Answer a request, or keep it until there is an invocation."""
         fields = request.fields
@@ -246,6 +256,8 @@ class RuntimeApi:
         state, work = self._state, self._work
         if state in {_INIT_ERROR, _RESTORE_ERROR}:
             self._forbid(connection, _READY)
+        elif state == _RUNNING and work is not None and self.on_abuse is not None:
+            self._forbid(connection, _READY)  # our own client asks again when it has answered
         elif state == _RUNNING and work is not None:
             self._deliver(connection, work)  # it asks again, perhaps from a process that takes over from one that died
         else:
