@@ -223,6 +223,8 @@ class Host:
         changes.subscribe(self.invoker.forget)
         pool = self.settings.limits.account_concurrency
         self.invoker.use_fetcher(everything, lambda partition: pool - deployed.reserved(partition), deployed.set_aside)
+        execution = self.settings.execution
+        self.logger.info("deployed functions are served", execution=execution.mode, sandbox=execution.sandbox)
 
     def deployed_runtime(self) -> Runtime:
         """Make what runs deployed functions in the host's own process."""

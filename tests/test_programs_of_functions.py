@@ -397,16 +397,18 @@ def test_the_client_of_npm_runs_where_a_package_or_a_layer_brings_it(deployed: D
 
 def test_the_flag_says_how_functions_run_over_the_environment_and_tags_over_it(tmp_path: Path) -> None:
     env = {"SERVERFULL_EXECUTION__MODE": "process"}
-    with HostProcess.start(None, "--state", "memory", "--execution", "inprocess", env=env, cwd=tmp_path) as host:
+    arguments = ("--state", str(tmp_path / "state"), "--execution", "inprocess")
+    with HostProcess.start(None, *arguments, env=env, cwd=tmp_path) as host:
         deployed = Deployed(lambda_client(host.url, region="eu-west-1"))
         files = {"app.py": SHOW.format(expression="os.getpid()")}
         deployed.create("inside", files)
         assert deployed.call("inside") == host.process.pid
         deployed.create("apart", files, Tags={"serverfull:execution": "process"})
         assert deployed.call("apart") != host.process.pid
-        (line,) = [line for line in said(host) if line["event"] == "sandboxes"]
-        assert (line["sandbox"], line["level"]) == ("limits", "info")
-        assert "memory" in line["means"]
+        started, first = (line for line in said(host) if "sandbox" in line)
+        assert (started["execution"], started["sandbox"]) == ("inprocess", "limits")
+        assert (first["event"], first["sandbox"], first["level"]) == ("sandboxes", "limits", "info")
+        assert "memory" in first["means"]
 
 
 def said(host: HostProcess) -> list[dict[str, Any]]:
