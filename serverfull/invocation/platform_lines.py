@@ -131,7 +131,7 @@ def _shows(identity: FunctionIdentity, level: str) -> bool:
 
 
 def _record(kind: str, at: float, record: Mapping[str, object]) -> str:
-    return dumps({"time": timestamp(at), "type": kind, "record": record}) + "\n"
+    return dumps({"time": timestamp(at), "type": kind, "record": record}, separators=(",", ":")) + "\n"
 
 
 def _xray_line(trace_id: str) -> str:

@@ -135,6 +135,7 @@ def test_the_system_log_level_says_which_records_of_loading_code_are_kept(
     log.initialised(0.25, status, "Runtime.ExitError" if status == "error" else "")
     records = [json.loads(line) for line in sink.text("platform").splitlines()]
     assert [record["type"] for record in records] == seen
+    assert ": " not in sink.text("platform")
     if "platform.initReport" in seen:
         record = records[-1]["record"]
         assert record.pop("errorType", None) == ("Runtime.ExitError" if status == "error" else None)
