@@ -13,6 +13,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -158,10 +159,20 @@ def main(line: socket.socket, handler: str) -> None:
         sys.exit(0)
 
 
+class _Stream(io.TextIOWrapper):
+    """A standard stream that keeps nothing back, as the official client's: the process may be ended at any time."""
+
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        self.flush()
+        return count
+
+
 def _open_streams() -> None:
-    """Make standard streams that are UTF-8 whatever the locale is, and written out line by line."""
-    sys.stdout = sys.__stdout__ = open(1, "w", 1, "utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    """Make standard streams that are UTF-8 whatever the locale is."""
+    out, err = (open(number, "wb", closefd=False) for number in (1, 2))  # noqa: SIM115 - they stay open
+    sys.stdout = sys.__stdout__ = _Stream(out, "utf-8")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _Stream(err, "utf-8", "backslashreplace")  # type: ignore[misc]
 
 
 def _flush() -> None:
