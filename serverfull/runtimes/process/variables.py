@@ -40,11 +40,14 @@ def function_variables(
     :param log_level: of a function whose log is JSON, the level from which on it is kept.
     """
     layers = opt or OPT
-    reserved = {
+    usual = {
         "PATH": f"{_SYSTEM_PATH}:{layers}/bin",
         "LD_LIBRARY_PATH": ":".join(place.format(opt=layers, root=root) for place in _LIBRARIES),
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+    }
+    reserved = {
         "_HANDLER": handler,
         "LAMBDA_TASK_ROOT": str(root),
         "LAMBDA_RUNTIME_DIR": _RUNTIME_DIR,
@@ -55,7 +58,6 @@ def function_variables(
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(identity.memory_size),
         "AWS_LAMBDA_LOG_GROUP_NAME": identity.log_group,
         "AWS_LAMBDA_LOG_FORMAT": identity.log_format,
-        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
     }
     if log_level:
         reserved["AWS_LAMBDA_LOG_LEVEL"] = log_level
@@ -64,8 +66,8 @@ def function_variables(
     if runtime.startswith("node"):
         of_version = runtime.removesuffix(".x").replace("nodejs", f"{layers}/nodejs/node")
         folders = (f"{of_version}/node_modules", f"{layers}/nodejs/node_modules", f"{root}/node_modules", str(root))
-        reserved["NODE_PATH"] = ":".join(folders)
-    return {**reserved, **identity.function.environment}
+        usual["NODE_PATH"] = ":".join(folders)
+    return {**usual, **identity.function.environment, **reserved}
 
 
 def python_path(root: Path, opt: Path | None, version: str) -> list[str]:
