@@ -149,11 +149,12 @@ class RuntimeSuite:
         function = deploy(kit, timeout=1)
         await function.count()
         began = time.monotonic()
-        ran = await function.do("stuck")
+        ran = await function.do("stuck", text="half a line")
         assert time.monotonic() - began >= 1
         assert ran.reason == TIMED_OUT
         assert set(ran.error) == {"errorType", "errorMessage"}
         assert ran.outcome.status == "timeout"
+        assert ran.log.text.startswith("half a line")
         assert f"{ran.request_id} {TIMED_OUT[1]}\n" in ran.log.text
         assert (await function.do("echo", value="next")).result == "next"
 
@@ -173,7 +174,7 @@ class RuntimeSuite:
     async def test_nothing_that_a_handler_does_once_makes_its_function_fail_for_good(self, kit: RuntimeKit) -> None:
         function = deploy(kit, timeout=1)
         for deed in ("fail", "unwritable", "leave", "stuck"):
-            await function.do(deed, message="no", status=1)
+            await function.do(deed, message="no", status=1, text="")
         assert function.environment.failure is None
 
     # ------------------------------------------------------------------------------------------------------------- log
@@ -239,6 +240,15 @@ class RuntimeSuite:
                 *(table, REGION, REGION, None, "on-demand"),
                 *(name, "$LATEST", "200", f"/aws/lambda/{name}", ran.log.log_stream),
             ]
+
+    async def test_a_function_has_its_own_variables_over_the_usual_ones_and_not_over_the_reserved(
+        self, kit: RuntimeKit
+    ) -> None:
+        reserved = ["AWS_REGION", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_INITIALIZATION_TYPE"]
+        function = deploy(kit, lambda _: dict.fromkeys(["LANG", "TZ", *reserved], "UTC"))
+        shown = (await function.do("variables", names=["LANG", "TZ", *reserved])).result
+        assert shown == ["UTC", "UTC", REGION, function.identity.name, "on-demand"]
+        assert (await function.do("context")).result["name"] == function.identity.name
 
     async def test_a_variable_that_a_function_sets_is_not_seen_by_others(self, kit: RuntimeKit) -> None:
         one, two = deploy(kit), deploy(kit)
@@ -325,6 +335,20 @@ class LoadingSuite(RuntimeSuite):
                 await asyncio.sleep(0.1)
         assert ran.result == "loaded"
 
+    async def test_a_caller_that_gives_up_while_code_is_loaded_harms_nobody(self, kit: RuntimeKit) -> None:
+        function = deploy(
+            kit, lambda folder: {"DEEDS_STARTS": str(folder / "starts"), "DEEDS_WAITS": str(folder / "waited for")}
+        )
+        call = asyncio.create_task(function.do("echo", value="first"))
+        async with asyncio.timeout(DEADLINE):
+            while not (function.folder / "starts").exists():  # noqa: ASYNC110 (it runs elsewhere)
+                await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        (function.folder / "waited for").touch()
+        assert (await function.do("echo", value="second")).result == "second"
+
     async def test_code_is_loaded_once_for_calls_one_after_the_other(self, kit: RuntimeKit) -> None:
         function = deploy(kit, lambda folder: {"DEEDS_STARTS": str(folder / "starts")})
         assert [await function.count() for _ in range(3)] == [1, 2, 3]
@@ -338,7 +362,9 @@ class ProcessSuite(LoadingSuite):
         function, other = deploy(kit), deploy(kit)
         async with meeting(other, "a") as calls:
             pid = await function.pid()
-            assert (await function.do("vanish")).reason == _exited("with error: signal: killed")
+            ran = await function.do("vanish", text="half a line")
+            assert ran.reason == _exited("with error: signal: killed")
+            assert ran.log.text == "half a line"
             assert await kit.ended(pid)
             assert await function.count() == 1
             assert (await calls.end())[0].result == "a"
@@ -346,7 +372,7 @@ class ProcessSuite(LoadingSuite):
     async def test_a_process_beyond_its_timeout_is_killed(self, kit: RuntimeKit) -> None:
         function = deploy(kit, timeout=1)
         pid = await function.pid()
-        assert (await function.do("stuck")).reason == TIMED_OUT
+        assert (await function.do("stuck", text="")).reason == TIMED_OUT
         assert await kit.ended(pid)
         assert await function.count() == 1
 

@@ -20,9 +20,9 @@ anything without ``do``       gives it back
                               ``trace`` from ``_X_AMZN_TRACE_ID``. What there is not is null
 ``do: variables, names``      gives the values of these environment variables, null for those that are not there
 ``do: set, name``             sets that environment variable to ``changed``; gives null
-``do: stuck``                 never ends
+``do: stuck, text``           writes the text without a line end to standard output, and never ends
 ``do: leave, status``         ends its process with that status
-``do: vanish``                kills its process with SIGKILL
+``do: vanish, text``          the same, and kills its process with SIGKILL instead
 ``do: grow``                  takes more and more memory, 4 MB in 5 ms, and uses it
 ``do: spawn``                 starts a process in a session of its own, which outlives the call, and gives its id
 ``do: meet, folder, name,     writes ``met NAME`` with a line end to standard output, makes a file of that name in the
@@ -30,8 +30,8 @@ count``                       folder, and gives the name once so many files are 
 ============================= ========================================================================================
 
 While it is loaded, and where these variables are set, it writes ``DEEDS_TEXT`` with a line end to standard output, adds
-a line to the file ``DEEDS_STARTS``, and raises an error of the type ``NotToday`` with the message ``not today`` unless
-the file ``DEEDS_NEEDS`` exists.
+a line to the file ``DEEDS_STARTS``, waits until the file ``DEEDS_WAITS`` exists, and raises an error of the type
+``NotToday`` with the message ``not today`` unless the file ``DEEDS_NEEDS`` exists.
 """
 
 from __future__ import annotations
@@ -58,6 +58,6 @@ def write(folder: Path, kind: Literal["python", "nodejs", "provided"]) -> Path:
         (folder / name).write_bytes((_HERE / name).read_bytes())
     if kind == "provided":
         bootstrap = folder / "bootstrap"
-        bootstrap.write_text(f"#!{Path(sys.executable).resolve()}\n{(_HERE / 'bootstrap.py').read_text()}")
+        bootstrap.write_text(f"#!{Path(sys.executable).resolve()} -u\n{(_HERE / 'bootstrap.py').read_text()}")
         bootstrap.chmod(0o755)
     return folder

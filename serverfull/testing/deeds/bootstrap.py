@@ -85,7 +85,6 @@ def run(api: Api, handler: Any) -> None:
 
 def main() -> None:
     """Load the deeds, and run what comes."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     api = Api()
     try:
         from deeds import handler  # type: ignore[import-not-found]  # beside this file, where it is written to

@@ -16,9 +16,10 @@ class NotToday extends Error {
 
 let calls = 0;
 
-const { DEEDS_TEXT, DEEDS_STARTS, DEEDS_NEEDS } = process.env;
+const { DEEDS_TEXT, DEEDS_STARTS, DEEDS_WAITS, DEEDS_NEEDS } = process.env;
 if (DEEDS_TEXT !== undefined) process.stdout.write(`${DEEDS_TEXT}\n`);
 if (DEEDS_STARTS !== undefined) appendFileSync(DEEDS_STARTS, "started\n");
+while (DEEDS_WAITS !== undefined && !existsSync(DEEDS_WAITS)) await sleep(10);
 if (DEEDS_NEEDS !== undefined && !existsSync(DEEDS_NEEDS)) throw new NotToday("not today");
 
 const deeds = {
@@ -60,11 +61,13 @@ const deeds = {
     process.env[name] = "changed";
     return null;
   },
-  stuck() {
+  stuck({ text }) {
+    process.stdout.write(text);
     for (;;);
   },
   leave: ({ status }) => process.exit(status),
-  async vanish() {
+  async vanish({ text }) {
+    process.stdout.write(text);
     process.kill(process.pid, "SIGKILL");
     await sleep(60000);
   },

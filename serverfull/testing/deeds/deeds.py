@@ -21,12 +21,15 @@ class NotToday(Exception):
 
 
 def _load() -> None:
-    text, starts, needs = (os.environ.get(name) for name in ("DEEDS_TEXT", "DEEDS_STARTS", "DEEDS_NEEDS"))
+    names = ("DEEDS_TEXT", "DEEDS_STARTS", "DEEDS_WAITS", "DEEDS_NEEDS")
+    text, starts, waits, needs = (os.environ.get(name) for name in names)
     if text is not None:
         sys.stdout.write(text + "\n")
     if starts is not None:
         with open(starts, "a") as file:
             file.write("started\n")
+    while waits is not None and not os.path.exists(waits):
+        time.sleep(0.01)
     if needs is not None and not os.path.exists(needs):
         raise NotToday("not today")
 
@@ -65,7 +68,6 @@ def _fill(event: Any, context: Any) -> Any:
 def _write(event: Any, context: Any) -> Any:
     sys.stdout.write(f"out {event['text']}\n")
     sys.stderr.write(f"err {event['text']}")
-    sys.stderr.flush()
 
 
 def _context(event: Any, context: Any) -> Any:
@@ -98,6 +100,7 @@ def _set(event: Any, context: Any) -> Any:
 
 
 def _stuck(event: Any, context: Any) -> Any:
+    sys.stdout.write(event["text"])
     while True:  # in short steps: where threads run it, these can be asked to stop between two of them
         time.sleep(0.01)
 
@@ -107,8 +110,9 @@ def _leave(event: Any, context: Any) -> Any:
 
 
 def _vanish(event: Any, context: Any) -> Any:
+    sys.stdout.write(event["text"])
     os.kill(os.getpid(), signal.SIGKILL)
-    _stuck(event, context)
+    time.sleep(3600)
 
 
 def _grow(event: Any, context: Any) -> Any:
