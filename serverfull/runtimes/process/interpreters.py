@@ -211,10 +211,14 @@ class Interpreters:
         return Interpreter(runtime=runtime, kind="python", path=own.path, version=own.version, note=note)
 
     def _node(self, runtime: str, version: str) -> Interpreter | Missing:
-        found = self._program("node", ("node", "nodejs"), version)
+        names = ("node", "nodejs")
+        found = self._program("node", names, version)
         if found is not None:
             return Interpreter(runtime=runtime, kind="node", path=found.path, version=found.version)
-        reason = f"Node.js {version} is not on this machine: {self._advice('node', version)}"
+        told = (self._ask("node", candidate) for candidate in self._candidates("node", names, "*"))
+        others = sorted({answer.version for answer in told if answer is not None})
+        has = f", which has {' and '.join(others)}" if others else ""
+        reason = f"Node.js {version} is not on this machine{has}: {self._advice('node', version)}"
         return Missing(runtime=runtime, reason=reason)
 
     def _program(self, kind: Kind, names: Sequence[str], version: str) -> _Answer | None:

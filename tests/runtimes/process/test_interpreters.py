@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_the_hosts_own_python_runs_the_runtime_of_its_version() -> None:
 def test_what_is_found_here_is_what_the_runtime_names(runtime: str) -> None:
     found = Interpreters("error").find(runtime)
     if isinstance(found, Missing):
-        assert "is not on this machine: install" in found.reason
+        assert re.search(r" is not on this machine(, which has [\d. and]+)?: install", found.reason)
         return
     assert found.path is not None
     told = subprocess.run([found.path, "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
@@ -222,6 +223,14 @@ def test_what_is_missing_is_looked_for_again_after_a_while(
     found = looking.find("python3.99")
     assert isinstance(found, Interpreter)
     assert (found.version, found.note) == ("3.99.1", None)
+
+
+def test_a_node_js_of_another_version_is_named(put: Put, tmp_path: Path) -> None:
+    for path, version in (("a/node", "20.1.0"), ("b/node", "18.9.9"), ("b/nodejs", "20.1.0")):
+        put(path, version, name="node")
+    missing = Interpreters(folders=[tmp_path / "a", tmp_path / "b"], release="").find("nodejs98.x")
+    assert isinstance(missing, Missing)
+    assert missing.reason.startswith("Node.js 98 is not on this machine, which has 18.9.9 and 20.1.0: install it from")
 
 
 def test_a_version_manager_of_another_user_is_passed_over(tmp_path: Path) -> None:
