@@ -116,6 +116,41 @@ def test_layers_are_seen_in_their_order_also_new_ones_and_deleted_ones(host: Hos
     assert sorted(Path("/opt").iterdir()) == before
 
 
+SPOILING = """
+import os, shared, sys
+OPT = next(path for path in sys.path if path.endswith("/python"))[:-len("/python")]
+def handler(event, context):
+    for folder, _, names in os.walk(OPT):
+        for name in names:
+            try:
+                open(os.path.join(folder, name), "w").write("spoilt")
+            except OSError:
+                pass
+    return open(OPT + "/note.txt").read()
+"""
+
+
+def test_a_function_that_writes_into_its_layers_spoils_those_of_no_other(host: HostProcess) -> None:
+    client = lambda_client(host.url, region="eu-west-1")
+    layers = [layer(client, "first", more="only_first")]
+    for name, code in (("spoiling", SPOILING), ("f", LOOKING), ("later", LOOKING)):
+        client.create_function(
+            FunctionName=name,
+            Runtime="python3.11",
+            Role="arn:aws:iam::123456789012:role/runner",
+            Handler="app.handler",
+            Code={"ZipFile": package({"app.py": code})},
+            Layers=layers,
+            Timeout=10,
+        )
+    settle(client)
+    before = look(client)
+    client.invoke(FunctionName="spoiling")
+    assert look(client) == before
+    seen = json.loads(client.invoke(FunctionName="later")["Payload"].read())
+    assert (seen["note"], seen["shared"]) == ("note of first", "first")
+
+
 def zeros(name: str, megabytes: int) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:

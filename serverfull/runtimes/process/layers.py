@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,11 +34,7 @@ def merged(layers: Sequence[Path], into: Path) -> Path:
     into.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=into))
     try:
-        modes: dict[Path, int] = {making: 0o755}
-        for layer in layers:
-            _lay_over(layer, making, modes)
-        for path in reversed(modes):  # the innermost first: a folder may be one that nobody can write into
-            path.chmod(modes[path])
+        _lay(layers, making, _link)
         try:
             making.rename(folder)
         except OSError:
@@ -49,6 +45,33 @@ def merged(layers: Sequence[Path], into: Path) -> Path:
     return folder
 
 
+def copied(layers: Sequence[Path], into: Path) -> Path:
+    """Give a new folder of these layers, for one function alone: it can be shown to that function as it is.
+
+    Files are copies, so that what it writes there is seen by no other. Nobody may write into it but those who may
+    write into everything.
+
+    :raises ValueError: a layer holds something that is neither file, folder nor symbolic link.
+    :raises OSError: a layer is not there, or the disk is full.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix="own-", dir=into))
+    try:
+        _lay(layers, making, _copy, allowed=~0o222)
+    except BaseException:
+        remove_tree(making)
+        raise
+    return making
+
+
+def _lay(layers: Sequence[Path], making: Path, place_file: Callable[[str, Path], None], allowed: int = 0o7777) -> None:
+    modes: dict[Path, int] = {making: 0o755}
+    for layer in layers:
+        _lay_over(layer, making, modes, place_file)
+    for path in reversed(modes):  # the innermost first: a folder may be one that nobody can write into
+        path.chmod(modes[path] & allowed)
+
+
 def _identity(layers: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for layer in layers:
@@ -57,20 +80,20 @@ def _identity(layers: Sequence[Path]) -> str:
     return digest.hexdigest()[:40]
 
 
-def _lay_over(source: Path, target: Path, modes: dict[Path, int]) -> None:
+def _lay_over(source: Path, target: Path, modes: dict[Path, int], place_file: Callable[[str, Path], None]) -> None:
     with os.scandir(source) as entries:
         for entry in entries:
             place = target / entry.name
             if entry.is_dir(follow_symlinks=False):
                 _make_folder(place)
                 modes[place] = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
-                _lay_over(Path(entry.path), place, modes)
+                _lay_over(Path(entry.path), place, modes, place_file)
                 continue
             _make_room(place, modes)
             if entry.is_symlink():
                 place.symlink_to(Path(entry.path).readlink())
             elif entry.is_file(follow_symlinks=False):
-                _link(entry.path, place)
+                place_file(entry.path, place)
             else:
                 raise ValueError(f"{entry.path} is neither file, folder nor symbolic link")
 
@@ -98,3 +121,8 @@ def _link(source: str, place: Path) -> None:
         os.link(source, place)
     except OSError:  # another file system, one without links, or too many of them
         shutil.copy2(source, place)
+
+
+def _copy(source: str, place: Path) -> None:
+    shutil.copy2(source, place)
+    place.chmod(stat.S_IMODE(place.stat().st_mode) & ~0o222)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.runtimes.process.interpreters import Missing
-from serverfull.runtimes.process.layers import merged
+from serverfull.runtimes.process.layers import copied, merged
+from serverfull.runtimes.process.leftovers import remove_tree
 from serverfull.runtimes.process.processes import Recipe
 from serverfull.runtimes.process.programs import Unrunnable, chosen_client, find_program, wanted
 from serverfull.runtimes.process.variables import OPT, function_variables
@@ -50,7 +52,10 @@ class Recipes:
     def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> FindRecipe:
         """Give what finds the recipe of a function; it looks once, and again where that failed."""
         function = wanted(identity, handler)
-        return _Once(lambda: self._make(function)).get
+        own: list[Path] = []
+        once = _Once(lambda: self._make(function, own))
+        finalize(once, _remove, own).atexit = False  # sandboxes hold it until they end
+        return once.get
 
     async def unfit(self, identity: FunctionIdentity, handler: DeployedHandler) -> Unfit | None:
         """Say why nothing here runs a function; None: something does. Interpreters are looked for on a thread."""
@@ -65,15 +70,16 @@ class Recipes:
         zygotes, self._zygotes = self._zygotes, {}
         await asyncio.gather(*(zygote.aclose() for zygote in zygotes.values()))
 
-    async def _make(self, function: Wanted) -> Recipe:
+    async def _make(self, function: Wanted, own: list[Path]) -> Recipe:
         """Make a recipe.
 
+        :param own: gets the folders that are to be removed with it.
         :raises FunctionNotReady: nothing here runs the function; the message says what to install.
         """
-        layers = None
-        if function.layers:
-            layers = await asyncio.to_thread(merged, function.layers, self._machine.layers)
-        mounted = self._machine.mounts_opt
+        layers, mounted = None, self._machine.mounts_opt
+        if function.layers:  # mounted ones are read-only, so all functions can have the same
+            layers = await asyncio.to_thread(merged if mounted else copied, function.layers, self._machine.layers)
+            own += [] if mounted else [layers]
         opt = None if mounted else layers
         try:
             found, program = await self._find(function, opt or OPT)
@@ -123,6 +129,11 @@ class Recipes:
         if zygote is None:
             zygote = self._zygotes[path] = Zygote(path, self._logger)
         return zygote
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        remove_tree(folder)
 
 
 class _Once:
