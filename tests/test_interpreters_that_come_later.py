@@ -1,4 +1,4 @@
-"""Functions whose interpreter is not there when they are deployed: what their owners are told, and when they run."""
+"""Functions whose interpreter is not there when it is wanted: what their owners are told, and when they run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from serverfull.config import ExecutionSettings, LoggingSettings, Settings
 from serverfull.management import preparation
+from serverfull.runtimes.process import interpreters
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreters, Missing
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.hosts import ThreadHost
@@ -135,3 +136,21 @@ def test_a_call_has_a_failed_function_made_again_and_waits_for_that(
         install()
         assert invoke(client) == "it runs"
         assert client.get_function_configuration(FunctionName="f")["State"] == "Active"
+
+
+def test_an_interpreter_that_is_removed_and_installed_again_is_missed_in_between(
+    runtime: str, folder: Path, path: str, install: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setattr(interpreters, "AGAIN_AFTER", 0.0)
+    execution = ExecutionSettings(other_python="error", ephemeral=True)
+    with ThreadHost({}, settings=Settings(execution=execution, logging=LoggingSettings(functions="NULL"))) as host:
+        client = host.client(region="eu-west-1")
+        install()
+        create(client, runtime)
+        assert [invoke(client), invoke(client)] == ["it runs"] * 2
+        (folder / runtime).unlink()
+        with pytest.raises(ClientError, match="install it with pyenv"):
+            invoke(client)
+        install()
+        assert invoke(client) == "it runs"

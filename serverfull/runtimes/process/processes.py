@@ -39,6 +39,7 @@ class Recipe:
     :param command: what is executed; None: our own runtime client, in the zygote's warm copy.
     :param client: what our own client is told.
     :param opt: the folder that the process sees as ``/opt``, if there are layers.
+    :param interpreter: what of the machine runs it, and has to be there; None: it brings what is executed.
     :param visible: what it needs although it may lie below the machine's ``/tmp``, beside its package.
     :param ephemeral_mb: megabytes of ``/tmp``.
     """
@@ -49,8 +50,14 @@ class Recipe:
     command: Sequence[str] | None = None
     client: Mapping[str, Any] | None = None
     opt: Path | None = None
+    interpreter: Path | None = None
     visible: Sequence[Path] = ()
     ephemeral_mb: int = 512
+
+    @property
+    def usable(self) -> bool:
+        """Whether the machine still has what it says."""
+        return self.interpreter is None or self.interpreter.exists()
 
 
 class Gone(Exception):

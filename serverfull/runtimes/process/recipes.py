@@ -50,7 +50,7 @@ class Recipes:
         self._zygotes: dict[Path, Zygote] = {}
 
     def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> FindRecipe:
-        """Give what finds the recipe of a function; it looks once, and again where that failed."""
+        """Give what finds the recipe of a function; it looks once, and again where its interpreter is gone."""
         function = wanted(identity, handler)
         own: list[Path] = []
         once = _Once(lambda: self._make(function, own))
@@ -101,6 +101,7 @@ class Recipes:
             command=program.command,
             client=program.client,
             opt=layers if mounted else None,
+            interpreter=found.path,
             visible=[path for path in (opt, found.path) if path is not None],
             ephemeral_mb=function.ephemeral_mb,
         )
@@ -137,7 +138,7 @@ def _remove(folders: Sequence[Path]) -> None:
 
 
 class _Once:
-    """Asks once for all who want it at the same time or later; asks again after a failure."""
+    """Asks once for all who want it at the same time or later; again after a failure, and when it is out of date."""
 
     def __init__(self, ask: Callable[[], Awaitable[Recipe]]) -> None:
         self._ask = ask
@@ -145,8 +146,8 @@ class _Once:
         self._recipe: Recipe | None = None
 
     async def get(self) -> Recipe:
-        if self._recipe is None:
+        if self._recipe is None or not self._recipe.usable:
             async with self._asking:
-                if self._recipe is None:
+                if self._recipe is None or not self._recipe.usable:
                     self._recipe = await self._ask()
         return self._recipe
