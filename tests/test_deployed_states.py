@@ -112,6 +112,25 @@ def test_an_execution_that_does_not_fit_is_said_before_the_first_call(
     assert reason in state["StateReason"]
 
 
+def test_a_wrapper_is_refused_where_no_runtime_is_started(client: Any) -> None:
+    variables = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrap"}}
+    create(client, Tags={"serverfull:execution": "inprocess"}, Environment=variables)
+    state = settled(client)
+    assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidConfiguration")
+    assert "AWS_LAMBDA_EXEC_WRAPPER names what starts a runtime" in state["StateReason"]
+
+
+def test_a_tag_that_comes_later_and_does_not_fit_is_said_by_each_call(client: Any) -> None:
+    brought = package({"bootstrap": "#!/bin/sh\nexit 3\n"}, executable=("bootstrap",))
+    made = create(client, runtime="provided.al2023", Code={"ZipFile": brought})
+    settled(client)
+    client.tag_resource(Resource=made["FunctionArn"], Tags={"serverfull:execution": "inprocess"})
+    with pytest.raises(ClientError, match="al2023 cannot run in the host's own process"):
+        client.invoke(FunctionName="f")
+    client.untag_resource(Resource=made["FunctionArn"], TagKeys=["serverfull:execution"])
+    assert invoke(client)["errorType"] == "Runtime.ExitError"
+
+
 def test_container_images_are_failed_with_what_to_do(client: Any) -> None:
     client.create_function(
         FunctionName="f",

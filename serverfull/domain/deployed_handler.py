@@ -10,6 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
+"""Names, among a function's variables, a program of its package or a layer that starts its runtime.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
+"""
+
 
 class DeployedHandler:
     """Stands for the handler of a deployed function until a runtime loads its code.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from serverfull.domain.deployed_handler import DeployedHandler
+from serverfull.domain.deployed_handler import WRAPPER_VARIABLE, DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
@@ -53,24 +53,36 @@ class DeployedRuntime(Runtime):
             self._inner.check(function)
 
     def environment(self, identity: FunctionIdentity) -> Environment:
-        """Make the environment of a function."""
+        """Make the environment of a function.
+
+        :raises TypeError: it cannot run in the host's own process.
+        """
         handler = identity.function.handler
         if not isinstance(handler, DeployedHandler):
             return self._inner.environment(identity)
+        if (unfit := _unfit(identity.function, handler)) is not None:
+            raise TypeError(unfit.reason)
         code = self._loaded.get(handler)
         if code is None:
             code = self._loaded[handler] = Code(handler, identity.name)
         return DeployedEnvironment(identity, code, self._inner)
 
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
-        """Say why a function cannot run in the host's own process: nothing but Python can."""
+        """Say why a function cannot run in the host's own process."""
         handler = identity.function.handler
-        if not isinstance(handler, DeployedHandler) or handler.runtime.startswith("python"):
-            return None
+        return _unfit(identity.function, handler) if isinstance(handler, DeployedHandler) else None
+
+
+def _unfit(function: Function, handler: DeployedHandler) -> Unfit | None:
+    asked = "in the host's own process, which its tag serverfull:execution or the setting execution.mode asks for"
+    if handler.runtime and not handler.runtime.startswith("python"):
+        return Unfit(f"{handler.runtime} cannot run {asked}. Choose process.")
+    if WRAPPER_VARIABLE in function.environment:
         return Unfit(
-            f"{handler.runtime} cannot run in the host's own process, which its tag serverfull:execution or the "
-            "setting execution.mode asks for. Choose process."
+            f"{WRAPPER_VARIABLE} names what starts a runtime, and none is started {asked}. Choose process.",
+            "InvalidConfiguration",
         )
+    return None
 
 
 class Code:

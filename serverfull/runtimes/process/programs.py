@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
+from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.runtimes.process.interpreters import Interpreter, Missing, node_command
 from serverfull.runtimes.process.variables import OPT, python_path
 
@@ -24,12 +25,6 @@ Client = Literal["own", "awslambdaric"]
 
 CLIENT_TAG = "serverfull:client"
 """The tag of a function that chooses its runtime client, where the setting ``execution.client`` does not fit it."""
-
-WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
-"""Names a program of the package or a layer that starts the runtime.
-
-AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
-"""
 
 _CLIENTS: tuple[Client, ...] = ("own", "awslambdaric")
 
