@@ -28,6 +28,7 @@
         ├── SerializationFailed       the JSON body of a management call cannot be read
         ├── RequestTooLarge           the payload is over the limit of its invocation type
         ├── TooManyRequests           a concurrency limit is reached
+        ├── RecursiveInvocation       a function calls itself in circles
         ├── FunctionNotReady          the function is in a state that cannot be invoked
         ├── InvalidRuntime            no runtime of this host runs the function
         ├── ReadOnlyFunction          a write to a function that a read-only fetcher owns
@@ -235,6 +236,21 @@ class TooManyRequests(RequestError):
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
+
+
+class RecursiveInvocation(RequestError):
+    """A chain of calls has come by the function so often that it is taken for a circle.
+
+    :param name: of the function.
+    :param times: how often it has come by.
+    """
+
+    def __init__(self, name: str, times: int) -> None:
+        super().__init__(
+            f"Lambda has detected that your function {name} is being invoked in a recursive loop: this call would be "
+            f"the {times + 1}th of one chain. If that is intended, set RecursiveLoop to Allow "
+            "(PutFunctionRecursionConfig)."
+        )
 
 
 class FunctionNotReady(RequestError):

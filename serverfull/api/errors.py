@@ -55,6 +55,7 @@ ROWS: dict[type[errors.RequestError], ErrorRow] = {
     errors.SerializationFailed: ErrorRow("SerializationException", 400, "User", "message"),
     errors.RequestTooLarge: ErrorRow("RequestTooLargeException", 413, "User", "message"),
     errors.TooManyRequests: ErrorRow("TooManyRequestsException", 429, "User", "message"),
+    errors.RecursiveInvocation: ErrorRow("RecursiveInvocationException", 400, "User", "Message"),
     errors.FunctionNotReady: ErrorRow("ResourceConflictException", 409, "User", "message"),
     errors.InvalidRuntime: ErrorRow("InvalidRuntimeException", 502, "Service", "Message"),
     errors.ReadOnlyFunction: ErrorRow("ResourceConflictException", 409, "User", "message"),

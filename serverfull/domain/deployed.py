@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serverfull.domain.functions import LogFormat
+from serverfull.domain.functions import LogFormat, RecursiveLoop
 from serverfull.domain.names import LATEST
 from serverfull.domain.records import Kind
 
@@ -34,7 +34,7 @@ class DeployedFunction:
     tags: Mapping[str, str] = field(default_factory=dict)
     reserved_concurrency: int | None = None
     code_signing_config: str | None = None
-    recursive_loop: str = "Terminate"
+    recursive_loop: RecursiveLoop = "Terminate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from serverfull.domain.names import LATEST
 Handler: TypeAlias = Callable[..., Any]
 DeclaredError: TypeAlias = "type[BaseException] | BaseException"
 LogFormat: TypeAlias = Literal["Text", "JSON"]
+RecursiveLoop: TypeAlias = Literal["Terminate", "Allow"]
 HandlerLoop: TypeAlias = Literal["host", "own"]
 
 
@@ -58,6 +59,8 @@ class Function:
     :param loop: where an ``async def`` handler runs. ``host``: on the server's event loop, the fastest, for handlers
         that never block. ``own``: on a loop in a thread of its own.
     :param max_concurrency: how many calls may run at once; more are answered 429. None: only the host's limit.
+    :param recursive_loop: what becomes of a call that comes by this function for the seventeenth time in one chain of
+        calls: ``Terminate``: it is refused, as on AWS; ``Allow``: it runs.
     :param log_format: ``Text`` or ``JSON``: the shape of the function's log, as AWS's LoggingConfig.LogFormat.
     :param application_log_level: the least level of what the function writes that is kept, where the log is JSON:
         ``TRACE``, ``DEBUG``, ``INFO``, ``WARN``, ``ERROR`` or ``FATAL``. None: ``INFO``.
@@ -82,6 +85,7 @@ class Function:
     description: str = field(default="", kw_only=True)
     loop: HandlerLoop = field(default="host", kw_only=True)
     max_concurrency: int | None = field(default=None, kw_only=True)
+    recursive_loop: RecursiveLoop = field(default="Terminate", kw_only=True)
     log_format: LogFormat = field(default="Text", kw_only=True)
     application_log_level: ApplicationLogLevel | None = field(default=None, kw_only=True)
     system_log_level: SystemLogLevel | None = field(default=None, kw_only=True)
@@ -100,6 +104,8 @@ class Function:
             raise ValueError(f"description takes at most 256 characters, not {len(self.description)}")
         if self.loop not in ("host", "own"):
             raise ValueError(f"loop must be 'host' or 'own', not {self.loop!r}")
+        if self.recursive_loop not in ("Terminate", "Allow"):
+            raise ValueError(f"recursive_loop must be 'Terminate' or 'Allow', not {self.recursive_loop!r}")
         if self.log_format not in ("Text", "JSON"):
             raise ValueError(f"log_format must be 'Text' or 'JSON', not {self.log_format!r}")
         self._check_level("application_log_level", APPLICATION_LOG_LEVELS)

@@ -207,7 +207,8 @@ class DeployedFetcher(Fetcher):
         _check_runnable(version)
         before = self._before.get((partition, function.name))
         if before is not None and number == LATEST_NUMBER and version.last_update_status != "Successful":
-            return replace(before, max_concurrency=function.reserved_concurrency)
+            limit = function.reserved_concurrency
+            return replace(before, max_concurrency=limit, recursive_loop=function.recursive_loop)
         return await self._as_function(partition, function, version)
 
     async def candidate(self, partition: Partition, version: FunctionVersion) -> Function:
@@ -232,6 +233,7 @@ class DeployedFetcher(Fetcher):
             environment=version.environment,
             description=version.description,
             max_concurrency=function.reserved_concurrency,
+            recursive_loop=function.recursive_loop,
             log_format=version.log_format,
             log_group=logging.get("LogGroup"),
             application_log_level=logging.get("ApplicationLogLevel"),

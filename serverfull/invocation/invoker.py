@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.invocations import Invocation, Outcome
+from serverfull.domain.lineage import MOST_TIMES, extended, mark_of, new_trace, times
 from serverfull.domain.names import LATEST, function_not_found, new_log_stream
 from serverfull.domain.records import Partition
-from serverfull.errors import FunctionNotReady, NotFoundError, RequestError, TooManyRequests
+from serverfull.errors import FunctionNotReady, NotFoundError, RecursiveInvocation, RequestError, TooManyRequests
 from serverfull.interfaces import FunctionIdentity
 from serverfull.invocation.admission import PoolAdmission
 from serverfull.invocation.logs import InvocationLog, MemoryFigure
@@ -43,7 +44,18 @@ _MOST_VIEWS = 1_000
 class Unit:
     """What the invoker keeps of a function between calls."""
 
-    __slots__ = ("admission", "environment", "function", "identity", "limit", "logged", "metrics", "permit")
+    __slots__ = (
+        "admission",
+        "deployed",
+        "environment",
+        "function",
+        "identity",
+        "limit",
+        "logged",
+        "mark",
+        "metrics",
+        "permit",
+    )
 
     def __init__(
         self,
@@ -55,11 +67,13 @@ class Unit:
     ) -> None:
         self.function = identity.function
         self.identity = identity
+        self.deployed = isinstance(identity.function.handler, DeployedHandler)
         self.logged = _without_code(identity)
         self.environment = environment
         self.metrics = metrics
         self.limit = identity.function.max_concurrency
         self.admission = admission
+        self.mark = mark_of(permit)
         self.permit = permit  # what its permits are counted under: all versions of a function together
 
 
@@ -130,6 +144,7 @@ class Invoker:
 
         :raises NotFoundError: there is no such function or version.
         :raises InvalidRequestContent: the payload is not JSON.
+        :raises RecursiveInvocation: the function calls itself in circles.
         :raises TooManyRequests: a concurrency limit is reached.
         :raises FunctionNotReady: the function is Failed.
 
@@ -140,6 +155,8 @@ class Invoker:
         failure = environment.failure
         if failure is not None:
             raise FunctionNotReady(invocation.name, "Failed", failure)
+        trace = invocation.trace_id
+        chained = _chained(unit, trace)
         try:
             unit.admission.take(unit.permit, limit)
         except TooManyRequests as refusal:
@@ -149,6 +166,7 @@ class Invoker:
         if invocation.accepted_at is not None:
             metrics.async_event_age(time.monotonic() - invocation.accepted_at)
         log = InvocationLog(unit.logged, invocation.request_id, self._sink, self._log_budget, tail=invocation.tail)
+        invocation.trace_id = chained
         began = time.perf_counter()
         try:
             outcome = await environment.run(invocation, log)
@@ -156,6 +174,7 @@ class Invoker:
             metrics.discarded()  # the handler did not run, or the host is going down
             raise
         finally:
+            invocation.trace_id = trace  # an event may come once more
             unit.admission.release(unit.permit, limit)
             self._capacity_freed()
         ended = time.perf_counter()
@@ -314,6 +333,20 @@ class Invoker:
 
     def _identify(self, name: str, function: Function) -> FunctionIdentity:
         return identify(name, function, self._defaults.timeout, self._defaults.memory_size)
+
+
+def _chained(unit: Unit, trace: str | None) -> str | None:
+    """Give the tracing header with which a function is called, having looked for a circle.
+
+    :raises RecursiveInvocation: there is one.
+    """
+    if trace is None:  # in process a trace is made where a handler asks for it, and the next call is the first counted
+        return extended(new_trace(), unit.mark) if unit.deployed else None
+    before = times(trace, unit.mark)
+    if before >= MOST_TIMES and unit.function.recursive_loop == "Terminate":
+        unit.metrics.recursion_stopped()
+        raise RecursiveInvocation(unit.identity.name, before)
+    return extended(trace, unit.mark)
 
 
 def _without_code(identity: FunctionIdentity) -> FunctionIdentity:

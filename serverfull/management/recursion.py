@@ -1,4 +1,4 @@
-"""Whether a function that calls itself in circles is stopped: what is kept of that. Nothing looks for circles yet.
+"""Whether a function that calls itself in circles is stopped; `serverfull.invocation.invoker` looks for circles.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
 """
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from serverfull.management.resolution import FunctionResolver
 
 
-DEFAULT = "Terminate"
-"""What holds for a function of which nobody has said anything."""
-
-
 class RecursionConfigs:
     """The operations on recursive loop detection."""
 
@@ -51,8 +47,9 @@ class RecursionConfigs:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionRecursionConfig.html
         """
         reference = self._resolver.reference(request, scope)
-        if await self._resolver.registered(reference.name) is not None:
-            return {"RecursiveLoop": DEFAULT}
+        registered = await self._resolver.registered(reference.name)
+        if registered is not None:
+            return {"RecursiveLoop": registered.recursive_loop}
         function = await self._state.read(
             scope.partition, lambda records: self._resolver.function(records, reference, scope)
         )

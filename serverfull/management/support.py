@@ -167,9 +167,10 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         title="Recursive loop detection",
-        status="stored",
+        status="acts",
         operations=("GetFunctionRecursionConfig", "PutFunctionRecursionConfig"),
-        remark="Loops are not detected.",
+        remark="A chain of calls that comes by a function for the 17th time is stopped, as far as callers send the "
+        "tracing header along, as AWS's SDKs do.",
     ),
     Group(
         title="Runtime management",

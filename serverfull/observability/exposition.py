@@ -31,6 +31,11 @@ _COUNTERS = (
     ("serverfull_async_events_received", "Events accepted to run later.", columns.ASYNC_RECEIVED),
     ("serverfull_async_events_dropped", "Accepted events that will not run.", columns.ASYNC_DROPPED),
     (
+        "serverfull_recursive_invocations_dropped",
+        "Invocations that were refused because the function calls itself in circles.",
+        columns.RECURSIONS_STOPPED,
+    ),
+    (
         "serverfull_provisioned_concurrency_invocations",
         "Invocations that ran in provisioned environments.",
         columns.PROVISIONED_TOTAL,

@@ -35,6 +35,7 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
     LOST_TOTAL,
     ASYNC_RECEIVED,
     ASYNC_DROPPED,
+    RECURSIONS_STOPPED,
     LOG_BYTES_DROPPED,
     RESERVED,
     PROVISIONED,
@@ -44,7 +45,7 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
     DURATION_SUM,
     AGE_SUM,
     DURATION,
-) = range(17)
+) = range(18)
 AGE = DURATION + len(DURATION_BUCKETS) + 1
 FUNCTION_COLUMNS = AGE + len(AGE_BUCKETS) + 1
 FUNCTION_GAUGES = (CONCURRENT, PEAK, LOST, RESERVED, PROVISIONED, PROVISIONED_READY)
@@ -168,6 +169,10 @@ class FunctionMetrics:
     def async_dropped(self) -> None:
         """An accepted event will never run (again)."""
         self._block[ASYNC_DROPPED] += 1.0
+
+    def recursion_stopped(self) -> None:
+        """A call was refused because the function calls itself in circles."""
+        self._block[RECURSIONS_STOPPED] += 1.0
 
     def async_event_age(self, seconds: float) -> None:
         """An accepted event starts to run.

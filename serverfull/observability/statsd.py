@@ -40,6 +40,7 @@ _FUNCTION_COUNTS = {
     "serverfull.lost_threads_total": columns.LOST_TOTAL,
     "serverfull.async_events_received": columns.ASYNC_RECEIVED,
     "serverfull.async_events_dropped": columns.ASYNC_DROPPED,
+    "serverfull.recursive_invocations_dropped": columns.RECURSIONS_STOPPED,
     "serverfull.provisioned_concurrency_invocations": columns.PROVISIONED_TOTAL,
     "serverfull.provisioned_concurrency_spillover_invocations": columns.SPILLOVER_TOTAL,
     "serverfull.log_bytes_dropped": columns.LOG_BYTES_DROPPED,

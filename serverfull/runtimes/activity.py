@@ -7,11 +7,10 @@ inherit it with their context; threads do through `serverfull.runtimes.capture`.
 
 from __future__ import annotations
 
-import secrets
-import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from serverfull.domain.lineage import new_trace
 from serverfull.observability.handles import CURRENT
 
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ class Activity:
         AWS: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
         """
         if self.trace_id is None:
-            root = secrets.token_hex(12)
-            self.trace_id = f"Root=1-{int(time.time()):08x}-{root};Parent={secrets.token_hex(8)};Sampled=0"
+            self.trace_id = new_trace()
         return self.trace_id
 
     @property

@@ -25,6 +25,7 @@ EXAMPLES = [
     (errors.SerializationFailed("no JSON"), "SerializationException", 400),
     (errors.RequestTooLarge(7, 6), "RequestTooLargeException", 413),
     (errors.TooManyRequests("ConcurrentInvocationLimitExceeded", 3), "TooManyRequestsException", 429),
+    (errors.RecursiveInvocation("hello", 16), "RecursiveInvocationException", 400),
     (errors.FunctionNotReady("hello", "Failed", "threads were lost"), "ResourceConflictException", 409),
     (errors.InvalidRuntime("nodejs"), "InvalidRuntimeException", 502),
     (errors.ReadOnlyFunction("static"), "ResourceConflictException", 409),

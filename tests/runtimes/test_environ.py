@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serverfull import Function
+from serverfull.domain.lineage import mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,7 +194,8 @@ async def test_the_trace_variable_is_the_callers_header_else_a_new_one_for_each_
 
     host = await start_host({"f": of_kind(kind, handler)})
     given = "Root=1-5e34a614-10bdxmplf1fb44f07bc535a1;Parent=07f7e4d1xmpl7fca;Sampled=1"
-    assert await run_in(host, "f", **{"X-Amzn-Trace-Id": given}) == [given] * 2
+    here = f"{given};Lineage=1:{mark_of('f')}:1"  # what tells that a function calls itself
+    assert await run_in(host, "f", **{"X-Amzn-Trace-Id": given}) == [here] * 2
     made = [await run_in(host, "f") for _ in range(2)] + [await run_in(host, "f", **{"X-Amzn-Trace-Id": ""})]
     assert all(one[0] == one[1] for one in made)
     assert len({one[0] for one in made}) == 3
@@ -224,7 +226,9 @@ async def test_two_calls_at_once_have_traces_and_regions_of_their_own(start_host
     host = await start_host({"f": handler})
     headers = [{"X-Amzn-Trace-Id": f"Root=1-{n}", **scope(f"eu-test-{n}")} for n in range(9)]
     answers = await asyncio.gather(*[run_in(host, "f", **one) for one in headers])
-    assert answers == [[f"Root=1-{n}", f"eu-test-{n}"] for n in range(9)]
+    assert [[trace.partition(";")[0], region] for trace, region in answers] == [
+        [f"Root=1-{n}", f"eu-test-{n}"] for n in range(9)
+    ]
 
 
 SHOW = 'echo "$MINE $AWS_LAMBDA_FUNCTION_NAME $HOSTS"'

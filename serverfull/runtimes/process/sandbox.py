@@ -11,7 +11,6 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.htm
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.invocations import Outcome
 from serverfull.domain.json_functions import dumps, loads
+from serverfull.domain.lineage import new_trace
 from serverfull.domain.names import function_arn, new_log_stream
 from serverfull.errors import InvocationNotBegun
 from serverfull.interfaces import Sandbox
@@ -332,7 +332,7 @@ class ProcessSandbox(Sandbox):
             payload=invocation.payload or b"{}",
             deadline_ms=int((time.time() + left) * 1000),
             arn=_arn(invocation.name, invocation.account, invocation.region, invocation.qualifier),
-            trace_id=invocation.trace_id or _new_trace(),
+            trace_id=invocation.trace_id or new_trace(),
             client_context=_text(invocation.client_context),
             cognito_identity=_text(invocation.cognito_identity),
             tenant_id=invocation.tenant_id,
@@ -362,11 +362,6 @@ def _exited(why: str, request_id: str) -> Outcome:
 def _unstartable(why: str, request_id: str) -> Outcome:
     document = platform_error_document("Runtime.InvalidEntrypoint", f"RequestId: {request_id} Error: {why}")
     return Outcome(document, failures.UNHANDLED, status="error")
-
-
-def _new_trace() -> str:
-    chance = f"{random.getrandbits(160):040x}"
-    return f"Root=1-{int(time.time()):08x}-{chance[:24]};Parent={chance[24:]};Sampled=0"
 
 
 def _text(fields: Mapping[str, Any] | None) -> str | None:
