@@ -6,6 +6,7 @@ HTTP, and `serverfull.serving` runs that until a signal ends it.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import platform
@@ -225,6 +226,8 @@ class Host:
         self.invoker.use_fetcher(everything, lambda partition: pool - deployed.reserved(partition), deployed.set_aside)
         execution = self.settings.execution
         self.logger.info("deployed functions are served", execution=execution.mode, sandbox=execution.sandbox)
+        getting_ready = asyncio.get_running_loop().call_later(_SETTLED, self.mode.runtime.get_ready)
+        self._stack.callback(getting_ready.cancel)
 
     def deployed_runtime(self) -> Runtime:
         """Make what runs deployed functions in the host's own process."""

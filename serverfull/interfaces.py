@@ -207,6 +207,9 @@ class Runtime(ABC):
         :raises TypeError: as for `check`.
         """
 
+    def get_ready(self) -> None:  # noqa: B027 - most have nothing to do
+        """Begin with what the first deployed function would have to wait for; must not block."""
+
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
         """Say why a deployed function cannot run here as it is, having looked for what it needs; None: it can.
 

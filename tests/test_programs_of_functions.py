@@ -411,6 +411,13 @@ def test_the_flag_says_how_functions_run_over_the_environment_and_tags_over_it(t
         assert "memory" in first["means"]
 
 
+def test_a_host_that_keeps_deployments_says_at_its_start_what_holds_them(tmp_path: Path) -> None:
+    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path) as host:
+        line = json.loads(host.wait_for_stderr('"sandboxes"', 30))
+    assert line["sandbox"] == "limits"
+    assert all(what in line["means"] for what in ("memory", "processes", "/tmp", "/opt"))
+
+
 def said(host: HostProcess) -> list[dict[str, Any]]:
     """End a host, and give the lines of its own log."""
     host.stop()

@@ -50,6 +50,12 @@ class ChoosingRuntime(Runtime):
         """
         return self._chosen(identity.function).environment(identity)
 
+    def get_ready(self) -> None:
+        """Let the runtime get ready that runs deployed functions which do not choose."""
+        mode = chosen_mode({}, self._mode)
+        if mode in self._deployed:
+            self._of(mode).get_ready()
+
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
         """Say why a function cannot run here as it is; one that chooses what this host does not have is among them."""
         try:
@@ -70,13 +76,16 @@ class ChoosingRuntime(Runtime):
         if not isinstance(function.handler, DeployedHandler):
             return self._registered
         mode = chosen_mode(function.tags, self._mode)
+        if mode not in self._deployed:
+            offered = ", ".join(sorted(self._deployed))
+            later = " Containers come with a later version, with Docker." if mode == "docker" else ""
+            raise TypeError(
+                f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.{later}"
+            )
+        return self._of(mode)
+
+    def _of(self, mode: str) -> Runtime:
         if mode not in self._made:
-            if mode not in self._deployed:
-                offered = ", ".join(sorted(self._deployed))
-                later = " Containers come with a later version, with Docker." if mode == "docker" else ""
-                raise TypeError(
-                    f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.{later}"
-                )
             self._made[mode] = self._deployed[mode]()
         return self._made[mode]
 

@@ -77,6 +77,11 @@ class ProcessRuntime(Runtime):
         await self._recipes.aclose()
         await asyncio.to_thread(self._machine.close)
 
+    def get_ready(self) -> None:
+        """Look what the machine can do, and say it in the log."""
+        if not self._closed:
+            self._spawn(self._machine.open())
+
     def check(self, function: Function) -> None:
         """Nothing can be said before the interpreter has been looked for, which takes too long here."""
 
