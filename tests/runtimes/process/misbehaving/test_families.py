@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import textwrap
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from serverfull.testing.clients import lambda_client
+from serverfull.testing.process import HostProcess
 
 TIMED_OUT = ("Sandbox.Timedout", "Task timed out after 1.00 seconds")
 
@@ -122,3 +127,37 @@ def test_what_a_thread_writes_later_belongs_to_no_other_caller(host: Any) -> Non
         assert [line.split()[0] for line in lines] == ["START", "END"]
     assert "from the second call" in second.log
     assert "from the second call" not in "".join(text for _, text in host.log_of(first.request_id))
+
+
+def test_what_has_got_away_from_everybody_ends_with_a_host_that_is_killed(tmp_path: Path, running: Any) -> None:
+    """The host is one of its own."""
+    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path) as process:
+        other = replace(running, process=process, client=lambda_client(process.url), deployed=[])
+        deed = """
+            import ctypes, resource
+            if os.fork() == 0:
+                os.setsid()
+                resource.setrlimit(10, (0, 0))
+                ctypes.CDLL(None).prctl(36, 0); ctypes.CDLL(None).prctl(1, 0)
+                if os.fork() != 0: os._exit(0)
+                while True: pass
+            os.wait()
+        """
+        function = other.doing(deed)
+        function.call()
+        function.client.close()
+        family = set(other.family())
+        assert len(family) >= 3
+        process.process.kill()
+        process.wait()
+        deadline = time.monotonic() + 30
+        while family & {int(path.name) for path in Path("/proc").glob("[0-9]*") if runs(path)}:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def runs(path: Path) -> bool:
+    try:
+        return (path / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
