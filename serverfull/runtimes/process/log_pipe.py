@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable
 
 _CHUNK = 65_536
-_MOST_AT_ONCE = 16
-"""Chunks that are read in one go: a process that never stops writing must not keep the loop."""
+_MOST_AT_ONCE = 4
+"""Chunks that are read in one go: a process that never stops writing must not keep the loop. What is no UTF-8 takes a
+millisecond each."""
 
 
 class LogPipe:
