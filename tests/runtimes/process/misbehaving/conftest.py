@@ -278,11 +278,18 @@ def until(condition: Callable[[], object], why: Callable[[], object] = lambda: "
         time.sleep(0.02)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module that names ``LEVELS`` at each of these sandbox levels."""
+    if "running" in metafunc.fixturenames:
+        levels = getattr(metafunc.module, "LEVELS", ["limits"])
+        metafunc.parametrize("running", levels, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Host]:
     """Serve a module's tests, with a function that behaves and stays."""
     folder = tmp_path_factory.mktemp("host")
-    settings = {"SERVERFULL_FUNCTIONS__REGION": REGION}
+    settings = {"SERVERFULL_FUNCTIONS__REGION": REGION, "SERVERFULL_EXECUTION__SANDBOX": request.param}
     with HostProcess.start(None, "--state", str(folder / "state"), env=settings, cwd=folder) as process:
         host = Host(process, lambda_client(process.url, region=REGION, read_timeout=60), folder / "state")
         host.deploy("def handler(event, context): return 'good'", FunctionName="well")

@@ -13,6 +13,8 @@ import pytest
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import HostProcess
 
+LEVELS = ["limits", "none"]
+
 TIMED_OUT = ("Sandbox.Timedout", "Task timed out after 1.00 seconds")
 
 FAMILIES = {

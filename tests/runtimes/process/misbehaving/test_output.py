@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,10 +26,13 @@ def test_a_gigabyte_of_output_holds_up_nobody_and_is_cut(host: Any, piece: str, 
         while left > 0: left -= os.write(1 if event else 2, piece)
         return "written"
     """
-    function = host.doing(deed, Timeout=60)
+    function, beside = host.doing(deed, Timeout=60), host.doing("return 'served'")
     assert function.is_good()
-    with host.not_growing():
-        reply = function.call(1)
+    with ThreadPoolExecutor(1) as pool, host.not_growing():
+        flood = pool.submit(function.call, 1)
+        while not flood.done():
+            assert beside.call().result == "served"
+    reply = flood.result()
     assert reply.result == "written"
     assert len(reply.log.encode()) <= 4096
     assert "more characters of this invocation's log were dropped]" in reply.log
