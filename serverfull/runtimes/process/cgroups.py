@@ -25,6 +25,8 @@ from serverfull.runtimes.process.leftovers import abandoned, kill_all, own_name
 CLOSING = 5.0
 """Seconds within which killed processes must be gone: the kernel has to free their memory."""
 
+_OWN = Path("/proc/self/cgroup")
+
 _HOST = "host"
 """The group of version 2 that the host itself goes to: a group with limits for its children holds no process itself."""
 
@@ -188,6 +190,40 @@ class Group1(Group):
     def held(self) -> Held:
         figures = self._statistics()
         return Held(figures["total_rss"], figures["total_cache"])
+
+
+class OwnGroup:
+    """A group that this process is in already, and may move itself into, which changes nothing.
+
+    :param places: where groups can be made.
+    """
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        folders = [folder for place in places.values() for folder in (place.path, place.path / own_name() / _HOST)]
+        self._entrances = [folder / "cgroup.procs" for folder in folders]
+        self._entrance: Path | None = None
+        self._where = ""
+
+    def expect_move(self) -> None:
+        """Let the kernel get ready for a process that is about to enter a group; blocks as long as that takes.
+
+        The first process after a while that enters any group waits until each core has been through the scheduler:
+        5 ms, and often more. Those that follow do not wait, and begin to wait when the first one did.
+        """
+        with suppress(OSError):  # a wish: the process waits itself then
+            where = _OWN.read_text()
+            if where != self._where:
+                self._where = where
+                self._entrance = next((one for one in self._entrances if os.getpid() in _members(one)), None)
+            if self._entrance is not None:
+                self._entrance.write_text("0")
+
+
+def _members(entrance: Path) -> list[int]:
+    try:
+        return list(map(int, _words(entrance)))
+    except OSError:
+        return []
 
 
 def make_group(places: Mapping[str, Place], name: str) -> Group:

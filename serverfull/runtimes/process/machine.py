@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
+from serverfull.runtimes.process.cgroups import OwnGroup
 from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
 from serverfull.runtimes.process.leftovers import make_own_folder, remove_tree
 
@@ -41,6 +42,7 @@ class Machine:
         self._folder: Path | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.watched: set[Watched] = set()
+        self._expecting: asyncio.Future[None] | None = None
         self.means: Means
 
     async def open(self) -> None:
@@ -55,7 +57,13 @@ class Machine:
         if swept:
             self._logger.warning("removed what a killed host had left", paths=[str(path) for path in swept])
         self._logger.info("sandboxes", sandbox=self.level.name.lower(), means=str(self.means), why=dict(self.means.why))
+        self._own_group = OwnGroup(self.means.places if self.level is not Level.NONE else {})
         self._folder = make_own_folder()
+
+    def expect_process(self) -> None:
+        """Do in the background what a process that is about to be started would have to wait for."""
+        if self._expecting is None or self._expecting.done():
+            self._expecting = asyncio.get_running_loop().run_in_executor(None, self._own_group.expect_move)
 
     @property
     def mounts_opt(self) -> bool:
