@@ -31,6 +31,9 @@ START_TIMEOUT = 20.0
 ANSWER_TIMEOUT = 10.0
 """Seconds within which a process must begin, and within which the zygote must confirm that it has killed one."""
 
+SIGN_TIMEOUT = 2.0
+"""Seconds within which a zygote that has not begun a process in time must say anything at all."""
+
 END_TIMEOUT = 6.0
 """Seconds that it may take to end when it is asked to; it kills what it has started first, for up to 5."""
 
@@ -194,7 +197,9 @@ class _Running:
         self._killing: dict[int, asyncio.TimerHandle] = {}
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._words = b""
+        self._heard = asyncio.Event()
         self._closing = False
+        self._killed = False
         self._loop.add_reader(line.fileno(), self._hear)
         self._task = self._loop.create_task(self._watch())
 
@@ -244,6 +249,8 @@ class _Running:
                 await launched.begun
         except TimeoutError:
             self._give_up(launched, number, sent)
+            if not await self._gives_a_sign():
+                raise _ZygoteDied("it did not answer") from None
             raise LaunchFailed("the process did not begin in time") from None
         except BaseException:
             self._give_up(launched, number, sent)
@@ -273,9 +280,23 @@ class _Running:
             self._stuck()
             await self._task
 
+    async def _gives_a_sign(self) -> bool:
+        """See whether the zygote still takes messages. Where it does not, it is killed, and gone when this returns."""
+        self._heard.clear()
+        self._send(dumps({"kill": 0}).encode())  # of nobody: it is answered all the same
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SIGN_TIMEOUT):
+                await self._heard.wait()
+        if self._heard.is_set():
+            return True
+        self._stuck()
+        await asyncio.shield(self._task)
+        return False
+
     def _stuck(self) -> None:
         """Kill the zygote, and so everything that it has started: it does not answer."""
-        if not self.ended:
+        if not self.ended and not self._killed:
+            self._killed = True
             self._logger.error("zygote does not answer", interpreter=str(self._interpreter), pid=self.pid)
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -321,6 +342,7 @@ class _Running:
             self._take(loads(data))
 
     def _take(self, message: dict[str, Any]) -> None:
+        self._heard.set()
         if "ready" in message:
             if not self._ready.done():
                 self._ready.set_result(None)

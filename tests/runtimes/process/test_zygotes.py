@@ -411,6 +411,21 @@ async def test_a_zygote_that_does_not_answer_is_killed_and_replaced(
     await output.rest()
 
 
+async def test_launches_that_a_zygote_does_not_answer_go_to_another_one(
+    zygote: Zygote, log: Log, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await zygote.start()
+    monkeypatch.setattr("serverfull.runtimes.process.zygotes.ANSWER_TIMEOUT", 3.0)
+    monkeypatch.setattr("serverfull.runtimes.process.zygotes.SIGN_TIMEOUT", 0.5)
+    stopped = zygote.pid or 0
+    os.kill(stopped, signal.SIGSTOP)
+    launched = await asyncio.gather(*(zygote.launch(order(output.writer, "true")) for _ in range(3)))
+    assert [(await ended(each)).status for each in launched] == [0, 0, 0]
+    assert not alive(stopped)
+    assert log.events() == ["zygote does not answer", "zygote ended"]
+    await output.rest()
+
+
 HOST = """
 import asyncio, os, sys
 from pathlib import Path
