@@ -23,7 +23,7 @@ anything without ``do``       gives it back
 ``do: stuck, text``           writes the text without a line end to standard output, and never ends
 ``do: leave, status``         ends its process with that status
 ``do: vanish, text``          the same, and kills its process with SIGKILL instead
-``do: grow``                  takes more and more memory, 4 MB in 5 ms, and uses it
+``do: grow``                  takes more and more memory, 4 MB in 5 ms, and uses it; gives null once it has 1 GB
 ``do: spawn``                 starts a process in a session of its own, which outlives the call, and gives its id
 ``do: meet, folder, name,     writes ``met NAME`` with a line end to standard output, makes a file of that name in the
 count``                       folder, and gives the name once so many files are there

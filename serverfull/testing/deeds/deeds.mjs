@@ -72,7 +72,8 @@ const deeds = {
     await sleep(60000);
   },
   async grow() {
-    for (const held = []; ; held.push(Buffer.alloc(4 << 20, "x"))) await sleep(5);
+    for (const held = []; held.length < 256; held.push(Buffer.alloc(4 << 20, "x"))) await sleep(5);
+    return null;
   },
   async spawn() {
     const child = spawn("sleep", ["1000"], { detached: true, stdio: "ignore" });
