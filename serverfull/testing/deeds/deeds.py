@@ -116,7 +116,7 @@ def _vanish(event: Any, context: Any) -> Any:
 
 
 def _grow(event: Any, context: Any) -> Any:
-    held = []
+    held: list[bytes] = []
     while len(held) < 256:
         held.append(b"x" * (4 << 20))
         time.sleep(0.005)
