@@ -10,7 +10,6 @@ import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, StateUnusable
@@ -184,8 +183,11 @@ class ControlPlane:
     async def _stores(self) -> tuple[StateStore, CodeStore]:
         """Open the state and the code store; what is opened is closed when the control plane is."""
         from serverfull.storage.state import open_state
+        from serverfull.storage.temporary import remove_abandoned
 
         directory = self._directory()
+        if directory is None and (left := await asyncio.to_thread(remove_abandoned)):
+            self._logger.warning("removed what a killed host had left", paths=[str(path) for path in left])
         state = await open_state(directory)
         self._stack.push_async_callback(state.aclose)
         if self._refusal is not None:
@@ -203,13 +205,16 @@ class ControlPlane:
 
     def _code_store(self, directory: Path | None) -> CodeStore:
         from serverfull.storage.code import FileCodeStore, MemoryCodeStore
+        from serverfull.storage.temporary import TemporaryFolder
 
         bucket = self._settings.state.code_store
         if bucket and self._refusal is None:
             from serverfull.storage.s3 import S3CodeStore, bucket_and_prefix
 
             if directory is None:
-                directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="serverfull-code-")))
+                folder = TemporaryFolder()
+                self._stack.callback(folder.close)
+                directory = folder.path
             self._bucket = bucket_and_prefix(bucket)
             code: CodeStore = S3CodeStore(*self._bucket, directory)
         else:

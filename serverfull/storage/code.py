@@ -13,8 +13,6 @@ threads of the store. Several processes may share the directory.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from serverfull.errors import InternalFailure
 from serverfull.interfaces import CodeStore
 from serverfull.storage.durable import Threads, delete_leftovers, flush_folder, held, make_private, write_file
 from serverfull.storage.signing import DownloadKey
+from serverfull.storage.temporary import TemporaryFolder
 from serverfull.storage.trees import Trees
 
 RECENT = 300.0
@@ -156,15 +155,14 @@ class FileCodeStore(CodeStore):
 class MemoryCodeStore(FileCodeStore):
     """The code store of a host that keeps nothing: a temporary directory, deleted at the end.
 
-    Functions are run from files, so there has to be one. A host that is killed leaves it to the system's cleaning of
-    the folder for temporary files; no other host ever reads it.
+    Functions are run from files, so there has to be one. What a host that is killed leaves is deleted by the next.
     """
 
     def __init__(self, *, recent: float = RECENT) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="serverfull-code-"))
-        super().__init__(self._directory, recent=recent)
+        self._folder = TemporaryFolder()
+        super().__init__(self._folder.path, recent=recent)
 
     async def aclose(self) -> None:
         """Delete everything. Closing twice is fine."""
         await super().aclose()
-        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        await asyncio.to_thread(self._folder.close)

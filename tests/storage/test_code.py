@@ -25,6 +25,7 @@ from serverfull.errors import InternalFailure
 from serverfull.interfaces import CodeStore
 from serverfull.storage.code import FileCodeStore, MemoryCodeStore
 from serverfull.storage.durable import LOCK
+from serverfull.storage.temporary import TemporaryFolder, remove_abandoned
 from serverfull.testing.code_store_suite import CodeStoreSuite, package_of
 
 PACKAGE = package_of(app_py="def handler(event, context): return event")
@@ -298,6 +299,28 @@ async def test_a_memory_store_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     tree = await store.tree(await store.put(PACKAGE))
     assert tree.is_relative_to(tmp_path)
     await store.aclose()
+    assert names(tmp_path) == set()
+
+
+def test_what_a_killed_host_has_left_is_removed_and_what_others_hold_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code = "import tempfile, time; from serverfull.storage.temporary import TemporaryFolder; folder = TemporaryFolder()"
+    code += "; (folder.path / 'file').touch(); print(folder.path, flush=True); time.sleep(1000)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as other:
+        assert other.stdout is not None
+        path = Path(other.stdout.readline().strip())
+        own = TemporaryFolder()
+        assert remove_abandoned() == []
+        assert names(tmp_path) == {path.name, own.path.name}
+        other.kill()
+        other.wait()
+    assert remove_abandoned() == [path]
+    assert names(tmp_path) == {own.path.name}
+    own.close()
+    own.close()
     assert names(tmp_path) == set()
 
 
