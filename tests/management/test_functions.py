@@ -25,12 +25,11 @@ from serverfull.config import FunctionSettings
 from serverfull.domain.functions import Function
 from serverfull.domain.names import RequestScope
 from serverfull.errors import InvalidParameterValue, NotFoundError, ValidationFailed
-from serverfull.interfaces import Fetcher, Records, StateStore
+from serverfull.interfaces import CodeStore, Fetcher, Records, StateStore
 from serverfull.management.configuration import Configurations
 from serverfull.management.functions import Functions
 from serverfull.management.resolution import FunctionResolver
 from serverfull.management.sources import read_source
-from serverfull.storage.code import MemoryCodeStore
 
 SCOPE = RequestScope("123456789012", "eu-west-1", "5f0f7a5e-1b2c-4d3e-8f90-a1b2c3d4e5f6", account_known=True)
 GUESSED = RequestScope("000000000000", "eu-west-1", SCOPE.request_id)
@@ -83,6 +82,12 @@ class NoState(StateStore):
     write = everywhere = aclose = None
 
 
+class NoCode(CodeStore):
+    """A code store that nobody asks for anything: registered functions have no packages."""
+
+    put = package = tree = url = sweep = aclose = None
+
+
 @pytest.fixture
 def source_file(tmp_path) -> Path:
     path = tmp_path / "shop.py"
@@ -122,7 +127,7 @@ class Client:
             NoState(),
             FunctionResolver(self.shelf),
             registered=self.shelf,
-            code=MemoryCodeStore(),
+            code=NoCode(),
             configurations=Configurations(FunctionSettings(), (failed or {}).get),
         )
         self.protocol = Protocol.load(functions.operations())
