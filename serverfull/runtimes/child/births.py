@@ -7,6 +7,7 @@ other descriptor, only its own environment variables, and the limits that the ho
 
 from __future__ import annotations
 
+import array
 import contextlib
 import gc
 import json
@@ -25,6 +26,9 @@ MARK = 10
 
 _WARM_ONLY = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONNOUSERSITE"}
 """Variables of Python that a warm interpreter can still obey."""
+
+_LARGEST = 1 << 20
+"""Bytes of a message."""
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -75,6 +79,43 @@ def begin(order: dict[str, Any], log: int, report: int, mark: int, zygote: int, 
         gc.enable()
         return Part(line, told["handler"])
     raise AssertionError("a command has replaced this process")
+
+
+def wait(line: int, groups: list[str], report: int, zygote: int) -> tuple[dict[str, Any], int, int]:
+    """Stay ready for a launch, with what takes longest done; ends with the zygote.
+
+    :param line: the descriptor that the zygote sends the order to.
+    :param groups: as `confine.enter` takes them.
+    :param report: a descriptor that stays open too.
+    :param zygote: the process id of the zygote.
+    :returns: the order, without the groups; the number of the launch; the descriptor of its log.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    confine.close_others((0, 1, 2, line, report))
+    confine.die_with(zygote)
+    confine.enter(groups)
+    with socket.socket(fileno=line) as ordering:
+        data, descriptors = receive(ordering)
+    if not data:
+        os._exit(0)
+    mark, _, message = data.partition(b"\n")
+    order = json.loads(message)
+    (order.get("limits") or {}).pop("groups", None)
+    return order, int(mark), descriptors[0]
+
+
+def receive(line: socket.socket) -> tuple[bytes, array.array[int]]:
+    """Give a message, and the descriptors that came with it; an empty one at the end."""
+    try:
+        data, ancillary, _, _ = line.recvmsg(_LARGEST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    except OSError:
+        data, ancillary = b"", []
+    descriptors = array.array("i")
+    for _, _, packed in ancillary:
+        descriptors.frombytes(packed[: len(packed) // 4 * 4])
+    return data, descriptors
 
 
 def _streams(log: int) -> None:

@@ -69,8 +69,7 @@ def apply(
     """
     if os.getpid() != os.getsid(0):
         os.setsid()
-    for group in orders.get("groups", ()):
-        _write(group, "0")
+    enter(orders.get("groups", ()))
     if "oom_score" in orders:
         with contextlib.suppress(OSError):  # a wish: who is killed first where the whole machine runs out of memory
             _write("/proc/self/oom_score_adj", str(orders["oom_score"]))
@@ -84,6 +83,17 @@ def apply(
     close_others(keep)
     if parent is not None:
         die_with(parent)
+
+
+def enter(groups: Iterable[str]) -> None:
+    """Move this process into control groups.
+
+    The kernel may take 20 ms for that, in which no other group on the machine can be made.
+
+    :param groups: the files that a process writes ``0`` into.
+    """
+    for group in groups:
+        _write(group, "0")
 
 
 def die_with(parent: int) -> None:

@@ -3,6 +3,7 @@
 It runs one thread and no code of users. What it is asked comes as JSON over a socket, with the descriptor of the log
 pipe beside it::
 
+    {"spare": 7, "groups": [...]}
     {"launch": 7, "environment": {...}, "cwd": "...", "limits": {...}, "command": [...], "client": null}
     {"kill": 7}
 
@@ -10,6 +11,9 @@ and it answers ``{"launched": 7, "pid": 4711}`` or ``{"failed": 7, "why": "..."}
 process has ended ``{"exited": 7, "status": 9, "maxrss_kb": 10240}``. ``client`` has the keys ``socket``, ``handler``,
 ``root``, ``path`` and ``wrapper``; a launch has either that or a ``command``. A failed launch whose program cannot be
 executed is ``unexecutable``; in all others something is wrong here.
+
+A spare is a process that is forked before it is known what for, and has entered its groups. The launch of its number
+takes it, and any other process where it is not there any more. Nothing is said of spares.
 
 All that a launch leaves behind becomes the zygote's, since it adopts orphans, and is killed when the launched process
 has ended. Where the host ends, the zygote kills everything and ends as well.
@@ -32,7 +36,6 @@ from typing import Any
 
 from . import births, client, confine, prctl
 
-_LARGEST = 1 << 20
 _LONGEST_END = 5.0
 """Seconds after which the zygote ends although something that it has killed is still there."""
 
@@ -68,12 +71,41 @@ class _Launch:
         self.failed = False
 
 
+class _Spare:
+    """A process that waits for its order.
+
+    :param line: the descriptor that it gets that by.
+    """
+
+    def __init__(self, pid: int, line: int, report: int) -> None:
+        self.pid = pid
+        self.line = line
+        self.report = report
+
+    def give(self, mark: int, message: bytes, log: int) -> bool:
+        """Send it its order; says whether it is there to take it."""
+        descriptors = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [log]))]
+        with socket.socket(fileno=self.line) as line:
+            try:
+                line.sendmsg([b"%d\n" % mark, message], descriptors)
+            except OSError:
+                os.close(self.report)
+                return False
+        return True
+
+    def close(self) -> None:
+        """Give back what it was kept by."""
+        os.close(self.line)
+        os.close(self.report)
+
+
 class _Zygote:
     def __init__(self, host: socket.socket, host_pid: int) -> None:
         self._host = host
         self._host_pid = host_pid
         self._pid = os.getpid()
         self._launches: dict[int, _Launch] = {}  # by process id
+        self._spares: dict[int, _Spare] = {}  # by the number of the launch that they are for
         self._marks = 0
         self._ending = False
         self._hunting = False  # something may be left of a launch that has ended
@@ -120,13 +152,7 @@ class _Zygote:
             self._host.send(json.dumps(message).encode())
 
     def _hear(self) -> births.Part | None:
-        try:
-            data, ancillary, _, _ = self._host.recvmsg(_LARGEST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-        except OSError:
-            data, ancillary = b"", []
-        descriptors = array.array("i")
-        for _, _, packed in ancillary:
-            descriptors.frombytes(packed[: len(packed) // 4 * 4])
+        data, descriptors = births.receive(self._host)
         if not data:
             self._ending = True
             return None
@@ -134,18 +160,50 @@ class _Zygote:
         try:
             if "launch" in message:
                 if descriptors:
-                    return self._launch(message, descriptors[0])
+                    return self._launch(message, data, descriptors[0])
                 self._say({"failed": message["launch"], "why": "the descriptor of its log has not arrived"})
                 return None
+            if "spare" in message:
+                return self._make_spare(message["spare"], message["groups"])
             self._kill(message["kill"])
         finally:
             for descriptor in descriptors:
                 _close(descriptor)
         return None
 
-    def _launch(self, order: dict[str, Any], log: int) -> births.Part | None:
+    def _make_spare(self, number: int, groups: list[str]) -> births.Part | None:
+        descriptors: list[int] = []
+        try:
+            descriptors += os.pipe()
+            descriptors += (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            pid = os.fork()
+        except OSError:  # the launch says why, if it fails too
+            for descriptor in descriptors:
+                _close(descriptor)
+            return None
+        report, child_report, line, child_line = descriptors
+        if pid == 0:
+            return self._wait_to_be_born(child_line, groups, child_report)
+        os.close(child_report)
+        os.close(child_line)
+        self._spares[number] = _Spare(pid, line, report)
+        return None
+
+    def _wait_to_be_born(self, line: int, groups: list[str], report: int) -> births.Part:
+        self._host.detach()  # its number may be another descriptor's soon
+        try:
+            order, mark, log = births.wait(line, groups, report, self._pid)
+        except BaseException:  # nothing may run on as a second zygote
+            os._exit(127)
+        return self._be_born(order, log, report, mark)
+
+    def _launch(self, order: dict[str, Any], message: bytes, log: int) -> births.Part | None:
         number = order["launch"]
         self._marks += 1
+        spare = self._spares.pop(number, None)
+        if spare is not None and spare.give(self._marks, message, log):
+            self._expect(_Launch(number, self._marks, spare.pid, spare.report))
+            return None
         try:
             report, child_report = os.pipe()
         except OSError as error:
@@ -159,16 +217,19 @@ class _Zygote:
             os.close(child_report)
             return None
         if pid == 0:
-            return self._be_born(order, log, child_report)
+            self._host.detach()  # its number may be another descriptor's soon
+            return self._be_born(order, log, child_report, self._marks)
         os.close(child_report)
-        self._launches[pid] = _Launch(number, self._marks, pid, report)
-        self._poll.register(report, select.POLLIN)
+        self._expect(_Launch(number, self._marks, pid, report))
         return None
 
-    def _be_born(self, order: dict[str, Any], log: int, report: int) -> births.Part:
-        self._host.detach()  # its number may be another descriptor's soon
+    def _expect(self, launch: _Launch) -> None:
+        self._launches[launch.pid] = launch
+        self._poll.register(launch.report, select.POLLIN)
+
+    def _be_born(self, order: dict[str, Any], log: int, report: int, mark: int) -> births.Part:
         try:
-            return births.begin(order, log, report, self._marks, self._pid, self._extra)
+            return births.begin(order, log, report, mark, self._pid, self._extra)
         except BaseException as error:  # nothing may run on as a second zygote
             unexecutable = isinstance(error, births.NotExecutable)
             why = str(error) if unexecutable else f"{type(error).__name__}: {error}"
@@ -213,6 +274,7 @@ class _Zygote:
             if pid == 0:
                 break
             ended.append((self._launches.pop(pid, None), status, usage.ru_maxrss))
+            self._forget_spare(pid)
         else:
             with contextlib.suppress(BlockingIOError):  # there may be more, after what the host has asked meanwhile
                 os.write(self._waker, b"\0")
@@ -223,6 +285,12 @@ class _Zygote:
         for launch, status, maxrss_kb in ended:
             if launch is not None:
                 self._say_exited(launch, status, maxrss_kb)
+
+    def _forget_spare(self, pid: int) -> None:
+        for number, spare in list(self._spares.items()):
+            if spare.pid == pid:
+                del self._spares[number]
+                spare.close()
 
     def _say_exited(self, launch: _Launch, status: int, maxrss_kb: int) -> None:
         if launch.report >= 0:  # it ended before anybody looked whether it began
@@ -238,7 +306,8 @@ class _Zygote:
         Says whether there were any: their children come here when they have ended.
         """
         alive = {launch.mark for launch in self._launches.values()}
-        orphans = [pid for pid in _children(self._pid) if pid not in self._launches and _mark_of(pid) not in alive]
+        ours = {*self._launches, *(spare.pid for spare in self._spares.values())}
+        orphans = [pid for pid in _children(self._pid) if pid not in ours and _mark_of(pid) not in alive]
         for pid in orphans:
             _kill_group(pid)
         return bool(orphans)

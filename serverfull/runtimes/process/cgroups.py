@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +24,6 @@ from serverfull.runtimes.process.leftovers import abandoned, kill_all, own_name
 
 CLOSING = 5.0
 """Seconds within which killed processes must be gone: the kernel has to free their memory."""
-
-_OWN = Path("/proc/self/cgroup")
 
 _HOST = "host"
 """The group of version 2 that the host itself goes to: a group with limits for its children holds no process itself."""
@@ -130,7 +128,7 @@ class Group(ABC):
         if self._folders:
             self.kill()
         for folder in dict.fromkeys(self._folders.values()):
-            _remove(folder)
+            _remove(folder, self.kill)
             with suppress(OSError):
                 folder.parent.rmdir()  # the last sandbox takes the host's directory with it
         self._folders.clear()
@@ -192,40 +190,6 @@ class Group1(Group):
         return Held(figures["total_rss"], figures["total_cache"])
 
 
-class OwnGroup:
-    """A group that this process is in already, and may move itself into, which changes nothing.
-
-    :param places: where groups can be made.
-    """
-
-    def __init__(self, places: Mapping[str, Place]) -> None:
-        folders = [folder for place in places.values() for folder in (place.path, place.path / own_name() / _HOST)]
-        self._entrances = [folder / "cgroup.procs" for folder in folders]
-        self._entrance: Path | None = None
-        self._where = ""
-
-    def expect_move(self) -> None:
-        """Let the kernel get ready for a process that is about to enter a group; blocks as long as that takes.
-
-        The first process after a while that enters any group waits until each core has been through the scheduler:
-        5 ms, and often more. Those that follow do not wait, and begin to wait when the first one did.
-        """
-        with suppress(OSError):  # a wish: the process waits itself then
-            where = _OWN.read_text()
-            if where != self._where:
-                self._where = where
-                self._entrance = next((one for one in self._entrances if os.getpid() in _members(one)), None)
-            if self._entrance is not None:
-                self._entrance.write_text("0")
-
-
-def _members(entrance: Path) -> list[int]:
-    try:
-        return list(map(int, _words(entrance)))
-    except OSError:
-        return []
-
-
 def make_group(places: Mapping[str, Place], name: str) -> Group:
     """Make the group of a sandbox.
 
@@ -240,9 +204,10 @@ def sweep_groups(places: Sequence[Place]) -> list[Path]:
     found = [path for place in dict.fromkeys(places) for path in abandoned(place.path)]
     for path in found:
         for group in [entry for entry in _folders_in(path) if entry.name != _HOST]:
-            kill_all(partial(_members_of, group))
+            kill = partial(kill_all, partial(_members_of, group))
+            kill()
             with suppress(OSError):  # a process that the kernel cannot end now: the next host tries again
-                _remove(group)
+                _remove(group, kill)
         for last in (path / _HOST, path):
             with suppress(OSError):
                 last.rmdir()
@@ -282,8 +247,11 @@ def _move_aside(group: Path, aside: Path) -> None:
             (aside / "cgroup.procs").write_text(str(pid))
 
 
-def _remove(group: Path) -> None:
-    """Remove an empty group, or one that is about to be empty."""
+def _remove(group: Path, kill: Callable[[], None]) -> None:
+    """Remove an empty group, or one that is about to be empty.
+
+    :param kill: kills who has come since: a process may have been about to enter when all others were killed.
+    """
     until, pause = time.monotonic() + CLOSING, 0.0002
     while True:
         try:
@@ -294,6 +262,7 @@ def _remove(group: Path) -> None:
         except OSError:
             if time.monotonic() > until:
                 raise
+        kill()
         time.sleep(pause)  # there is nothing in version 1 that says when a group is empty
         pause = min(pause * 2, 0.02)
 

@@ -186,6 +186,7 @@ class Confinement:
         folder: Path,
         opt: Path | None,
         visible: Sequence[Path] = (),
+        group: Group | None = None,
     ) -> Confinement:
         """Make what the limits of a sandbox need.
 
@@ -195,6 +196,8 @@ class Confinement:
         :param opt: what the function sees as ``/opt``; None: what the machine has there.
         :param visible: paths that the process needs although they lie below the machine's ``/tmp`` or ``/opt``, such
             as its code. Its interpreter is there anyway, and its folder is not.
+        :param group: made for the sandbox already, with its process in it perhaps; None: one is made now, which may
+            block for 20 ms.
         :raises GroupRefused: a control group cannot be made although it could when the means were found.
         """
         made = cls(memory_mb)
@@ -202,7 +205,7 @@ class Confinement:
             return made
         made.orders = {"oom_score": FIRST_TO_GO, "limits": _limits(means, memory_mb)}
         if means.places:
-            made._hold(means, ephemeral_mb, folder.name)
+            made._hold(means, ephemeral_mb, group or make_group(means.places, folder.name))
         made.watched = means.memory == "rlimit" or means.tmp == "tmpfs"
         if means.tmp == "folder":
             made._tmp = folder / "tmp"
@@ -290,8 +293,8 @@ class Confinement:
             if tmp is not None:
                 remove_tree(tmp)
 
-    def _hold(self, means: Means, ephemeral_mb: int, name: str) -> None:
-        self._group = group = make_group(means.places, name)
+    def _hold(self, means: Means, ephemeral_mb: int, group: Group) -> None:
+        self._group = group
         try:
             if "memory" in group.controllers:
                 in_tmp = ephemeral_mb * MEGABYTE if means.tmp == "tmpfs" else 0

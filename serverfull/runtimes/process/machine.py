@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from serverfull.runtimes.process.cgroups import OwnGroup
+from serverfull.runtimes.process.cgroups import Place
 from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
 from serverfull.runtimes.process.leftovers import make_own_folder, remove_tree
+from serverfull.runtimes.process.spares import Spares
 
 WATCH_EVERY = 0.1
 """Seconds between two looks at the memory of busy processes, where the kernel does not limit it by itself."""
@@ -42,7 +44,7 @@ class Machine:
         self._folder: Path | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.watched: set[Watched] = set()
-        self._expecting: asyncio.Future[None] | None = None
+        self.spares = Spares(self)
         self.means: Means
 
     async def open(self) -> None:
@@ -57,13 +59,12 @@ class Machine:
         if swept:
             self._logger.warning("removed what a killed host had left", paths=[str(path) for path in swept])
         self._logger.info("sandboxes", sandbox=self.level.name.lower(), means=str(self.means), why=dict(self.means.why))
-        self._own_group = OwnGroup(self.means.places if self.level is not Level.NONE else {})
         self._folder = make_own_folder()
 
-    def expect_process(self) -> None:
-        """Do in the background what a process that is about to be started would have to wait for."""
-        if self._expecting is None or self._expecting.done():
-            self._expecting = asyncio.get_running_loop().run_in_executor(None, self._own_group.expect_move)
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Where the groups of sandboxes are made, by controller; none where nothing is to hold them."""
+        return {} if self.level is Level.NONE else self.means.places
 
     @property
     def mounts_opt(self) -> bool:

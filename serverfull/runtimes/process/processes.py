@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,17 +89,20 @@ class Process:
     @classmethod
     async def start(cls, recipe: Recipe, memory_mb: int, machine: Machine, write: Callable[[str], object]) -> Process:
         """Start it; what fails on the way leaves nothing behind."""
-        folder = machine.new_folder()
+        spare = machine.spares.take(recipe.zygote)
+        folder = machine.new_folder() if spare is None else spare.folder
+        prepare = partial(
+            Confinement.prepare,
+            machine.means,
+            machine.level,
+            memory_mb=memory_mb,
+            ephemeral_mb=recipe.ephemeral_mb,
+            folder=folder,
+            opt=recipe.opt,
+            visible=[recipe.root, *recipe.visible],
+        )
         try:
-            confinement = Confinement.prepare(
-                machine.means,
-                machine.level,
-                memory_mb=memory_mb,
-                ephemeral_mb=recipe.ephemeral_mb,
-                folder=folder,
-                opt=recipe.opt,
-                visible=[recipe.root, *recipe.visible],
-            )
+            confinement = await _in_thread(prepare) if spare is None else prepare(group=spare.group)
         except BaseException:
             remove_tree(folder)
             raise
@@ -113,7 +117,9 @@ class Process:
         if recipe.client is not None:
             api.on_abuse = process._abused
         try:
-            process.launched = await recipe.zygote.launch(process._order(recipe))
+            process.launched = await recipe.zygote.launch(
+                process._order(recipe), None if spare is None else spare.waiting
+            )
         except NotExecutable as failed:
             await process.aclose()
             raise Unstartable(str(failed)) from None
@@ -212,6 +218,16 @@ class Process:
             client=client,
             log=self.pipe.writer,
         )
+
+
+async def _in_thread(prepare: Callable[[], Confinement]) -> Confinement:
+    """Make limits on a thread; where the caller gives up meanwhile, they are removed."""
+    preparing = asyncio.ensure_future(asyncio.to_thread(prepare))
+    try:
+        return await asyncio.shield(preparing)
+    except asyncio.CancelledError:
+        preparing.add_done_callback(lambda made: None if made.exception() else made.result().close())
+        raise
 
 
 def _why(status: int) -> str:

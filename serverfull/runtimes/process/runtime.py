@@ -74,6 +74,7 @@ class ProcessRuntime(Runtime):
             kept.pool.close()
         while self._ending:
             await asyncio.wait(self._ending)
+        await self._machine.spares.aclose()
         await self._recipes.aclose()
         await asyncio.to_thread(self._machine.close)
 

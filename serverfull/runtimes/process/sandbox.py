@@ -209,7 +209,6 @@ class ProcessSandbox(Sandbox):
     async def _begin(self, request_id: str, until: float) -> Outcome | None:
         """Start the process and wait until it asks for an invocation; not `_ready` where it does not in time."""
         await self._machine.open()
-        self._machine.expect_process()
         recipe = self._initialised(await self._find_recipe())
         began = time.monotonic()
         self._loading.begin(self._log)

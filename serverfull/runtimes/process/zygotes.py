@@ -114,6 +114,14 @@ class Launched:
             self._zygote.kill(self._number)
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A process that waits for its order, unless it has ended."""
+
+    zygote: _Running
+    number: int
+
+
 class Zygote:
     """Starts processes for the host. Start it, and close it when none of its processes is needed any more.
 
@@ -140,14 +148,26 @@ class Zygote:
         """
         await self._get()
 
-    async def launch(self, order: Order) -> Launched:
+    async def spare(self, groups: Sequence[str]) -> Waiting:
+        """Have a process made that is in its groups already when it is launched.
+
+        :param groups: the files by which a process enters them.
+        :raises LaunchFailed: the interpreter does not start.
+        """
+        running = await self._get()
+        return Waiting(running, running.spare(groups))
+
+    async def launch(self, order: Order, waiting: Waiting | None = None) -> Launched:
         """Start a process, and wait until its own program begins. Cancelling this kills it.
 
+        :param waiting: what is taken for it, where it is still there; it is in the groups of the order.
         :raises NotExecutable: its program cannot be executed.
         :raises LaunchFailed: it cannot be started for another reason; the process is not there then.
         """
         try:
-            return await (await self._get()).launch(order)
+            running = await self._get()
+            is_there = waiting is not None and waiting.zygote is running
+            return await running.launch(order, waiting.number if waiting is not None and is_there else None)
         except _ZygoteDied:
             pass  # perhaps between two launches, with nobody there to notice
         try:
@@ -236,10 +256,15 @@ class _Running:
             raise
         return running
 
-    async def launch(self, order: Order) -> Launched:
+    def spare(self, groups: Sequence[str]) -> int:
+        number = next(self._numbers)
+        self._send(dumps({"spare": number, "groups": list(groups)}).encode())
+        return number
+
+    async def launch(self, order: Order, number: int | None = None) -> Launched:
         if self.ended:
             raise _ZygoteDied(self._why())
-        number = next(self._numbers)
+        number = number or next(self._numbers)
         launched = self._launches[number] = Launched(self, number)
         sent: asyncio.Future[None] = self._loop.create_future()
         try:

@@ -557,31 +557,6 @@ def test_a_function_whose_orders_cannot_be_carried_out_does_not_start(sandbox: C
     assert b"/sys/fs/cgroup/nothing/cgroup.procs: No such file" in function.complaint()
 
 
-def test_what_prepares_the_kernel_for_a_move_leaves_the_host_where_it_is(groups: Means) -> None:
-    script = """
-import os
-from pathlib import Path
-from serverfull.runtimes.process.cgroups import OwnGroup
-from serverfull.runtimes.process.confinement import probe
-from serverfull.runtimes.process.leftovers import own_name
-places = probe().places
-own, where = OwnGroup(places), Path("/proc/self/cgroup")
-before = where.read_text()
-own.expect_move()
-assert where.read_text() == before
-elsewhere = places["memory"].path / f"elsewhere-{own_name()}"
-elsewhere.mkdir()
-(elsewhere / "cgroup.procs").write_text("0")  # somebody has moved the host
-moved = where.read_text()
-own.expect_move()
-assert moved == where.read_text() != before
-print(elsewhere)
-"""
-    moved = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
-    assert moved.returncode == 0, moved.stderr
-    Path(moved.stdout.strip()).rmdir()
-
-
 def test_a_function_does_not_interrupt_the_host_each_time_that_it_is_given_work(
     sandbox: Callable[..., Sandbox],
 ) -> None:
