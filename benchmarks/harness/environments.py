@@ -18,7 +18,7 @@ from statistics import median
 from benchmarks.busy import busy
 from benchmarks.harness.deploying import BOOTSTRAP, deploy
 from benchmarks.harness.load import NotMeasured
-from benchmarks.harness.machine import Ticks, cores, ended_children_seconds, grandchildren, noise, pinned, pss_kilobytes
+from benchmarks.harness.machine import Ticks, cores, ended_children_seconds, noise, pinned, pss_kilobytes, sandboxes
 from benchmarks.harness.rounds import settle
 from benchmarks.harness.servers import ROOT, WORKER, Server, environment, invocations, ours_deployed, running
 
@@ -160,11 +160,11 @@ def occupy(server: Server, environments: int) -> None:
 def idling(environments: int) -> Iterator[tuple[Server, list[int]]]:
     """Run a host with that many idle, warm environments of one function; gives it with their processes."""
     with serving(None) as server:
-        before = set(grandchildren(server.process.pid))
+        before = set(sandboxes(server.process.pid))
         deploy(url(server), "gate", "gate.wait", Timeout=900)
         occupy(server, environments)
         settle(server)
-        workers = sorted(set(grandchildren(server.process.pid)) - before)
+        workers = sorted(set(sandboxes(server.process.pid)) - before)
         if len(workers) < environments:
             raise NotMeasured(f"{len(workers)} processes after {environments} calls at once: {server.last_words()}")
         yield server, workers

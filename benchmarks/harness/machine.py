@@ -73,11 +73,14 @@ def family(leader: int) -> list[int]:
     return sorted(found)
 
 
-def grandchildren(leader: int) -> list[int]:
-    """List the children of the children of a process: the sandboxes of a host, which its zygotes have forked."""
+def sandboxes(host: int) -> list[int]:
+    """List the sandboxes of a host: the children of its zygotes which lead sessions of their own.
+
+    Others are spares: no function's, and not counted as one's.
+    """
     known = relations()
-    children = {pid for pid, one in known.items() if one.parent == leader}
-    return sorted(pid for pid, one in known.items() if one.parent in children)
+    zygotes = {pid for pid, one in known.items() if one.parent == host}
+    return sorted(pid for pid, one in known.items() if one.parent in zygotes and one.session == pid)
 
 
 def cpu_seconds(pids: list[int]) -> float:

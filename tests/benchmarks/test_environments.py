@@ -19,7 +19,7 @@ from benchmarks.harness.environments import Environments, occupy, plain_rate, se
 from benchmarks.harness.figures import Results
 from benchmarks.harness.goals import Goal, goals
 from benchmarks.harness.load import NotMeasured
-from benchmarks.harness.machine import family, grandchildren
+from benchmarks.harness.machine import family, sandboxes
 from benchmarks.harness.rounds import Sample
 from benchmarks.harness.servers import Contestant, contestants, invocations, running
 from benchmarks.harness.together import Pair, pairings
@@ -142,8 +142,8 @@ def nested() -> Iterator[int]:
 def test_processes_that_lead_sessions_of_their_own_belong_to_the_server_that_they_descend_from(nested: int) -> None:
     sessions = {os.getsid(pid) for pid in family(nested)}
     assert len(family(nested)) == len(sessions) == 3
-    assert len(grandchildren(nested)) == 1
-    assert set(grandchildren(nested)) < set(family(nested))
+    assert len(sandboxes(nested)) == 1
+    assert set(sandboxes(nested)) < set(family(nested))
 
 
 def test_a_packed_program_can_be_executed_and_names_its_interpreter() -> None:
@@ -191,10 +191,10 @@ def test_a_deployment_that_the_server_refuses_is_not_measured(host: Server) -> N
 @pytest.mark.slow
 def test_as_many_environments_are_made_as_are_asked_for_and_their_cpu_time_counts(host: Server) -> None:
     deploy(f"http://127.0.0.1:{host.port}", "gate", "gate.wait")
-    before = grandchildren(host.process.pid)
+    before = sandboxes(host.process.pid)
     occupy(host, 12)
-    assert len(grandchildren(host.process.pid)) == len(before) + 12
-    assert set(grandchildren(host.process.pid)) < set(host.pids())
+    assert len(sandboxes(host.process.pid)) == len(before) + 12
+    assert set(sandboxes(host.process.pid)) < set(host.pids())
 
 
 @pytest.mark.slow
@@ -204,6 +204,6 @@ def test_deployed_functions_give_the_right_answers(name: str, workload: str) -> 
     chosen = workloads()[workload]
     with running(contestants()[name], chosen.handler, None) as server:
         server.wait_ready(chosen)
-        clients = [Path(f"/proc/{pid}/cmdline").read_text() for pid in grandchildren(server.process.pid)]
+        clients = [Path(f"/proc/{pid}/cmdline").read_text() for pid in sandboxes(server.process.pid)]
     assert len(clients) == 1
     assert ("awslambdaric" in clients[0]) == (name == "ours-awslambdaric")
