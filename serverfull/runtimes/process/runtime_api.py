@@ -159,6 +159,7 @@ class RuntimeApi:
             return await answer
         finally:
             self._work = self._answer = None
+            del answer  # it holds the exception, whose frames must not hold it: they lead to the function's code
 
     @property
     def delivered(self) -> bool:
@@ -180,6 +181,9 @@ class RuntimeApi:
     async def aclose(self) -> None:
         """Close the listener and all connections. Closing twice is fine."""
         self.end(RuntimeApiClosed("The Runtime API is closed."))
+        self.on_abuse = None
+        if self._ended is not None:  # the frames that it went through lead to the function's code, which is to end too
+            self._ended.__traceback__ = None
         server, self._server = self._server, None
         if server is None:
             return
