@@ -33,6 +33,9 @@ from serverfull.testing.process import HostProcess
 DEADLINE = 30.0
 """Seconds until a test gives up waiting. Nothing takes that long."""
 
+AT_REST = 6
+"""Looks at a host, a tenth of a second apart, that must be the same for it to be at rest."""
+
 MOST_GROWTH = 16 << 20
 """Bytes that the host may need more for whatever a function does."""
 
@@ -239,6 +242,15 @@ class Host:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
 
+    def settled(self) -> Holdings:
+        """Give what it holds when that has not changed for a while: it makes things ready after a call."""
+        seen: list[Holdings] = []
+        while len(seen) < AT_REST or len(set(seen[-AT_REST:])) > 1 or seen[-1].permits:
+            assert len(seen) < 100 * AT_REST, seen[-AT_REST:]
+            time.sleep(0.1)
+            seen.append(self.holdings())
+        return seen[-1]
+
     def has_no_more_than(self, before: Holdings) -> None:
         """Wait until the host has no more than it had."""
         until(lambda: not self.holdings().beyond(before), lambda: f"{self.holdings()}, and there was {before}")
@@ -294,8 +306,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         host = Host(process, lambda_client(process.url, region=REGION, read_timeout=60), folder / "state")
         host.deploy("def handler(event, context): return 'good'", FunctionName="well")
         assert host.deployed.pop().is_good()
-        until(lambda: host.figure("serverfull_account_concurrent_executions") == 0)
-        host.at_rest = host.holdings()
+        host.at_rest = host.settled()
         yield host
         host.client.close()
 
