@@ -25,6 +25,9 @@ from serverfull.runtimes.process.leftovers import abandoned, kill_all, own_name
 CLOSING = 5.0
 """Seconds within which killed processes must be gone: the kernel has to free their memory."""
 
+_LOOK_AGAIN = 0.02
+"""Seconds until a group that is not empty yet is looked at again."""
+
 _HOST = "host"
 """The group of version 2 that the host itself goes to: a group with limits for its children holds no process itself."""
 
@@ -262,9 +265,10 @@ def _remove(group: Path, kill: Callable[[], None]) -> None:
         except OSError:
             if time.monotonic() > until:
                 raise
-        kill()
         time.sleep(pause)  # there is nothing in version 1 that says when a group is empty
-        pause = min(pause * 2, 0.02)
+        pause = min(pause * 2, _LOOK_AGAIN)
+        if pause == _LOOK_AGAIN:
+            kill()
 
 
 def _members_of(group: Path) -> list[int]:
