@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,11 +14,12 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from serverfull.api.model import read_model
-from serverfull.config import Settings
+from serverfull.config import LoggingSettings, Settings
 from serverfull.control_plane import ControlPlane
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.management import support
 from serverfull.management.durable import OPERATIONS as DURABLE
+from serverfull.observability.logger import HostLogger
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 BY_HAND = {"Invoke", "InvokeAsync"}
@@ -53,7 +55,7 @@ async def test_a_control_plane_has_what_is_not_refused_and_what_is_refused_with_
     plane = ControlPlane(
         StaticFetcher({}),
         Settings(),
-        None,
+        HostLogger(LoggingSettings(), stream=io.StringIO()),
         failure_of=lambda name: None,
         on_open=lambda deployed, changes: None,
         running=None,
