@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -61,8 +61,10 @@ def test_every_setting_that_limits_something_is_shared_divided_or_of_a_single_ca
     divided = {field for group, field in DIVIDED if group == "limits"}
     # Several workers take no deployments.
     of_deployed_functions = {"account_concurrency", "minimum_unreserved", "account_code_bytes"}
-    assert set(LimitSettings.__slots__) == shared | of_one_call_or_loop | divided | of_deployed_functions
-    limits_of_server = {name for name in ServerSettings.__slots__ if name.startswith("max_")}
+    assert {
+        field.name for field in fields(LimitSettings)
+    } == shared | of_one_call_or_loop | divided | of_deployed_functions
+    limits_of_server = {field.name for field in fields(ServerSettings) if field.name.startswith("max_")}
     assert limits_of_server == {field for group, field in DIVIDED if group == "server"}
 
 
