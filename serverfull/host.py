@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multidict import istr
 
@@ -56,8 +56,7 @@ _SETTLED = 1.0
 """Seconds after which a start is over and its first requests are answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sharing:
+class Sharing(NamedTuple):
     """What a host shares with the other processes that serve the same functions.
 
     :param metrics: figures that all of them add to.
@@ -73,8 +72,7 @@ class Sharing:
     event_retry: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class _Mode:
+class _Mode(NamedTuple):
     """What differs between the modes of a host: which decorators stand around what serves.
 
     :param fetcher: gives the functions that are invoked.

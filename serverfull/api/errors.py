@@ -10,8 +10,7 @@ https://docs.aws.amazon.com/lambda/latest/api/CommonErrors.html
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from serverfull import errors
 from serverfull.domain.json_functions import dumps
@@ -19,8 +18,7 @@ from serverfull.domain.json_functions import dumps
 CONTENT_TYPE = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
+class ErrorAnswer(NamedTuple):
     """An error as it goes over the wire.
 
     :param headers: all that the answer needs except those of HTTP framing (Content-Length, Date).
@@ -31,8 +29,7 @@ class ErrorAnswer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRow:
+class ErrorRow(NamedTuple):
     """What one class of exception looks like to a client.
 
     :param name: the AWS error name, which SDKs turn into an exception class or code.

@@ -10,9 +10,8 @@ AWS: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html and API_Invok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
@@ -32,8 +31,7 @@ ASYNC_PREFIX, ASYNC_SUFFIX = "/2014-11-13/functions/", "/invoke-async"
 _ROUTES_KEPT = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class InvokeRoute:
+class InvokeRoute(NamedTuple):
     """What the request line of an invocation says.
 
     :param name: the FunctionName label, percent-decoded.

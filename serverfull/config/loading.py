@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from serverfull.config import names, sources
 from serverfull.config.settings import Settings
@@ -23,8 +23,7 @@ from serverfull.errors import ConfigurationError
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedSettings:
+class LoadedSettings(NamedTuple):
     """The settings and where each value came from.
 
     :param origins: by ``group.field``: ``default``, ``flag --port``, ``environment PORT`` or

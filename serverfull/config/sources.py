@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from serverfull.config import names
 from serverfull.errors import ConfigurationError
@@ -23,8 +22,7 @@ _REFERENCE = r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}"
 _SERVICE_LINK = r"SERVERFULL_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A value and where it was found, in words for a message and for ``config show``."""
 
     value: object

@@ -30,7 +30,6 @@ from serverfull.errors import InvalidParameterValue, InvalidRequestContent, Vali
 
 _INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
 _TENANT_PATTERN = r"[a-zA-Z0-9\._:\/=+\-@ ]+"
-_TENANT = re.compile(_TENANT_PATTERN, re.ASCII)
 _scope_of = lru_cache(maxsize=1024)(parse_credential)
 
 
@@ -127,7 +126,7 @@ def _tenant(tenant: str) -> str:
         raise _broken("tenantId", tenant, "have length greater than or equal to 1")
     if len(tenant) > 256:
         raise _broken("tenantId", tenant, "have length less than or equal to 256")
-    if _TENANT.fullmatch(tenant) is None:
+    if re.fullmatch(_TENANT_PATTERN, tenant, re.ASCII) is None:
         raise _broken("tenantId", tenant, f"satisfy regular expression pattern: {_TENANT_PATTERN}")
     return tenant
 

@@ -20,10 +20,9 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from json import dumps, loads
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from serverfull.errors import StartupError
 
@@ -40,8 +39,7 @@ class Block(Protocol):
     def __len__(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Where a block lies.
 
     :param base: index of its first double within a row.

@@ -12,8 +12,7 @@ import random
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from serverfull.observability.cells import Block, Cells, LocalCells
 from serverfull.observability.process import COUNTERS, FIGURES, ProcessFigures
@@ -214,8 +213,7 @@ class FunctionMetrics:
         return self._concurrent
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionCounts:
+class ConnectionCounts(NamedTuple):
     """The state of the server's connections.
 
     :param now: connections by state, of `CONNECTION_STATES`.

@@ -12,9 +12,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from json import dumps, loads
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from serverfull.observability.cells import Block, Cells, CellsFull
 from serverfull.observability.metrics import DURATION_BUCKETS, Samples
@@ -51,8 +50,7 @@ _TAKEN = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesId:
+class SeriesId(NamedTuple):
     """What a series is: also its key in the cells, so that every worker finds the same one.
 
     :param name: as the handler wrote it.

@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serverfull.domain.limits import ERROR_MESSAGE_BYTES
 
@@ -34,8 +33,7 @@ _BETWEEN = str(Path(__file__).with_name("namespaces.py"))
 _MAX_FRAMES = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorReport:
+class ErrorReport(NamedTuple):
     """An error of a function, ready to be answered and logged.
 
     :param stack_trace: lines as `traceback.format_list` gives them, from the user's first frame on.

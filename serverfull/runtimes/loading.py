@@ -8,7 +8,6 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html#naming
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from serverfull.runtimes.error_reports import ErrorReport, handler_missing, init_fault
@@ -27,7 +26,7 @@ class LoadFault(Exception):
 
     def report(self, request_id: str) -> ErrorReport:
         """Give the report for the invocation that needed the handler."""
-        return replace(self._report, request_id=request_id)
+        return self._report._replace(request_id=request_id)
 
 
 def load_handler(namespace: CodeNamespace, name: str) -> Handler:
