@@ -384,7 +384,9 @@ class Hosts:
     def files(self, where: str) -> list[str]:
         """Give the SHA-256 of what is in a folder, or the names that begin so in any."""
         if where.startswith("."):
-            return [path.name for path in self.state.rglob(f"{where}*")]
+            # Unlike Path.rglob, this takes no offence at a folder that goes away while it looks.
+            seen = [name for _, folders, files in os.walk(self.state) for name in (*folders, *files)]
+            return [name for name in seen if name.startswith(where)]
         return [path.stem for path in (self.state / where).iterdir() if not path.name.startswith(".")]
 
     def swept(self) -> bool:
