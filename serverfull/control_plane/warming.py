@@ -91,6 +91,7 @@ class Warming:
         warm = self._warm.get(key)
         if warm is not None:
             warm.versions = {version: replace(ready, failure=None) for version, ready in warm.versions.items()}
+            warm.shares = ()  # until it has been looked at: an alias may mean another version, which is not ready yet
         if self._closed:
             return
         if key in self._tasks:
