@@ -20,7 +20,7 @@ from serverfull.domain.readiness import Readiness
 from serverfull.errors import InvocationNotBegun, TooManyRequests
 from serverfull.interfaces import Environment, Sandbox
 from serverfull.runtimes.marshal import decode_event
-from serverfull.runtimes.reserve import UNCOUNTED, Reserve, ReserveFigures
+from serverfull.runtimes.reserve import UNCOUNTED, Reserve, ReserveFigures, backoff
 
 if TYPE_CHECKING:
     from serverfull.domain.invocations import Invocation, Outcome
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 TOO_MANY = "ConcurrentInvocationLimitExceeded"
 """The reason of a refusal where a function has as many sandboxes as it may have."""
-
-_LONGEST_BACKOFF = 30.0
-"""Seconds between two attempts to start code that fails each time, at most."""
 
 _FREEZE_AFTER = 0.1
 """Seconds that a sandbox is idle before what it left running is stopped."""
@@ -221,7 +218,7 @@ class _Crashes:
             return
         self._count += 1
         self._last = failure
-        self._until = time.monotonic() + min(2.0 ** (self._count - 2), _LONGEST_BACKOFF) * (self._count > 1)
+        self._until = time.monotonic() + backoff(self._count)
 
     def remembered(self, request_id: str) -> Outcome | None:
         """Give the outcome of an invocation that must not start the code again yet."""

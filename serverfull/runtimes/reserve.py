@@ -32,7 +32,12 @@ _AT_ONCE = 4
 """Sandboxes that are started at the same time."""
 
 _LONGEST_BACKOFF = 30.0
-"""Seconds until what ends again and again is replaced, at most."""
+"""Seconds between two attempts at what fails or ends each time, at most."""
+
+
+def backoff(times: int) -> float:
+    """Give the seconds until a sandbox is started once more, after so many in a row that failed or ended."""
+    return min(2.0 ** (times - 2), _LONGEST_BACKOFF) * (times > 1)
 
 
 class ReserveFigures(Protocol):
@@ -204,10 +209,9 @@ class Reserve:
             self._idle.remove(sandbox)
             self._end(sandbox)
             self._ends += 1
-            wait = min(2.0 ** (self._ends - 2), _LONGEST_BACKOFF) * (self._ends > 1)
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_later(wait, self._fill)
+            self._timer = self._loop.call_later(backoff(self._ends), self._fill)
             self._tell()
 
     def _end(self, sandbox: Sandbox) -> None:

@@ -166,8 +166,8 @@ class Zygote:
         """
         try:
             running = await self._get()
-            is_there = waiting is not None and waiting.zygote is running
-            return await running.launch(order, waiting.number if waiting is not None and is_there else None)
+            number = waiting.number if waiting is not None and waiting.zygote is running else None
+            return await running.launch(order, number)
         except _ZygoteDied:
             pass  # perhaps between two launches, with nobody there to notice
         try:
