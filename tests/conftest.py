@@ -1,7 +1,7 @@
 """Real servers and hosts in the test's own process: real sockets, the hardened server, everything but signals.
 
 `listen` starts a server for an application; `start_host` one for a host, with a client. ``tests/api`` has one more for
-those that are spoken to in bytes.
+those that are spoken to in bytes. The tests of what speaks to sockets itself run on both event loops.
 """
 
 from __future__ import annotations
@@ -34,6 +34,28 @@ if TYPE_CHECKING:
 
 DEADLINE = 20.0
 """Seconds until a test gives up waiting. Nothing takes that long."""
+
+ON_BOTH_LOOPS = {
+    Path(__file__).parent / name
+    for name in (
+        "api/test_raw_corpus.py",
+        "api/test_server.py",
+        "runtimes/process/test_runtime_api.py",
+        "runtimes/process/test_runtime_api_corpus.py",
+    )
+}
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[..., Any]]:
+    """Run the tests that speak to sockets on uvloop too: its transports are not asyncio's."""
+    factories: dict[str, Callable[..., Any]] = {"asyncio": asyncio.new_event_loop}
+    if item.path in ON_BOTH_LOOPS:
+        try:
+            import uvloop
+        except ImportError:
+            return factories
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 class HostLog:

@@ -1,4 +1,4 @@
-"""Servers that are spoken to in bytes, for the tests of the front door, on both event loops."""
+"""Servers that are spoken to in bytes, for the tests of the front door."""
 
 from __future__ import annotations
 
@@ -16,20 +16,6 @@ if TYPE_CHECKING:
 
 DEADLINE = 15.0
 """Seconds until a test gives up waiting. Nothing takes that long."""
-
-ON_BOTH_LOOPS = {"test_raw_corpus.py", "test_server.py"}
-
-
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[..., Any]]:
-    """Run the tests that speak to sockets on uvloop too: its transports are not asyncio's."""
-    factories: dict[str, Callable[..., Any]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name in ON_BOTH_LOOPS:
-        try:
-            import uvloop
-        except ImportError:
-            return factories
-        factories["uvloop"] = uvloop.new_event_loop
-    return factories
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Runtime APIs on both event loops."""
+"""Runtime APIs with clients, for tests that speak to them in bytes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,6 @@ DEADLINE = 20.0
 """Seconds until a test gives up waiting. Nothing takes that long."""
 
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-ON_BOTH_LOOPS = {"test_runtime_api.py", "test_runtime_api_corpus.py"}
-
-
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[..., Any]]:
-    """Run the tests that speak to sockets on uvloop too: its transports are not asyncio's."""
-    factories: dict[str, Callable[..., Any]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name in ON_BOTH_LOOPS:
-        try:
-            import uvloop
-        except ImportError:
-            return factories
-        factories["uvloop"] = uvloop.new_event_loop
-    return factories
 
 
 def work(request_id: str = "id-1", payload: bytes = b'{"n": 1}', **more: Any) -> Work:
