@@ -30,6 +30,7 @@ from serverfull.runtimes import failures
 from serverfull.runtimes.activity import Activity
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.context import LambdaContext
+from serverfull.runtimes.deadlines import Deadlines
 from serverfull.runtimes.environ import EnvironPatch, function_variables
 from serverfull.runtimes.handlers import BoundHandler, bind
 from serverfull.runtimes.loops import Heart, OwnLoop
@@ -83,6 +84,7 @@ class InProcessRuntime(Runtime):
         self.user_metrics = user_metrics
         self.max_lost_threads = max_lost_threads
         self.lost_elsewhere = lost_elsewhere
+        self.deadlines = Deadlines()
         self.watchdog = Watchdog(loop_stall, self._on_stall, self._on_stall_seconds, self._on_recovery)
         self.loop: asyncio.AbstractEventLoop
         self.threads: HandlerThreads
@@ -111,6 +113,7 @@ class InProcessRuntime(Runtime):
         self._heart.stop()
         for environment in list(self._environments):
             await environment.aclose()
+        self.deadlines.close()
         self.threads.close()
         EnvironPatch.uninstall()
         CapturePatch.uninstall()
@@ -178,6 +181,8 @@ class InProcessEnvironment(Environment):
     def failure(self) -> str | None:
         """Why the function is Failed: too many of its threads are stuck."""
         stuck, elsewhere = len(self.lost), self.runtime.lost_elsewhere
+        if not stuck and elsewhere is None:
+            return None
         if elsewhere is not None:
             stuck += elsewhere(self.identity.name)
         if stuck < self.runtime.max_lost_threads or not stuck:
@@ -240,16 +245,15 @@ class ThreadEnvironment(InProcessEnvironment):
 
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         """Run one invocation on a thread of its own."""
-        loop, timeout = self.runtime.loop, self.identity.timeout
-        deadline = time.monotonic() + timeout
-        waiter: asyncio.Future[Outcome | InvalidRequestContent] = loop.create_future()
+        deadline = time.monotonic() + self.identity.timeout
+        waiter: asyncio.Future[Outcome | InvalidRequestContent] = self.runtime.loop.create_future()
         job = Job(lambda: self._execute_handler(invocation, log, deadline), waiter)
         self.runtime.threads.submit(job)
-        timer = loop.call_later(timeout, self._expire, job, invocation, log)
+        self.runtime.deadlines.note(waiter, deadline, self._expire, job, invocation, log)
         try:
             outcome = await waiter
         finally:
-            timer.cancel()
+            self.runtime.deadlines.cross_off(waiter)
         if outcome.__class__ is not Outcome:
             raise outcome  # type: ignore[misc]
         return outcome
@@ -294,21 +298,17 @@ class HostLoopEnvironment(InProcessEnvironment):
 
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         """Run one invocation as a task of its own, so that the answer does not wait for a handler that will not end."""
-        loop, timeout = self.runtime.loop, self.identity.timeout
+        loop = self.runtime.loop
         event = decode_event(invocation.payload)
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + self.identity.timeout
         waiter: asyncio.Future[Outcome] = loop.create_future()
-        context = contextvars.copy_context()
-        context.run(CURRENT.set, self._activity(invocation, log))
-        task = loop.create_task(
-            self._execute(event, invocation, log, deadline, waiter), name=self._task_name, context=context
-        )
+        task = loop.create_task(self._execute(event, invocation, log, deadline, waiter), name=self._task_name)
         self._tasks.add(task)  # the loop itself holds tasks weakly
-        timer = loop.call_later(timeout, self._expire, task, waiter, invocation, log)
+        self.runtime.deadlines.note(waiter, deadline, self._expire, task, waiter, invocation, log)
         try:
             outcome = await waiter
         finally:
-            timer.cancel()
+            self.runtime.deadlines.cross_off(waiter)
         if task in self._tasks and task.done():
             self._tasks.discard(task)
         else:
@@ -328,6 +328,7 @@ class HostLoopEnvironment(InProcessEnvironment):
         deadline: float,
         waiter: asyncio.Future[Outcome],
     ) -> None:
+        CURRENT.set(self._activity(invocation, log))  # the task has a context of its own
         outcome = await run_coroutine(self, event, invocation, log, deadline)
         if not waiter.done():
             waiter.set_result(outcome)
@@ -355,19 +356,18 @@ class OwnLoopEnvironment(InProcessEnvironment):
 
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         """Run one invocation as a task on the own loop."""
-        loop, timeout = self.runtime.loop, self.identity.timeout
         event = decode_event(invocation.payload)
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + self.identity.timeout
         own = self._loop()
-        job: Job[Outcome] = Job(_nothing, loop.create_future())
+        job: Job[Outcome] = Job(_nothing, self.runtime.loop.create_future())
         context = contextvars.copy_context()
         context.run(CURRENT.set, self._activity(invocation, log))
         started = own.spawn(self._execute(event, invocation, log, deadline, job), context, self._task_name)
-        timer = loop.call_later(timeout, self._expire, own, started, job, invocation, log)
+        self.runtime.deadlines.note(job.waiter, deadline, self._expire, own, started, job, invocation, log)
         try:
             return await job.waiter
         finally:
-            timer.cancel()
+            self.runtime.deadlines.cross_off(job.waiter)
 
     async def aclose(self) -> None:
         """Stop the loop."""

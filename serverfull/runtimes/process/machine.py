@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from serverfull.runtimes.deadlines import Deadlines
 from serverfull.runtimes.process.cgroups import Place
 from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
 from serverfull.runtimes.process.leftovers import make_own_folder, remove_tree
@@ -44,6 +45,7 @@ class Machine:
         self._folder: Path | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.watched: set[Watched] = set()
+        self.deadlines = Deadlines()
         self.spares = Spares(self)
         self.means: Means
 
@@ -100,7 +102,8 @@ class Machine:
             self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)
 
     def close(self) -> None:
-        """Remove the folder. Closing twice is fine."""
+        """Remove the folder, and forget the deadlines. Closing twice is fine."""
+        self.deadlines.close()
         if self._folder is not None:
             remove_tree(self._folder)
             self._folder = None

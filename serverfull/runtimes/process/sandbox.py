@@ -127,7 +127,6 @@ class ProcessSandbox(Sandbox):
         self._initialization = initialization
         self._log_stream = new_log_stream(identity.version)
         self._early = ""
-        self._loop = asyncio.get_running_loop()
         self._log: InvocationLog | None = None
         self._running: Process | None = None
         self._ready = False
@@ -273,7 +272,7 @@ class ProcessSandbox(Sandbox):
             self.frozen = False
         began = time.monotonic()
         left = max(0.0, deadline - began)
-        timer = self._loop.call_later(left, running.api.interrupt, Overdue())
+        self._machine.deadlines.note(self, deadline, running.api.interrupt, Overdue())
         self._machine.watch(running)
         try:
             answer = await running.api.run(self._work(invocation, left))
@@ -288,7 +287,7 @@ class ProcessSandbox(Sandbox):
             running.drain()
             outcome = _answered(answer)
         finally:
-            timer.cancel()
+            self._machine.deadlines.cross_off(self)
             self._machine.watched.discard(running)
         known, until = self._memory
         ended = time.monotonic()
