@@ -17,14 +17,16 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 
 if TYPE_CHECKING:
+    import asyncio
+
     from serverfull.domain.invocations import Outcome
 
 
 class DirectAnswer(web.StreamResponse):
     """An answer that is ready to be written; only aiohttp's protocol gets to see it.
 
-    It overrides the three things that the protocol uses (``prepare``, ``write_eof``, ``keep_alive``) and leaves the
-    base class without its state, whose making is most of what is saved.
+    Our protocol calls `write_to`. Beside that this class overrides what aiohttp's uses (``prepare``, ``write_eof``,
+    ``keep_alive``) and leaves the base class without its state, whose making is most of what is saved.
 
     :param head: status line and headers, complete.
     :param body: as it goes out.
@@ -55,7 +57,15 @@ class DirectAnswer(web.StreamResponse):
         :raises ConnectionResetError: the client is gone.
         """
         protocol = self._to
-        transport = protocol.transport
+        self.write_to(protocol.transport)
+        if protocol._paused:
+            await protocol._drain_helper()
+
+    def write_to(self, transport: asyncio.Transport | None) -> None:
+        """Write the answer.
+
+        :raises ConnectionResetError: the client is gone.
+        """
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client closed the connection before its answer")
         head = self._head.encode("latin-1")
@@ -64,8 +74,6 @@ class DirectAnswer(web.StreamResponse):
         else:
             transport.write(head)
             transport.write(self._content)
-        if protocol._paused:
-            await protocol._drain_helper()
 
 
 def answer_outcome(outcome: Outcome, request_id: str) -> web.StreamResponse:

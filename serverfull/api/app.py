@@ -117,9 +117,9 @@ class Front:
             raise ShuttingDown
         return request_id
 
-    async def answer_directly(self, request: web.BaseRequest, route: InvokeRoute) -> web.StreamResponse:
+    def answer_directly(self, request: web.BaseRequest, route: InvokeRoute) -> Awaitable[web.StreamResponse]:
         """Answer Invoke or InvokeAsync where nothing but the connection sees the answer."""
-        return await self.invoke.answer(request, route, self.admit(request), direct=True)
+        return self.invoke.answer(request, route, self.admit(request), direct=True)
 
     async def answer_route(self, request: web.Request) -> web.StreamResponse:
         """Answer Invoke or InvokeAsync as the application's router found it, below whatever path it is mounted."""
@@ -246,10 +246,10 @@ class Dispatcher:
         self._app = app._handle  # what aiohttp's own runner calls; there is no public name for it
         self._direct = all(one == front.answer_http_errors for one in app.middlewares)  # no other sees invocations
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
+    def __call__(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        """Answer one request. No coroutine of its own, as each of them costs every request."""
         if self._direct and request.method == "POST":
             route = self._match(request._message.path)
             if route is not None:
-                return await self._front.answer_directly(request, route)
-        return await self._app(request)  # type: ignore[arg-type]
+                return self._front.answer_directly(request, route)
+        return self._app(request)  # type: ignore[arg-type]

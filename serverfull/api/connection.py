@@ -32,6 +32,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
+from serverfull.api.answers import DirectAnswer
 from serverfull.api.errors import error_answer
 from serverfull.errors import (
     InternalFailure,
@@ -301,6 +302,11 @@ class HardenedProtocol(RequestHandler):
                 self._head_by = self._loop.time() + self._server.settings.header_timeout
                 self._arm(self._head_by)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on, where reading was stopped. aiohttp asks for that twice in each request, and parses nothing again."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def _heads_arrived(self) -> None:
         if not self.busy:
             self._server.busy(self)
@@ -454,17 +460,25 @@ class HardenedProtocol(RequestHandler):
                 answer = self._failure(request, exc)
             finally:
                 self._current_request = None
+            gone = False
             try:
-                result = await self.finish_response(request, answer, start_time)
+                if isinstance(answer, DirectAnswer) and not self._upgraded:
+                    answer.write_to(self._tcp)
+                    if self._paused:
+                        await self._drain_helper()
+                else:
+                    answer, gone = await self.finish_response(request, answer, start_time)
+            except ConnectionError:
+                gone = True
             except Exception as exc:
                 # Headers with line breaks end here, before a byte of them is written.
-                result = await self.finish_response(request, self._failure(request, exc), start_time)
-            self._server.on_answer(result[0].status)
-            if not result[0].keep_alive and not result[1]:
+                answer, gone = await self.finish_response(request, self._failure(request, exc), start_time)
+            self._server.on_answer(answer.status)
+            if not answer.keep_alive and not gone:
                 self._abort_in(self._server.settings.write_timeout)
                 if self._refused:
                     await self._linger()
-            return result
+            return answer, gone
         finally:
             self._request_over()
 
