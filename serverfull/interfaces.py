@@ -59,6 +59,14 @@ class Fetcher(ABC):
     async def list(self) -> Mapping[str, Function]:
         """Give every function by its name, in no particular order."""
 
+    def lacks(self, name: str) -> bool:
+        """Say whether it is known, without looking far, that there is no function of that name here.
+
+        Chains ask before they fetch: a refusal costs each call of another fetcher's function 2 µs. False, unless it is
+        certain.
+        """
+        return False
+
     def source_of(self, name: str) -> str:
         """Say which fetcher a listed function comes from; decorators and chains pass the question on."""
         return self.source

@@ -41,6 +41,8 @@ class ChainFetcher(Fetcher):
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Give the function from the first fetcher that knows its name."""
         for fetcher in self._fetchers:
+            if fetcher.lacks(name):
+                continue
             try:
                 function = await fetcher.fetch(name, qualifier)
             except NotFoundError:
@@ -52,6 +54,10 @@ class ChainFetcher(Fetcher):
             return function
         self._owners.pop(name, None)
         raise NotFoundError(name if qualifier is None else f"{name}:{qualifier}")
+
+    def lacks(self, name: str) -> bool:
+        """Say whether all of them lack it."""
+        return all(fetcher.lacks(name) for fetcher in self._fetchers)
 
     async def list(self) -> Mapping[str, Function]:
         """Give the functions of all fetchers; of two with one name, the one that `fetch` would give."""

@@ -33,6 +33,7 @@ class StaticFetcher(Fetcher):
 
     def __init__(self, functions: Mapping[str, Function | Callable[..., Any]]) -> None:
         self._functions = MappingProxyType({checked_name(name): _wrapped(name, f) for name, f in functions.items()})
+        self._fixed = type(self).fetch is StaticFetcher.fetch  # what inherits may fetch more than there is here
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Give the function of that name; there are no versions and no aliases, only ``$LATEST``."""
@@ -42,6 +43,10 @@ class StaticFetcher(Fetcher):
             return self._functions[name]
         except KeyError:
             raise NotFoundError(name) from None
+
+    def lacks(self, name: str) -> bool:
+        """Say whether there is no function of that name."""
+        return self._fixed and name not in self._functions
 
     async def list(self) -> Mapping[str, Function]:
         """Give all functions, in the order in which they were registered."""

@@ -73,6 +73,13 @@ class FetcherSuite:
             await fetcher.fetch(_UNKNOWN)
         assert _UNKNOWN not in await fetcher.list()
 
+    async def test_what_it_says_to_lack_is_not_found(self, fetcher: Fetcher) -> None:
+        for name in await fetcher.list():
+            assert not fetcher.lacks(name)
+        if fetcher.lacks(_UNKNOWN):
+            with pytest.raises(NotFoundError):
+                await fetcher.fetch(_UNKNOWN)
+
     async def test_every_function_has_a_source_of_one_word(self, fetcher: Fetcher) -> None:
         for name in await fetcher.list():
             assert re.fullmatch(r"\S+", fetcher.source_of(name))

@@ -81,6 +81,39 @@ async def test_a_fetcher_behind_the_one_that_knows_the_name_is_not_asked() -> No
     assert (await ChainFetcher(StaticFetcher({"a": hello}), Broken()).fetch("a")).handler is hello
 
 
+class Asked(StaticFetcher):
+    """Knows every name, and what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__({"listed": hello})
+        self.names: list[str] = []
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        self.names.append(name)
+        return await super().fetch("listed")
+
+
+class Lacking(Asked):
+    def lacks(self, name: str) -> bool:
+        return name != "listed"
+
+
+async def test_a_fetcher_that_says_to_lack_a_name_is_not_asked_for_it() -> None:
+    first = Lacking()
+    chain = ChainFetcher(first, StaticFetcher({"a": other}))
+    assert (await chain.fetch("a")).handler is other
+    assert (await chain.fetch("listed")).handler is hello
+    assert first.names == ["listed"]
+    assert chain.lacks("b")
+    assert not chain.lacks("a")
+
+
+async def test_a_fetcher_that_inherits_from_the_static_one_is_asked_for_whatever_it_may_know() -> None:
+    first = Asked()
+    assert (await ChainFetcher(first, StaticFetcher({"a": other})).fetch("a")).handler is hello
+    assert first.names == ["a"]
+
+
 async def test_an_alias_of_a_hidden_function_does_not_shine_through() -> None:
     chain = ChainFetcher(StaticFetcher({"a": hello}), WithAlias({"a": other, "b": other}))
     assert (await chain.fetch("b", "prod")).handler is other
