@@ -149,10 +149,11 @@ class Pool:
         return sandbox
 
     def _give_back(self, sandbox: Sandbox) -> None:
-        if self._reserve.give_back(sandbox, worn=self._policy.is_worn(sandbox)):
+        worn = self._policy.is_worn(sandbox)
+        if self._reserve.give_back(sandbox, worn=worn):
             self._tend_later()
             return
-        if self._closed or not sandbox.usable or self._policy.is_worn(sandbox):
+        if worn or self._closed or not sandbox.usable:
             self._discard(sandbox)
             return
         self._idle.append((self._loop.time(), sandbox))

@@ -111,8 +111,8 @@ class Connection(asyncio.Protocol):
         """
         request, self._request = self._request, None
         close = "" if request is None or request.keep_alive else "Connection: close\r\n"
-        head = f"{_STATUS_LINES[status]}{fields}Date: {_date()}\r\n{close}"
-        self._write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode("utf-8", "replace"), body)
+        head = f"{_STATUS_LINES[status]}{fields}Date: {_date()}\r\n{close}Content-Length: {len(body)}\r\n\r\n"
+        self._write(head.encode("utf-8", "replace"), body)
         if close:
             self._linger()
         elif not self._reading and (self._paused or len(self._reader)):

@@ -33,9 +33,9 @@ _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _CAUSE = "lambda-runtime-function-xray-error-cause:"
 
-# As our own client posts results. What this matches means the same to the rest of the module, which takes 5 µs more.
+# As our own client posts results. What this matches means the same to the rest of the module, which takes 7 µs more.
 _RESULT = re.compile(
-    rb"POST (/[!-~]+) HTTP/1\.1\r\nHost: localhost\r\nContent-Type: ([!-~]+)\r\nContent-Length: ([0-9]{1,15})"
+    rb"POST (/[!-~]+) HTTP/1\.1\r\nHost: localhost\r\nContent-Type: ([!-~]+)\r\nContent-Length: ([0-9]{1,15})\r\n\r\n"
 )
 _ONLY_ONCE = frozenset({"content-length", "transfer-encoding", "host", "content-type"})
 
@@ -155,24 +155,36 @@ class RequestReader:
             del waiting[: len(words)]
             self._seen = 0
             return True
-        head = self._take_head()
-        if head is None:
+        request = self._take_result() or self._take_request()
+        if request is None:
             return False
-        self._request = request = self._request_of(head)
+        self._request = request
         if request.length is not None and request.length > self._limit:
             raise TooLong(request)
+        return True
+
+    def _take_result(self) -> Request | None:
+        result = _RESULT.match(self._bytes, 0, LONGEST_LINE)
+        if result is None:
+            return None
+        path, content_type, length = result[1].decode(), result[2].decode(), result[3].decode()
+        del self._bytes[: result.end()]
+        self._seen = 0
+        fields = {"host": "localhost", "content-type": content_type, "content-length": length}
+        return Request("POST", path.partition("?")[0], fields, int(length), True)
+
+    def _take_request(self) -> Request | None:
+        head = self._take_head()
+        if head is None:
+            return None
+        request = self._request_of(head)
         if request.length == 0 and len(head) <= LONGEST_LINE:
             self._known = head + b"\r\n\r\n", request
         self._pieces, self._size, self._in_trailers, self._told = [], 0, False, False
-        return True
+        return request
 
     @staticmethod
     def _request_of(head: bytes) -> Request:
-        result = _RESULT.fullmatch(head)
-        if result is not None and len(head) <= LONGEST_LINE:
-            path, content_type, length = result[1].decode(), result[2].decode(), result[3].decode()
-            fields = {"host": "localhost", "content-type": content_type, "content-length": length}
-            return Request("POST", path.partition("?")[0], fields, int(length), True)
         lines = head.decode("latin-1").split("\r\n")
         if len(lines[0]) > LONGEST_LINE:
             raise Malformed("The request target is too long.", 414)
