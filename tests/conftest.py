@@ -1,7 +1,7 @@
 """Real servers and hosts in the test's own process: real sockets, the hardened server, everything but signals.
 
-`listen` starts a server for an application; `start_host` one for a host, with a client. ``tests/api`` has one more for
-those that are spoken to in bytes. The tests of what speaks to sockets itself run on both event loops.
+`listen` starts a server for an application, `start_host` one for a host, with a client; both can be spoken to in bytes.
+The tests of what speaks to sockets itself run on both event loops.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import io
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,14 +142,44 @@ class Answer:
 
 @dataclass
 class Listening:
-    """A server on a port of its own."""
+    """A server on a port of its own, and connections to it."""
 
     runner: HardenedRunner
     port: int
     log: HostLog
+    writers: list[asyncio.StreamWriter] = field(init=False, default_factory=list)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect; the connection is closed at the end of the test at the latest."""
+        reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), DEADLINE)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def send(self, data: bytes, *, half_close: bool = False) -> bytes:
+        """Send bytes and read until the server closes."""
+        reader, writer = await self.connect()
+        writer.write(data)
+        if half_close:
+            writer.write_eof()
+        try:
+            return await self.rest(reader)
+        finally:
+            writer.close()
+
+    async def rest(self, reader: asyncio.StreamReader) -> bytes:
+        """Read until the server closes; a reset ends it as well."""
+        return await asyncio.wait_for(reader.read(), DEADLINE)
+
+    async def answer(self, reader: asyncio.StreamReader) -> bytes:
+        """Read one answer that has a Content-Length."""
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE)
+        [length] = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        return head + await asyncio.wait_for(reader.readexactly(int(length.partition(b":")[2])), DEADLINE)
 
     async def close(self) -> None:
-        """End the server at once. Closing twice is fine."""
+        """End the server and the connections at once. Closing twice is fine."""
+        for writer in self.writers:
+            writer.transport.abort()
         if self.runner.server is not None:
             self.runner.abort()
         await self.runner.cleanup()

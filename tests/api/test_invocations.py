@@ -374,7 +374,7 @@ async def test_a_client_that_goes_away_takes_nothing_with_it(start_host: Any, ho
     for _ in range(2):
         for one in (entered, go, ended):
             one.clear()
-        _, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        _, writer = await host.connect()
         writer.write(f"POST {PREFIX}/f/invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode())
         async with asyncio.timeout(10):
             await entered.wait()
@@ -431,11 +431,7 @@ async def test_answers_carry_what_clients_need(start_host: Any) -> None:
 async def test_http_1_0_and_connection_close_are_answered(start_host: Any) -> None:
     host = await start_host({"f": lambda: "x"})
     for line in (b"HTTP/1.0\r\nHost: localhost", b"HTTP/1.1\r\nHost: localhost\r\nConnection: close"):
-        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
-        writer.write(f"POST {PREFIX}/f/invocations ".encode() + line + b"\r\nContent-Length: 0\r\n\r\n")
-        async with asyncio.timeout(10):
-            answer = await reader.read()
-        writer.close()
+        answer = await host.send(f"POST {PREFIX}/f/invocations ".encode() + line + b"\r\nContent-Length: 0\r\n\r\n")
         assert answer.endswith(b'\r\n\r\n"x"')
 
 
