@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import json
-import stat
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import create, deploy, invoke, wait_until_settled, zipped
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PYTHON = "def handler(event, context):\n    return 'Python'\n"
-
-
-def package(files: dict[str, str], executable: tuple[str, ...] = ()) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, text in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | (0o755 if name in executable else 0o644)) << 16
-            archive.writestr(entry, text)
-    return made.getvalue()
-
-
-def create(client: Any, name: str = "f", runtime: str = "python3.11", text: str = PYTHON, **members: Any) -> Any:
-    return client.create_function(
-        **{
-            "FunctionName": name,
-            "Runtime": runtime,
-            "Role": "arn:aws:iam::123456789012:role/runner",
-            "Handler": "app.handler",
-            "Code": {"ZipFile": package({"app.py": text})},
-            **members,
-        }
-    )
-
-
-def settled(client: Any, name: str = "f") -> dict[str, Any]:
-    """Wait until nothing is being prepared, and give the configuration."""
-    for waiter in ("function_active_v2", "function_updated_v2"):
-        try:
-            client.get_waiter(waiter).wait(FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 500})
-        except Exception as ended:
-            assert "terminal failure" in str(ended)  # noqa: PT017
-    return client.get_function_configuration(FunctionName=name)
-
-
-def invoke(client: Any, name: str = "f") -> Any:
-    return json.loads(client.invoke(FunctionName=name)["Payload"].read())
+FILES = {"app.py": "def handler(event, context):\n    return 'Python'\n"}
+PROGRAM = {"bootstrap": "#!/bin/sh\nexit 3\n"}
 
 
 @pytest.fixture
@@ -65,8 +26,8 @@ def client(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_what_nothing_here_runs_is_failed_before_anybody_calls_it(client: Any) -> None:
-    create(client, runtime="java21", Handler="app.Handler::handle")
-    state = settled(client)
+    create(client, "f", FILES, Runtime="java21", Handler="app.Handler::handle")
+    state = wait_until_settled(client, "f")
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidRuntime")
     reason = "java21 needs a container, which this version cannot make: a later one will, with Docker"
     assert state["StateReason"] == reason
@@ -74,26 +35,25 @@ def test_what_nothing_here_runs_is_failed_before_anybody_calls_it(client: Any) -
     with pytest.raises(ClientError, match="java21 needs a container"):
         client.invoke(FunctionName="f")
     client.update_function_configuration(FunctionName="f", Runtime="python3.11", Handler="app.handler")
-    state = settled(client)
+    state = wait_until_settled(client, "f")
     assert (state["State"], state["LastUpdateStatus"], state.get("StateReason")) == ("Active", "Successful", None)
-    assert invoke(client) == "Python"
+    assert invoke(client, "f") == "Python"
 
 
 def test_a_custom_runtime_without_its_bootstrap_is_failed_until_an_update_brings_it(client: Any) -> None:
-    create(client, runtime="provided.al2023")
-    state = settled(client)
+    create(client, "f", FILES, Runtime="provided.al2023")
+    state = wait_until_settled(client, "f")
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "FunctionError.InvalidEntryPoint")
     assert "a file named bootstrap in the package or in a layer, and it is missing" in state["StateReason"]
-    brought = package({"bootstrap": "#!/bin/sh\nexit 3\n"}, executable=("bootstrap",))
-    client.update_function_code(FunctionName="f", ZipFile=brought)
-    assert settled(client)["State"] == "Active"
+    client.update_function_code(FunctionName="f", ZipFile=zipped(PROGRAM, executable=PROGRAM))
+    assert wait_until_settled(client, "f")["State"] == "Active"
 
 
 def test_a_layer_may_bring_the_bootstrap(client: Any) -> None:
-    brought = package({"bootstrap": "#!/bin/sh\nexit 3\n"}, executable=("bootstrap",))
-    layer = client.publish_layer_version(LayerName="runtime", Content={"ZipFile": brought})["LayerVersionArn"]
-    create(client, runtime="provided.al2023", Layers=[layer])
-    assert settled(client)["State"] == "Active"
+    content = {"ZipFile": zipped(PROGRAM, executable=PROGRAM)}
+    layer = client.publish_layer_version(LayerName="runtime", Content=content)["LayerVersionArn"]
+    create(client, "f", FILES, Runtime="provided.al2023", Layers=[layer])
+    assert wait_until_settled(client, "f")["State"] == "Active"
 
 
 @pytest.mark.parametrize(
@@ -106,29 +66,27 @@ def test_a_layer_may_bring_the_bootstrap(client: Any) -> None:
 def test_an_execution_that_does_not_fit_is_said_before_the_first_call(
     client: Any, tag: str, runtime: str, code: str, reason: str
 ) -> None:
-    create(client, runtime=runtime, Tags={"serverfull:execution": tag})
-    state = settled(client)
+    create(client, "f", FILES, Runtime=runtime, Tags={"serverfull:execution": tag})
+    state = wait_until_settled(client, "f")
     assert (state["State"], state["StateReasonCode"]) == ("Failed", code)
     assert reason in state["StateReason"]
 
 
 def test_a_wrapper_is_refused_where_no_runtime_is_started(client: Any) -> None:
     variables = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrap"}}
-    create(client, Tags={"serverfull:execution": "inprocess"}, Environment=variables)
-    state = settled(client)
+    create(client, "f", FILES, Tags={"serverfull:execution": "inprocess"}, Environment=variables)
+    state = wait_until_settled(client, "f")
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidConfiguration")
     assert "AWS_LAMBDA_EXEC_WRAPPER names what starts a runtime" in state["StateReason"]
 
 
 def test_a_tag_that_comes_later_and_does_not_fit_is_said_by_each_call(client: Any) -> None:
-    brought = package({"bootstrap": "#!/bin/sh\nexit 3\n"}, executable=("bootstrap",))
-    made = create(client, runtime="provided.al2023", Code={"ZipFile": brought})
-    settled(client)
+    made = deploy(client, "f", PROGRAM, executable=PROGRAM, Runtime="provided.al2023")
     client.tag_resource(Resource=made["FunctionArn"], Tags={"serverfull:execution": "inprocess"})
     with pytest.raises(ClientError, match="al2023 cannot run in the host's own process"):
         client.invoke(FunctionName="f")
     client.untag_resource(Resource=made["FunctionArn"], TagKeys=["serverfull:execution"])
-    assert invoke(client)["errorType"] == "Runtime.ExitError"
+    assert invoke(client, "f")["errorType"] == "Runtime.ExitError"
 
 
 def test_container_images_are_failed_with_what_to_do(client: Any) -> None:
@@ -138,27 +96,27 @@ def test_container_images_are_failed_with_what_to_do(client: Any) -> None:
         Role="arn:aws:iam::123456789012:role/runner",
         Code={"ImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1"},
     )
-    state = settled(client)
+    state = wait_until_settled(client, "f")
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidRuntime")
     assert "a later one will, with Docker. Deploy a .zip package." in state["StateReason"]
 
 
 def test_an_update_that_nothing_here_runs_fails_and_leaves_the_function_as_it_was(client: Any) -> None:
-    create(client)
-    assert invoke(client) == "Python"
+    create(client, "f", FILES)
+    assert invoke(client, "f") == "Python"
     client.update_function_configuration(FunctionName="f", Runtime="ruby3.4")
-    state = settled(client)
+    state = wait_until_settled(client, "f")
     assert (state["State"], state["LastUpdateStatus"]) == ("Active", "Failed")
     assert "ruby3.4 needs a container" in state["LastUpdateStatusReason"]
-    assert invoke(client) == "Python"
+    assert invoke(client, "f") == "Python"
     client.update_function_configuration(FunctionName="f", Runtime="python3.11")
-    assert settled(client)["LastUpdateStatus"] == "Successful"
-    assert invoke(client) == "Python"
+    assert wait_until_settled(client, "f")["LastUpdateStatus"] == "Successful"
+    assert invoke(client, "f") == "Python"
 
 
 def test_a_call_that_comes_while_the_function_is_made_waits_for_it(client: Any) -> None:
-    assert create(client)["State"] == "Pending"
-    assert invoke(client) == "Python"
-    create(client, "broken", runtime="java21")
+    assert create(client, "f", FILES)["State"] == "Pending"
+    assert invoke(client, "f") == "Python"
+    create(client, "broken", FILES, Runtime="java21")
     with pytest.raises(ClientError, match="currently in the following state: Failed"):
         client.invoke(FunctionName="broken")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +17,14 @@ from serverfull.management import preparation
 from serverfull.runtimes.process import interpreters
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreters, Missing
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import create, invoke, wait_until_settled
 from serverfull.testing.hosts import ThreadHost
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HANDLER = "def handler(event, context):\n    return 'it runs'\n"
+FILES = {"app.py": "def handler(event, context):\n    return 'it runs'\n"}
 
 
 @pytest.fixture
@@ -69,31 +68,10 @@ def install(folder: Path, runtime: str) -> Callable[[], None]:
     return put
 
 
-def create(client: Any, runtime: str, name: str = "f") -> dict[str, Any]:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("app.py", HANDLER)
-    client.create_function(
-        FunctionName=name,
-        Runtime=runtime,
-        Role="arn:aws:iam::123456789012:role/runner",
-        Handler="app.handler",
-        Code={"ZipFile": packed.getvalue()},
-    )
-    return settled(client, name)
-
-
-def settled(client: Any, name: str = "f") -> dict[str, Any]:
-    for waiter in ("function_active_v2", "function_updated_v2"):
-        try:
-            client.get_waiter(waiter).wait(FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 1000})
-        except Exception as ended:
-            assert "terminal failure" in str(ended)  # noqa: PT017
-    return client.get_function_configuration(FunctionName=name)
-
-
-def invoke(client: Any, name: str = "f") -> Any:
-    return json.loads(client.invoke(FunctionName=name)["Payload"].read())
+def made(client: Any, runtime: str, name: str = "f") -> dict[str, Any]:
+    """Create a function, and give its configuration when it is Active or Failed."""
+    create(client, name, FILES, Runtime=runtime)
+    return wait_until_settled(client, name)
 
 
 def test_an_update_and_the_next_start_of_the_host_find_what_has_been_installed(
@@ -102,16 +80,16 @@ def test_an_update_and_the_next_start_of_the_host_find_what_has_been_installed(
     settings = {"PATH": path, "SERVERFULL_EXECUTION__OTHER_PYTHON": "error"}
     with HostProcess.start(None, "--state", str(tmp_path / "state"), env=settings, cwd=tmp_path) as host:
         client = lambda_client(host.url, region="eu-west-1")
-        failed = create(client, runtime)
+        failed = made(client, runtime)
         assert (failed["State"], failed["StateReasonCode"]) == ("Failed", "InvalidRuntime")
         assert f"install it with pyenv or uv, and have {runtime} on the host's PATH" in failed["StateReason"]
-        create(client, runtime, "left")
+        made(client, runtime, "left")
         with pytest.raises(ClientError, match="install it with pyenv"):
-            invoke(client)
+            invoke(client, "f")
         install()
         client.update_function_configuration(FunctionName="f", Timeout=30)
-        assert settled(client)["State"] == "Active"
-        assert invoke(client) == "it runs"
+        assert wait_until_settled(client, "f")["State"] == "Active"
+        assert invoke(client, "f") == "it runs"
         assert client.get_function_configuration(FunctionName="left")["State"] == "Failed"
     with HostProcess.start(None, "--state", str(tmp_path / "state"), env=settings, cwd=tmp_path) as host:
         client = lambda_client(host.url, region="eu-west-1")
@@ -130,11 +108,11 @@ def test_a_call_has_a_failed_function_made_again_and_waits_for_that(
     settings = Settings(execution=ExecutionSettings(other_python="error"), logging=LoggingSettings(functions="NULL"))
     with ThreadHost({}, settings=settings) as host:
         client = host.client(region="eu-west-1")
-        assert create(client, runtime)["State"] == "Failed"
+        assert made(client, runtime)["State"] == "Failed"
         with pytest.raises(ClientError, match="install it with pyenv"):
-            invoke(client)
+            invoke(client, "f")
         install()
-        assert invoke(client) == "it runs"
+        assert invoke(client, "f") == "it runs"
         assert client.get_function_configuration(FunctionName="f")["State"] == "Active"
 
 
@@ -147,10 +125,10 @@ def test_an_interpreter_that_is_removed_and_installed_again_is_missed_in_between
     with ThreadHost({}, settings=Settings(execution=execution, logging=LoggingSettings(functions="NULL"))) as host:
         client = host.client(region="eu-west-1")
         install()
-        create(client, runtime)
-        assert [invoke(client), invoke(client)] == ["it runs"] * 2
+        made(client, runtime)
+        assert [invoke(client, "f"), invoke(client, "f")] == ["it runs"] * 2
         (folder / runtime).unlink()
         with pytest.raises(ClientError, match="install it with pyenv"):
-            invoke(client)
+            invoke(client, "f")
         install()
-        assert invoke(client) == "it runs"
+        assert invoke(client, "f") == "it runs"

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import stat
-import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import PYTHON, ROLE, deploy, invoke, wait_until_ready, zipped
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ROLE = "arn:aws:iam::123456789012:role/runner"
 
 LOOKING = """
 import os, subprocess, sys
@@ -43,18 +38,9 @@ def handler(event, context):
 """
 
 
-def package(files: dict[str, str]) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, text in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | (0o755 if name.startswith("bin/") else 0o644)) << 16
-            archive.writestr(entry, text)
-    return made.getvalue()
-
-
 def publish(client: Any, name: str, files: dict[str, str]) -> str:
-    return client.publish_layer_version(LayerName=name, Content={"ZipFile": package(files)})["LayerVersionArn"]
+    content = {"ZipFile": zipped(files, executable=["bin/layer-tool"])}
+    return client.publish_layer_version(LayerName=name, Content=content)["LayerVersionArn"]
 
 
 def layer(client: Any, name: str, **more: str) -> str:
@@ -66,11 +52,6 @@ def layer(client: Any, name: str, **more: str) -> str:
         **{f"python/{module}.py": f"NAME = {name!r}\n" for module in more.values()},
     }
     return publish(client, name, files)
-
-
-def settle(client: Any) -> None:
-    for waiter in ("function_active_v2", "function_updated_v2"):
-        client.get_waiter(waiter).wait(FunctionName="f", WaiterConfig={"Delay": 0.02, "MaxAttempts": 500})
 
 
 def look(client: Any) -> dict[str, Any]:
@@ -92,26 +73,17 @@ def test_layers_are_seen_in_their_order_also_new_ones_and_deleted_ones(host: Hos
     before = sorted(Path("/opt").iterdir())
     client = lambda_client(host.url, region="eu-west-1")
     first, second = layer(client, "first", more="only_first"), layer(client, "second")
-    client.create_function(
-        FunctionName="f",
-        Runtime="python3.11",
-        Role="arn:aws:iam::123456789012:role/runner",
-        Handler="app.handler",
-        Code={"ZipFile": package({"app.py": LOOKING})},
-        Layers=[first, second],
-        Timeout=10,
-    )
-    settle(client)
+    deploy(client, "f", {"app.py": LOOKING}, Layers=[first, second], Timeout=10)
     seen = look(client)
     assert (seen["shared"], seen["only_first"]) == ("second", "first")
     assert (seen["tool"], seen["note"]) == ("tool of second", "note of second")
     assert sorted(seen["library"]) == ["libfirst.so", "libsecond.so"]
     client.update_function_configuration(FunctionName="f", Layers=[second, first])
-    settle(client)
+    wait_until_ready(client, "f")
     assert look(client)["shared"] == "first"
     client.delete_layer_version(LayerName="first", VersionNumber=1)
-    client.update_function_code(FunctionName="f", ZipFile=package({"app.py": LOOKING + "# again\n"}))
-    settle(client)
+    client.update_function_code(FunctionName="f", ZipFile=zipped({"app.py": LOOKING + "# again\n"}))
+    wait_until_ready(client, "f")
     assert look(client)["shared"] == "first"
     assert sorted(Path("/opt").iterdir()) == before
 
@@ -134,28 +106,16 @@ def test_a_function_that_writes_into_its_layers_spoils_those_of_no_other(host: H
     client = lambda_client(host.url, region="eu-west-1")
     layers = [layer(client, "first", more="only_first")]
     for name, code in (("spoiling", SPOILING), ("f", LOOKING), ("later", LOOKING)):
-        client.create_function(
-            FunctionName=name,
-            Runtime="python3.11",
-            Role="arn:aws:iam::123456789012:role/runner",
-            Handler="app.handler",
-            Code={"ZipFile": package({"app.py": code})},
-            Layers=layers,
-            Timeout=10,
-        )
-    settle(client)
+        deploy(client, name, {"app.py": code}, Layers=layers, Timeout=10)
     before = look(client)
     client.invoke(FunctionName="spoiling")
     assert look(client) == before
-    seen = json.loads(client.invoke(FunctionName="later")["Payload"].read())
+    seen = invoke(client, "later")
     assert (seen["note"], seen["shared"]) == ("note of first", "first")
 
 
 def zeros(name: str, megabytes: int) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, bytes(megabytes * 1024 * 1024))
-    return made.getvalue()
+    return zipped({name: bytes(megabytes * 1024 * 1024)})
 
 
 def refusal(call: Any, **request: Any) -> str:
@@ -179,12 +139,12 @@ def test_code_and_layers_together_are_no_larger_than_aws_lets_them_be(host: Host
     function = {"FunctionName": "f", "Runtime": "python3.11", "Handler": "app.handler", "Role": ROLE}
     assert refusal(client.create_function, **function, Code={"ZipFile": large}, Layers=layers) == said
     client.create_function(**function, Code={"ZipFile": large}, Layers=layers[:1])
-    settle(client)
+    wait_until_ready(client, "f")
     assert refusal(client.update_function_configuration, FunctionName="f", Layers=layers) == said
     client.update_function_code(FunctionName="f", ZipFile=small)
-    settle(client)
+    wait_until_ready(client, "f")
     client.update_function_configuration(FunctionName="f", Layers=layers)
-    settle(client)
+    wait_until_ready(client, "f")
     assert refusal(client.update_function_code, FunctionName="f", ZipFile=large) == said
 
 
@@ -203,20 +163,11 @@ def handler(event, context):
 
 def test_folders_are_looked_into_in_the_order_of_aws(host: HostProcess) -> None:
     client = lambda_client(host.url)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    packages = f"python/lib/python{version}/site-packages"
+    packages = f"python/lib/{PYTHON}/site-packages"
     arn = publish(
         client, "both", {f"{packages}/same.py": "NAME = 'packages'\n", "python/same.py": "NAME = 'modules'\n"}
     )
-    client.create_function(
-        FunctionName="f",
-        Runtime=f"python{version}",
-        Handler="app.handler",
-        Role=ROLE,
-        Code={"ZipFile": package({"app.py": ORDER})},
-        Layers=[arn],
-    )
-    settle(client)
+    deploy(client, "f", {"app.py": ORDER}, Layers=[arn])
     seen = look(client)
     root, opt = seen["root"], seen["modules"][-1].removesuffix("/python")
     assert seen["same"] == "packages"

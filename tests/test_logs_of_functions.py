@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +11,12 @@ import pytest
 
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import deploy, wait_until_ready
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 CODE = """
 import logging
 print("loading")
@@ -44,21 +41,6 @@ def client(tmp_path: Path) -> Iterator[Any]:
         yield lambda_client(host.url)
 
 
-def deploy(client: Any, name: str, code: str, **members: Any) -> None:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr(name, code)
-    client.create_function(
-        FunctionName="f",
-        Role="arn:aws:iam::123456789012:role/runner",
-        Handler=f"{name.partition('.')[0]}.handler",
-        Code={"ZipFile": made.getvalue()},
-        Timeout=20,
-        **{"Runtime": PYTHON, **members},
-    )
-    client.get_waiter("function_active_v2").wait(FunctionName="f", WaiterConfig={"Delay": 0.05, "MaxAttempts": 400})
-
-
 def log_of(client: Any, event: Any) -> list[str]:
     answer = client.invoke(FunctionName="f", LogType="Tail", Payload=json.dumps(event))
     return base64.b64decode(answer["LogResult"]).decode().splitlines()
@@ -78,18 +60,18 @@ def levels(application: str, system: str) -> dict[str, str]:
 
 
 def test_a_json_log_has_every_record_at_debug_and_only_what_went_wrong_at_warn(client: Any) -> None:
-    deploy(client, "app.py", CODE, LoggingConfig=levels("DEBUG", "DEBUG"))
+    deploy(client, "f", {"app.py": CODE}, LoggingConfig=levels("DEBUG", "DEBUG"), Timeout=20)
     loaded = ["platform.initStart", "loading", "platform.initRuntimeDone", "platform.initReport"]
     ran = ["platform.start", "details", "steps", "doubts", "platform.runtimeDone", "platform.report"]
     assert seen(log_of(client, {"there": 1})) == [*loaded, *ran]
     client.update_function_configuration(FunctionName="f", LoggingConfig=levels("WARN", "WARN"))
-    client.get_waiter("function_updated_v2").wait(FunctionName="f", WaiterConfig={"Delay": 0.05, "MaxAttempts": 400})
+    wait_until_ready(client, "f")
     assert seen(log_of(client, {"there": 1})) == ["doubts"]
     assert seen(log_of(client, {})) == ["doubts", "'there'", "platform.runtimeDone", "platform.report"]
 
 
 def test_code_that_cannot_be_loaded_is_reported_as_on_aws(client: Any) -> None:
-    deploy(client, "app.py", "import os\nos._exit(7)\n")
+    deploy(client, "f", {"app.py": "import os\nos._exit(7)\n"}, Timeout=20)
     lines = log_of(client, {})
     assert lines[0].startswith("INIT_REPORT Init Duration: ")
     assert lines[0].endswith(" ms\tPhase: init\tStatus: error\tError Type: Runtime.ExitError")
@@ -101,7 +83,7 @@ def test_the_console_of_node_js_has_the_same_levels(client: Any, require: Callab
     looking = Interpreters()
     here = [name for name in RUNTIMES if name.startswith("nodejs") and isinstance(looking.find(name), Interpreter)]
     require("Node.js", here, "apt-get install nodejs")
-    deploy(client, "app.js", NODE_CODE, Runtime=here[-1], LoggingConfig=levels("INFO", "INFO"))
+    deploy(client, "f", {"app.js": NODE_CODE}, Runtime=here[-1], LoggingConfig=levels("INFO", "INFO"), Timeout=20)
     ran = ["platform.start", "steps", "doubts", "platform.report"]
     assert seen(log_of(client, {"there": {}})) == ["loading", *ran]
     assert seen(log_of(client, {"there": {}})) == ran
