@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import signal
 import socket
 import urllib.error
 import urllib.request
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import ROLE, invoke, wait_until_ready, zipped
 from serverfull.testing.process import HostDidNotStart, HostProcess
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ACCOUNT = "123456789012"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/runner"
 
 COUNTING = """
 import os, util
@@ -37,11 +35,7 @@ def handler(event, context):
 
 
 def package(text: str, util: str = "NAME = 'util'") -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("lambda_function.py"), text)  # of no date: the same bytes each time
-        archive.writestr(zipfile.ZipInfo("util.py"), util)
-    return made.getvalue()
+    return zipped({"lambda_function.py": text, "util.py": util})
 
 
 def client_of(host: HostProcess, region: str = "eu-west-1", account: str = ACCOUNT) -> Any:
@@ -57,12 +51,8 @@ def deploy(client: Any, name: str, text: str = COUNTING, util: str = "NAME = 'ut
         Code={"ZipFile": package(text, util)},
         **members,
     )
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
+    wait_until_ready(client, name)
     return made
-
-
-def invoke(client: Any, name: str, **members: Any) -> Any:
-    return json.loads(client.invoke(FunctionName=name, **members)["Payload"].read())
 
 
 @pytest.fixture
@@ -88,7 +78,7 @@ def test_versions_keep_their_code_and_aliases_lead_to_them(host: HostProcess) ->
     assert client.publish_version(FunctionName="f")["Version"] == "1"
     client.create_alias(FunctionName="f", Name="live", FunctionVersion="1")
     client.update_function_code(FunctionName="f", ZipFile=package(COUNTING, "NAME = 'new'"))
-    client.get_waiter("function_updated_v2").wait(FunctionName="f", WaiterConfig={"Delay": 0.05})
+    wait_until_ready(client, "f")
     assert invoke(client, "f")["util"] == "new"
     live = client.invoke(FunctionName="f", Qualifier="live")
     assert live["ExecutedVersion"] == "1"

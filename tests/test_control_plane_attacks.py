@@ -22,6 +22,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import ROLE, invoke, wait_until_ready
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ACCOUNT = "123456789012"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/runner"
 NOT_UNZIPPED = "Could not unzip uploaded file. Please check your file, then try to upload again."
 GOOD = "def h(event, context): return 'good'"
 
@@ -60,11 +60,7 @@ def creation(name: str, package: bytes, **members: Any) -> dict[str, Any]:
 
 def deploy(client: Any, name: str, package: bytes, **members: Any) -> None:
     client.create_function(**creation(name, package, **members))
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
-
-
-def invoke(client: Any, name: str) -> Any:
-    return json.loads(client.invoke(FunctionName=name)["Payload"].read())
+    wait_until_ready(client, name)
 
 
 def refusal(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
@@ -171,7 +167,7 @@ def at_once(count: int, call: Callable[[int], Any]) -> Counter[str]:
 def test_of_many_who_make_or_delete_one_function_one_succeeds(client: Any) -> None:
     made = at_once(20, lambda number: client.create_function(**creation("one", module(f"h = {number}"))))
     assert made == {"done": 1, "ResourceConflictException": 19}
-    client.get_waiter("function_active_v2").wait(FunctionName="one", WaiterConfig={"Delay": 0.05})
+    wait_until_ready(client, "one")
     deleted = at_once(20, lambda _: client.delete_function(FunctionName="one"))
     assert deleted == {"done": 1, "ResourceNotFoundException": 19}
 
@@ -189,7 +185,7 @@ def test_of_many_who_change_one_revision_one_succeeds(client: Any) -> None:
     changed = at_once(20, change)
     assert changed.pop("done") == 1
     assert set(changed) <= {"PreconditionFailedException", "ResourceConflictException"}
-    client.get_waiter("function_updated_v2").wait(FunctionName="revised", WaiterConfig={"Delay": 0.05})
+    wait_until_ready(client, "revised")
     assert at_once(20, lambda _: client.publish_version(FunctionName="revised")) == {"done": 20}
     listed = client.list_versions_by_function(FunctionName="revised")["Versions"]
     assert [version["Version"] for version in listed] == ["$LATEST", "1"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import signal
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import create, wait_until_ready, zipped
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
@@ -37,22 +36,8 @@ def handler(event, context):
 """
 
 
-def package(text: str) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr("app.py", text)
-    return made.getvalue()
-
-
 def deploy(client: Any, text: str = CODE, **members: Any) -> None:
-    client.create_function(
-        FunctionName="f",
-        Runtime="python3.11",
-        Role="arn:aws:iam::123456789012:role/runner",
-        Handler="app.handler",
-        Code={"ZipFile": package(text)},
-        **{"Timeout": 10, "Publish": True, **members},
-    )
+    create(client, "f", {"app.py": text}, **{"Timeout": 10, "Publish": True, **members})
 
 
 def provision(client: Any, count: int, qualifier: str = "1") -> dict[str, Any]:
@@ -148,8 +133,8 @@ def test_code_that_cannot_be_loaded_fails_with_its_reason_and_heals_with_the_nex
     client.delete_provisioned_concurrency_config(FunctionName="f", Qualifier="1")
     provision(client, 1, "live")
     until(client, lambda got: got["Status"] == "FAILED", "live")
-    client.update_function_code(FunctionName="f", ZipFile=package(CODE), Publish=True)
-    client.get_waiter("function_updated_v2").wait(FunctionName="f", WaiterConfig={"Delay": 0.05})
+    client.update_function_code(FunctionName="f", ZipFile=zipped({"app.py": CODE}), Publish=True)
+    wait_until_ready(client, "f")
     client.update_alias(FunctionName="f", Name="live", FunctionVersion="2")
     ready(client, 1, "live")
     assert invoke(client, qualifier="live")["how"] == "provisioned-concurrency"
@@ -201,14 +186,7 @@ def test_an_account_lends_others_no_more_than_is_not_provisioned(tmp_path: Path)
     with HostProcess.start(None, "--state", str(tmp_path / "state"), env=limits, cwd=tmp_path) as process:
         client = lambda_client(process.url, region="eu-west-1")
         deploy(client)
-        client.create_function(
-            FunctionName="other",
-            Runtime="python3.11",
-            Role="arn:aws:iam::123456789012:role/runner",
-            Handler="app.handler",
-            Code={"ZipFile": package(CODE)},
-            Timeout=10,
-        )
+        create(client, "other", {"app.py": CODE}, Timeout=10)
         provision(client, 2)
         ready(client, 2)
         with ThreadPoolExecutor(2) as threads:
@@ -225,8 +203,8 @@ def test_a_repointed_alias_takes_its_environments_along(client: Any) -> None:
     provision(client, 1, "live")
     ready(client, 1, "live")
     first = invoke(client, qualifier="live")
-    client.update_function_code(FunctionName="f", ZipFile=package(CODE + "# new\n"), Publish=True)
-    client.get_waiter("function_updated_v2").wait(FunctionName="f", WaiterConfig={"Delay": 0.05})
+    client.update_function_code(FunctionName="f", ZipFile=zipped({"app.py": CODE + "# new\n"}), Publish=True)
+    wait_until_ready(client, "f")
     client.update_alias(FunctionName="f", Name="live", FunctionVersion="2")
     ready(client, 1, "live")
     second = invoke(client, qualifier="live")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import weakref
-import zipfile
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from serverfull.fetchers.deployed import DeployedFetcher
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.storage.code import MemoryCodeStore
 from serverfull.storage.state import open_state
+from serverfull.testing.deployments import zipped
 from serverfull.testing.fetcher_suite import FetcherSuite
 
 if TYPE_CHECKING:
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
     from serverfull.interfaces import Fetcher
 
 HOME = Partition("111122223333", "eu-west-1")
-
-
-def package(text: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("lambda_function.py", text)
-    return buffer.getvalue()
 
 
 class Deployments:
@@ -48,7 +40,7 @@ class Deployments:
         self.fetcher.read_from(state, code)
 
     async def deploy(self, name: str, text: str = "x = 1", partition: Partition = HOME, **fields: Any) -> None:
-        sha256 = await self.code.put(package(text))
+        sha256 = await self.code.put(zipped({"lambda_function.py": text}))
         given: dict[str, Any] = {"handler": "lambda_function.handler", "runtime": "python3.11", "role": "arn"} | fields
         version = FunctionVersion(function=name, code_sha256=sha256, last_modified="", revision_id="", **given)
 

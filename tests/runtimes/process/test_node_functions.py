@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
+from serverfull.testing import deployments
 from serverfull.testing.process import HostProcess
 
 pytestmark = pytest.mark.real_client
-
-ROLE = "arn:aws:iam::000000000000:role/any"
 
 CODE = """
 let calls = 0;
@@ -57,12 +54,7 @@ def client(host: HostProcess, boto: Callable[..., Any]) -> Any:
 
 
 def deploy(client: Any, name: str, runtime: str, handler: str) -> Callable[..., tuple[bytes, str | None]]:
-    package = io.BytesIO()
-    with zipfile.ZipFile(package, "w") as archive:
-        archive.writestr("index.js", CODE)
-    code = {"ZipFile": package.getvalue()}
-    client.create_function(FunctionName=name, Runtime=runtime, Role=ROLE, Handler=handler, Code=code, Timeout=10)
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+    deployments.deploy(client, name, {"index.js": CODE}, Runtime=runtime, Handler=handler, Timeout=10)
 
     def invoke(event: Any) -> tuple[bytes, str | None]:
         answer = client.invoke(FunctionName=name, Payload=json.dumps(event).encode())
@@ -87,7 +79,7 @@ def test_a_function_beyond_its_timeout_is_ended(client: Any, runtime: str) -> No
     invoke = deploy(client, "stuck", runtime, "index.plain")
     invoke({})
     client.update_function_configuration(FunctionName="stuck", Timeout=1)
-    client.get_waiter("function_updated_v2").wait(FunctionName="stuck", WaiterConfig={"Delay": 1})
+    deployments.wait_until_ready(client, "stuck")
     payload, error = invoke({"stuck": True})
     assert (json.loads(payload)["errorType"], error) == ("Sandbox.Timedout", "Unhandled")
     assert json.loads(invoke({})[0])["calls"] == 1
