@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
 from serverfull.domain.deployed_handler import DeployedHandler
@@ -27,7 +27,7 @@ from serverfull.fetchers.reservations import Reservations
 from serverfull.interfaces import Fetcher
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from serverfull.domain.changes import Changes, FunctionChanged
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
@@ -292,9 +292,9 @@ class _View(Fetcher):
         self._deployed = deployed
         self._partition = partition
 
-    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+    def fetch(self, name: str, qualifier: str | None = None) -> Coroutine[Any, Any, Function]:
         """Give the function."""
-        return await self._deployed.function(self._partition, name, qualifier)
+        return self._deployed.function(self._partition, name, qualifier)
 
     async def list(self) -> Mapping[str, Function]:
         """Give every function that can be run now."""

@@ -87,27 +87,23 @@ class Pool:
         :raises TooManyRequests: there are as many as there may be, and all are busy.
         """
         while True:
+            sandbox = self._take()
+            if sandbox is None:
+                failed = self._crashes.remembered(invocation.request_id)
+                if failed is not None:
+                    return failed
+                sandbox = self._new()
             try:
-                return await self._attempt(invocation, log)
-            except InvocationNotBegun:  # an idle one has just ended: each attempt leaves one less of them
-                continue
-
-    async def _attempt(self, invocation: Invocation, log: InvocationLog) -> Outcome:
-        sandbox = self._take()
-        if sandbox is None:
-            failed = self._crashes.remembered(invocation.request_id)
-            if failed is not None:
-                return failed
-            sandbox = self._new()
-        try:
-            outcome = await sandbox.run(invocation, log)
-        except BaseException:
-            if not self._reserve.give_back(sandbox, worn=True):
-                self._discard(sandbox)
-            raise
-        self._crashes.note(sandbox.init_failure)
-        self._give_back(sandbox)
-        return outcome
+                outcome = await sandbox.run(invocation, log)
+            except BaseException as ended:
+                if not self._reserve.give_back(sandbox, worn=True):
+                    self._discard(sandbox)
+                if isinstance(ended, InvocationNotBegun):
+                    continue  # an idle one has just ended: each attempt leaves one less of them
+                raise
+            self._crashes.note(sandbox.init_failure)
+            self._give_back(sandbox)
+            return outcome
 
     def provision(self, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many sandboxes ready, which calls get before any other.
