@@ -8,7 +8,6 @@ do.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -18,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 
+from serverfull.testing.deployments import ROLE, wait_until_ready, zipped
 from serverfull.testing.process import READY_MARK, plain_environment
 
 if TYPE_CHECKING:
@@ -88,16 +87,12 @@ for line in sys.stdin:
     print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
-ROLE = "arn:aws:iam::123456789012:role/runner"
 PROFILE = "arn:aws:signer:eu-west-1:123456789012:/signing-profiles/mine/abcdefghij"
 HERE, REFERENCE = "eu-west-1", "us-west-2"
 
 
 def package(text: str) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("m.py"), f"def h(event, context): return {text!r}")
-    return made.getvalue()
+    return zipped({"m.py": f"def h(event, context): return {text!r}"})
 
 
 @dataclass(frozen=True)
@@ -134,16 +129,12 @@ class Case:
 def function(client: Any, ids: dict[str, str], text: str = "made") -> None:
     code = {"ZipFile": package(text + client.meta.config.user_agent_extra)}
     client.create_function(FunctionName="f", Runtime="python3.11", Role=ROLE, Handler="m.h", Code=code)
-    client.get_waiter("function_active_v2").wait(FunctionName="f", WaiterConfig={"Delay": 0.02})
+    wait_until_ready(client, "f")
 
 
 def version(client: Any, ids: dict[str, str]) -> None:
     client.publish_version(FunctionName="f")
-    settled(client)
-
-
-def settled(client: Any) -> None:
-    client.get_waiter("function_updated_v2").wait(FunctionName="f", WaiterConfig={"Delay": 0.02})
+    wait_until_ready(client, "f")
 
 
 def noting(member: str, call: Call, inside: str | None = None) -> Call:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import platform
 import re
 import shutil
-import stat
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +21,10 @@ from botocore.exceptions import ClientError
 from serverfull.management.validation import RESERVED_VARIABLES
 from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import PYTHON, create, wait_until_settled, zipped
 from serverfull.testing.process import HostProcess
 
 SOURCES = Path(__file__).parent / "runtimes" / "process" / "bootstraps"
-PYTHON = "python{}.{}".format(*sys.version_info[:2])
 SHOW = "import os, sys\ndef handler(event, context):\n    return {expression}\n"
 OTHER = "arm64" if platform.machine() == "x86_64" else "x86_64"
 EXIT_3 = "#!/bin/sh\nexit 3\n"
@@ -45,21 +42,8 @@ class Deployed:
         self, name: str, files: Files, runtime: str = PYTHON, *, executable: Sequence[str] = (), **members: Any
     ) -> dict[str, Any]:
         """Create a function, and give its configuration once it is made, or has failed."""
-        self.client.create_function(
-            FunctionName=name,
-            Runtime=runtime,
-            Role="arn:aws:iam::123456789012:role/runner",
-            Code={"ZipFile": zipped(files, executable)},
-            **{"Handler": "app.handler", "Timeout": 30, **members},
-        )
-        try:
-            self.client.get_waiter("function_active_v2").wait(
-                FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 1500}
-            )
-        except Exception as ended:
-            assert "terminal failure" in str(ended)  # noqa: PT017
-        found: dict[str, Any] = self.client.get_function_configuration(FunctionName=name)
-        return found
+        create(self.client, name, files, executable=executable, **{"Runtime": runtime, "Timeout": 30, **members})
+        return wait_until_settled(self.client, name)
 
     def call(self, name: str, event: object = None) -> Any:
         """Invoke a function, and give its result."""
@@ -76,16 +60,6 @@ class Deployed:
         made = self.client.publish_layer_version(LayerName=name, Content={"ZipFile": zipped(files, executable)})
         arn: str = made["LayerVersionArn"]
         return arn
-
-
-def zipped(files: Files, executable: Sequence[str]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | (0o755 if name in executable else 0o644)) << 16
-            archive.writestr(entry, content)
-    return packed.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import itertools
 import json
 import re
-import stat
-import sys
 import tempfile
 import textwrap
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -28,6 +24,7 @@ import pytest
 
 from serverfull.runtimes.process.confinement import probe
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import create, wait_until_ready, zipped
 from serverfull.testing.process import HostProcess
 
 DEADLINE = 30.0
@@ -39,8 +36,6 @@ AT_REST = 6
 MOST_GROWTH = 16 << 20
 """Bytes that the host may need more for whatever a function does."""
 
-PYTHON = f"python3.{sys.version_info[1]}"
-ROLE = "arn:aws:iam::123456789012:role/runner"
 REGION = "eu-west-1"
 
 FRAME = """
@@ -51,17 +46,6 @@ def handler(event, context):
         return "good"
 {deed}
 """
-
-
-def package(files: Mapping[str, str]) -> bytes:
-    """Make a deployment package."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, text in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | 0o755) << 16
-            archive.writestr(entry, text)
-    return made.getvalue()
 
 
 @dataclass(frozen=True)
@@ -160,14 +144,10 @@ class Host:
         :param good: whether it can be asked to be good after what it does.
         :param members: of CreateFunction.
         """
-        name = f"f{next(self._numbers)}"
+        name = members.pop("FunctionName", f"f{next(self._numbers)}")
         files = {"app.py": code} if isinstance(code, str) else code
-        self.client.create_function(
-            **{"FunctionName": name, "Runtime": PYTHON, "Handler": "app.handler", "Timeout": 10, **members},
-            Role=ROLE,
-            Code={"ZipFile": package(files)},
-        )
-        self.deployed.append(Function(self.client, members.get("FunctionName", name), good))
+        create(self.client, name, files, executable=files, **{"Timeout": 10, **members})
+        self.deployed.append(Function(self.client, name, good))
         return self.deployed[-1]
 
     def doing(self, deed: str, before: str = "", **members: Any) -> Function:
@@ -257,9 +237,8 @@ class Host:
 
     def update(self, function: Function, code: str) -> None:
         """Give a function other code, and wait until it has it."""
-        self.client.update_function_code(FunctionName=function.name, ZipFile=package({"app.py": code}))
-        waiter = self.client.get_waiter("function_updated_v2")
-        waiter.wait(FunctionName=function.name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 1000})
+        self.client.update_function_code(FunctionName=function.name, ZipFile=zipped({"app.py": code}))
+        wait_until_ready(self.client, function.name)
 
 
 def parents() -> Iterator[tuple[int, int]]:
