@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.permissions import POLICIES, Policy
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:hello"
 
@@ -34,14 +34,6 @@ def weights(**shares):
 
 def create(client, **members):
     return client.create_alias(**{"FunctionName": "hello", "Name": "live", "FunctionVersion": "1", **members})
-
-
-def refused(call, code, status=400, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response
-    assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == (code, status), error
-    return error["Error"]["Message"]
 
 
 def test_an_alias_names_a_version(client):
@@ -201,12 +193,7 @@ def test_an_alias_that_is_not_there_is_named_by_its_arn(client, operation, words
 
 def test_an_alias_of_an_unknown_function_is_refused_by_its_version(client):
     message = refused(
-        client.create_alias,
-        "ResourceNotFoundException",
-        404,
-        FunctionName="nobody",
-        Name="live",
-        FunctionVersion="1",
+        client.create_alias, "ResourceNotFoundException", 404, FunctionName="nobody", Name="live", FunctionVersion="1"
     )
     assert message == f"Function not found: {ARN.removesuffix('hello')}nobody:1"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.capacity import CAPACITY_PROVIDERS
 from serverfull.management import capacity_providers
 from serverfull.management.capacity_providers import CapacityProviders
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:capacity-provider:metal"
 FUNCTION = "arn:aws:lambda:eu-west-1:123456789012:function:"
@@ -41,14 +41,6 @@ def create(client):
         return client.create_capacity_provider(**{**MEMBERS, **members})["CapacityProvider"]
 
     return call
-
-
-def refused(code, call, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    return error["Message"]
 
 
 def test_a_provider_gets_the_defaults_of_aws(create, client):
@@ -92,13 +84,13 @@ def test_creation_answers_202_and_takes_an_arn_as_name(client):
 
 def test_a_second_provider_of_a_name_is_refused(create):
     create()
-    assert refused("ResourceConflictException", create) == f"Capacity provider already exists: {ARN}"
+    assert refused(create, "ResourceConflictException", 409) == f"Capacity provider already exists: {ARN}"
 
 
 def test_an_account_has_only_so_many(create, monkeypatch):
     monkeypatch.setattr(capacity_providers, "MAX_PROVIDERS", 1)
     create()
-    refused("CapacityProviderLimitExceededException", create, CapacityProviderName="other")
+    refused(create, "CapacityProviderLimitExceededException", CapacityProviderName="other")
 
 
 @pytest.mark.parametrize(
@@ -119,11 +111,11 @@ def test_an_account_has_only_so_many(create, monkeypatch):
     ],
 )
 def test_members_that_do_not_go_together_are_refused(create, client, members, text):
-    assert text in refused(INVALID, create, **members)
+    assert text in refused(create, INVALID, **members)
     create()
     if not {"InstanceRequirements", "Tags"} & set(members):
         update = client.update_capacity_provider
-        assert text in refused(INVALID, update, CapacityProviderName="metal", **members)
+        assert text in refused(update, INVALID, CapacityProviderName="metal", **members)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +128,7 @@ def test_members_that_do_not_go_together_are_refused(create, client, members, te
     ],
 )
 def test_the_constraints_of_the_model_hold(create, members):
-    refused("ValidationException", create, **members)
+    refused(create, "ValidationException", **members)
 
 
 def test_an_update_changes_what_it_mentions(create, client):
@@ -165,11 +157,11 @@ def test_what_does_not_exist_is_not_found(create, client, plane):
         client.list_function_versions_by_capacity_provider,
     )
     for call in calls:
-        message = refused("ResourceNotFoundException", call, CapacityProviderName="other")
+        message = refused(call, "ResourceNotFoundException", 404, CapacityProviderName="other")
         assert message == f"Capacity provider not found: {ARN.replace('metal', 'other')}"
         for far in (ARN.replace("eu-west-1", "us-east-1"), ARN.replace("arn:aws:", "arn:aws-us-gov:")):
-            assert far in refused("ResourceNotFoundException", call, CapacityProviderName=far)
-    refused("ResourceNotFoundException", plane.client(region="us-east-1").get_capacity_provider, **name("metal"))
+            assert far in refused(call, "ResourceNotFoundException", 404, CapacityProviderName=far)
+    refused(plane.client(region="us-east-1").get_capacity_provider, "ResourceNotFoundException", 404, **name("metal"))
 
 
 def name(text):
@@ -181,7 +173,7 @@ def test_a_deleted_provider_is_gone(create, client):
     deleted = client.delete_capacity_provider(CapacityProviderName="metal")
     assert deleted["ResponseMetadata"]["HTTPStatusCode"] == 202
     assert deleted["CapacityProvider"] == {**created, "State": "Deleting"}
-    refused("ResourceNotFoundException", client.get_capacity_provider, CapacityProviderName="metal")
+    refused(client.get_capacity_provider, "ResourceNotFoundException", 404, CapacityProviderName="metal")
 
 
 def test_a_provider_in_use_stays_and_its_users_are_listed_in_pages(create, client, plane, monkeypatch):
@@ -192,7 +184,7 @@ def test_a_provider_in_use_stays_and_its_users_are_listed_in_pages(create, clien
     plane.put_function("b", 1, settings=on(ARN.replace("metal", "other")))
     plane.put_function("c", 1, settings=on(ARN), state="Inactive")
     plane.put_function("d")
-    message = refused("ResourceConflictException", client.delete_capacity_provider, CapacityProviderName="metal")
+    message = refused(client.delete_capacity_provider, "ResourceConflictException", 409, CapacityProviderName="metal")
     assert f"is in use by {FUNCTION}a:$LATEST" in message
     listed, marker = [], {}
     while True:
@@ -209,7 +201,7 @@ def test_a_provider_in_use_stays_and_its_users_are_listed_in_pages(create, clien
         ("c:$LATEST", "Inactive"),
         ("c:1", "Inactive"),
     ]
-    refused(INVALID, client.list_function_versions_by_capacity_provider, CapacityProviderName="metal", Marker="x")
+    refused(client.list_function_versions_by_capacity_provider, INVALID, CapacityProviderName="metal", Marker="x")
 
 
 def test_providers_are_listed_by_state_in_pages(create, client):
@@ -221,30 +213,30 @@ def test_providers_are_listed_by_state_in_pages(create, client):
     assert [one["CapacityProviderArn"].rpartition(":")[2] for one in listed] == ["a", "b", "c"]
     assert "NextMarker" not in rest
     assert client.list_capacity_providers(State="Failed")["CapacityProviders"] == []
-    refused(INVALID, client.list_capacity_providers, Marker="x")
+    refused(client.list_capacity_providers, INVALID, Marker="x")
 
 
 def test_a_function_names_a_provider_that_is_there(create, deploying):
     client = deploying.plane.client(parameter_validation=False)
     missing = ARN.replace("metal", "none")
     for arn in (ARN, ARN.replace("eu-west-1", "us-east-1"), ARN.replace("arn:aws:", "arn:aws-cn:")):
-        message = refused("ResourceNotFoundException", client.create_function, **deploying.request(**on(arn)))
+        message = refused(client.create_function, "ResourceNotFoundException", 404, **deploying.request(**on(arn)))
         assert message == f"Capacity provider not found: {arn}"
     create()
     deploying.create(client, **on(ARN))
     update = client.update_function_configuration
-    message = refused("ResourceNotFoundException", update, FunctionName="hello", **on(missing))
+    message = refused(update, "ResourceNotFoundException", 404, FunctionName="hello", **on(missing))
     assert message == f"Capacity provider not found: {missing}"
     update(FunctionName="hello", **on(ARN))
     deploying.settle()
-    refused("ResourceConflictException", client.delete_capacity_provider, CapacityProviderName="metal")
+    refused(client.delete_capacity_provider, "ResourceConflictException", 409, CapacityProviderName="metal")
 
 
 def test_a_function_without_a_provider_never_gets_one(create, deploying):
     client = deploying.plane.client()
     create()
     deploying.create(client)
-    message = refused(INVALID, client.update_function_configuration, FunctionName="hello", **on(ARN))
+    message = refused(client.update_function_configuration, INVALID, FunctionName="hello", **on(ARN))
     assert "CapacityProviderConfig" in message
     assert "CapacityProviderConfig" not in client.get_function_configuration(FunctionName="hello")
 
@@ -253,4 +245,4 @@ def test_a_provider_is_in_use_whatever_account_the_arn_of_the_function_tells(dep
     client = plane.client(account="AKIAIOSFODNN7EXAMPLE", region="eu-west-1")
     client.create_capacity_provider(**MEMBERS)
     deploying.create(client, **on(ARN.replace("123456789012", "999999999999")))
-    refused("ResourceConflictException", client.delete_capacity_provider, CapacityProviderName="metal")
+    refused(client.delete_capacity_provider, "ResourceConflictException", 409, CapacityProviderName="metal")

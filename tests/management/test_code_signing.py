@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.code_signing import CodeSigningConfig
@@ -16,6 +12,8 @@ from serverfull.domain.layers import LayerVersion
 from serverfull.domain.records import Partition
 from serverfull.errors import CodeVerificationFailed
 from serverfull.management.code_signing import CodeSigning, check_signature, is_signed
+from serverfull.testing.deployments import zipped
+from tests.management.refusals import refused
 
 ACCOUNT = "123456789012"
 CONFIG_ARN = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:code-signing-config:"
@@ -39,23 +37,8 @@ def create(client, policy=None, **members):
     return response["CodeSigningConfig"]
 
 
-def refused(call, code, text, status, **request):
-    with pytest.raises(ClientError) as caught:
-        call(**request)
-    error, metadata = caught.value.response["Error"], caught.value.response["ResponseMetadata"]
-    assert (error["Code"], error["Message"], metadata["HTTPStatusCode"]) == (code, text, status)
-
-
-def archive(*names):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as made:
-        for name in names:
-            made.writestr(name, "x")
-    return content.getvalue()
-
-
-SIGNED = archive("app.py", "META_INF/aws_signer_signature_v1.0.SF")
-UNSIGNED = archive("app.py", "META_INF/other.SF")
+SIGNED = zipped({"app.py": "", "META_INF/aws_signer_signature_v1.0.SF": ""})
+UNSIGNED = zipped({"app.py": "", "META_INF/other.SF": ""})
 
 
 def test_a_configuration_warns_unless_it_is_told_to_enforce(client):
@@ -113,15 +96,16 @@ def test_an_unknown_configuration_is_told_in_the_words_of_aws(client):
         client.delete_code_signing_config,
         client.list_functions_by_code_signing_config,
     ):
-        refused(call, "ResourceNotFoundException", text, 404, CodeSigningConfigArn=UNKNOWN)
-    refused(
+        assert refused(call, "ResourceNotFoundException", 404, CodeSigningConfigArn=UNKNOWN) == text
+    assert refused(
         client.put_function_code_signing_config,
         "CodeSigningConfigNotFoundException",
-        "The code signing configuration cannot be found. "
-        f"Check that the provided configuration is not deleted: {UNKNOWN}.",
         404,
         CodeSigningConfigArn=UNKNOWN,
         FunctionName="orders",
+    ) == (
+        "The code signing configuration cannot be found. "
+        f"Check that the provided configuration is not deleted: {UNKNOWN}."
     )
 
 
@@ -172,31 +156,14 @@ def test_functions_that_are_missing_qualified_or_images_are_refused(control_plan
         (client.get_function_code_signing_config, {}),
         (client.delete_function_code_signing_config, {}),
     ):
-        refused(
-            call,
-            "ResourceNotFoundException",
-            f"Function not found: {FUNCTION_ARN}nobody",
-            404,
-            FunctionName="nobody",
-            **request,
-        )
-        refused(
-            call,
-            "InvalidParameterValueException",
+        message = refused(call, "ResourceNotFoundException", 404, FunctionName="nobody", **request)
+        assert message == f"Function not found: {FUNCTION_ARN}nobody"
+        assert refused(call, "InvalidParameterValueException", 400, FunctionName="orders:1", **request) == (
             "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
-            "Please specify either a function name or an unqualified function ARN.",
-            400,
-            FunctionName="orders:1",
-            **request,
+            "Please specify either a function name or an unqualified function ARN."
         )
-        refused(
-            call,
-            "InvalidParameterValueException",
-            "Code signing is not supported for functions created with container images.",
-            400,
-            FunctionName="picture",
-            **request,
-        )
+        message = refused(call, "InvalidParameterValueException", 400, FunctionName="picture", **request)
+        assert message == "Code signing is not supported for functions created with container images."
 
 
 def test_functions_of_the_operator_have_no_configuration_and_take_none(control_plane, client):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.concurrency import AccountLimits
 from serverfull.management.account import Account
+from tests.management.refusals import refused
+
+EXCEEDED = "CodeStorageExceededException"
 
 
 @pytest.fixture
@@ -25,13 +27,6 @@ def used(client):
     return client.get_account_settings()["AccountUsage"]["TotalCodeSize"]
 
 
-def refused(call, **request):
-    with pytest.raises(ClientError) as caught:
-        call(**request)
-    error, metadata = caught.value.response["Error"], caught.value.response["ResponseMetadata"]
-    assert (error["Code"], metadata["HTTPStatusCode"]) == ("CodeStorageExceededException", 400)
-
-
 def sized(deploying, size):
     package = deploying.zipped(app="#" * (size - len(deploying.zipped(app=""))))
     assert len(package) == size
@@ -40,7 +35,11 @@ def sized(deploying, size):
 
 def test_a_function_needs_room_for_its_package(deploying, client):
     deploying.create(client, Code={"ZipFile": sized(deploying, 400)})
-    refused(client.create_function, **deploying.request(FunctionName="f2", Code={"ZipFile": sized(deploying, 301)}))
+    refused(
+        client.create_function,
+        EXCEEDED,
+        **deploying.request(FunctionName="f2", Code={"ZipFile": sized(deploying, 301)}),
+    )
     assert used(client) == 400
     deploying.create(client, FunctionName="f3", Code={"ZipFile": sized(deploying, 300)})
     assert used(client) == 700
@@ -53,7 +52,9 @@ def test_other_code_needs_room_only_for_what_it_has_more(deploying, client):
     deploying.settle()
     assert used(client) == 700
     for dry_run in (True, False):
-        refused(client.update_function_code, FunctionName="hello", ZipFile=sized(deploying, 701), DryRun=dry_run)
+        refused(
+            client.update_function_code, EXCEEDED, FunctionName="hello", ZipFile=sized(deploying, 701), DryRun=dry_run
+        )
     client.update_function_configuration(FunctionName="hello", Description="of the same code")
     deploying.settle()
     client.update_function_code(FunctionName="hello", ZipFile=sized(deploying, 300))
@@ -68,8 +69,8 @@ def test_every_version_needs_room_for_the_package_of_its_own(deploying, client):
     assert client.publish_version(FunctionName="hello")["Version"] == "1"  # nothing has changed, nothing is added
     client.update_function_configuration(FunctionName="hello", Description="other")
     deploying.settle()
-    refused(client.publish_version, FunctionName="hello")
-    refused(client.update_function_code, FunctionName="hello", ZipFile=sized(deploying, 299), Publish=True)
+    refused(client.publish_version, EXCEEDED, FunctionName="hello")
+    refused(client.update_function_code, EXCEEDED, FunctionName="hello", ZipFile=sized(deploying, 299), Publish=True)
     assert client.get_function_configuration(FunctionName="hello")["CodeSize"] == 300  # all of it was refused
     client.delete_function(FunctionName="hello", Qualifier="1")
     assert client.publish_version(FunctionName="hello")["Version"] == "2"
@@ -77,7 +78,7 @@ def test_every_version_needs_room_for_the_package_of_its_own(deploying, client):
 
 def test_a_function_that_is_published_at_once_needs_room_twice(deploying, client):
     request = {"Code": {"ZipFile": sized(deploying, 351)}, "Publish": True}
-    refused(client.create_function, **deploying.request(**request))
+    refused(client.create_function, EXCEEDED, **deploying.request(**request))
     assert client.list_functions()["Functions"] == []
     deploying.create(client, Code={"ZipFile": sized(deploying, 350)}, Publish=True)
     assert used(client) == 700
@@ -95,8 +96,8 @@ def test_nothing_of_a_package_that_is_refused_is_left(deploying, client):
     deploying.create(client)
     before = list(deploying.code._packages.iterdir())
     large = sized(deploying, 701)
-    refused(client.create_function, **deploying.request(FunctionName="f2", Code={"ZipFile": large}))
-    refused(client.update_function_code, FunctionName="hello", ZipFile=large)
+    refused(client.create_function, EXCEEDED, **deploying.request(FunctionName="f2", Code={"ZipFile": large}))
+    refused(client.update_function_code, EXCEEDED, FunctionName="hello", ZipFile=large)
     assert list(deploying.code._packages.iterdir()) == before
 
 

@@ -12,6 +12,7 @@ from serverfull.domain.functions import Function
 from serverfull.domain.readiness import Readiness
 from serverfull.domain.records import Partition
 from serverfull.management.concurrency import Concurrency
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 INVALID = "InvalidParameterValueException"
@@ -62,13 +63,6 @@ def alias(plane, name, version):
     plane.write(lambda records: records.insert(ALIASES, made))
 
 
-def refused(call, code, text, status=400, **request):
-    with pytest.raises(ClientError) as caught:
-        call(**request)
-    error, metadata = caught.value.response["Error"], caught.value.response["ResponseMetadata"]
-    assert (error["Code"], error["Message"], metadata["HTTPStatusCode"]) == (code, text, status)
-
-
 def reserve(client, executions, name="orders"):
     return client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=executions)
 
@@ -115,15 +109,13 @@ def test_those_who_enforce_limits_are_told_after_a_change_and_of_changes_alone(p
 
 def test_a_hundred_executions_are_left_to_the_other_functions(client):
     reserve(client, 900)
-    refused(
-        client.put_function_concurrency, INVALID, TOO_FEW_LEFT, FunctionName="mails", ReservedConcurrentExecutions=1
-    )
+    message = refused(client.put_function_concurrency, INVALID, FunctionName="mails", ReservedConcurrentExecutions=1)
+    assert message == TOO_FEW_LEFT
     reserve(client, 0, "mails")
     reserve(client, 600)
     reserve(client, 300, "mails")
-    refused(
-        client.put_function_concurrency, INVALID, TOO_FEW_LEFT, FunctionName="orders", ReservedConcurrentExecutions=601
-    )
+    message = refused(client.put_function_concurrency, INVALID, FunctionName="orders", ReservedConcurrentExecutions=601)
+    assert message == TOO_FEW_LEFT
     assert reserved(client) == 600
     client.delete_function_concurrency(FunctionName="mails")
     reserve(client, 900)
@@ -164,33 +156,30 @@ def test_a_reservation_is_the_functions_as_a_whole(client):
         (client.get_function_concurrency, {}),
         (client.delete_function_concurrency, {}),
     ):
-        refused(call, INVALID, QUALIFIED, FunctionName=ARN + "orders:1", **request)
+        assert refused(call, INVALID, FunctionName=ARN + "orders:1", **request) == QUALIFIED
 
 
 def test_reservations_of_functions_that_are_missing(client):
-    refused(
-        client.put_function_concurrency,
-        MISSING,
-        f"Function not found: {ARN}nobody:$LATEST",
-        404,
-        FunctionName="nobody",
-        ReservedConcurrentExecutions=1,
+    message = refused(
+        client.put_function_concurrency, MISSING, 404, FunctionName="nobody", ReservedConcurrentExecutions=1
     )
+    assert message == f"Function not found: {ARN}nobody:$LATEST"
     for call in (client.get_function_concurrency, client.delete_function_concurrency):
-        refused(call, MISSING, f"Function not found: {ARN}nobody", 404, FunctionName="nobody")
+        assert refused(call, MISSING, 404, FunctionName="nobody") == f"Function not found: {ARN}nobody"
 
 
 def test_what_the_model_says_is_checked(client):
     with pytest.raises(ClientError, match="greater than or equal to 0"):
         reserve(client, -1)
-    refused(
+    assert refused(
         client.put_provisioned_concurrency_config,
         "ValidationException",
-        "1 validation error detected: Value '0' at 'provisionedConcurrentExecutions' failed to satisfy constraint: "
-        "Member must have value greater than or equal to 1",
         FunctionName="orders",
         Qualifier="1",
         ProvisionedConcurrentExecutions=0,
+    ) == (
+        "1 validation error detected: Value '0' at 'provisionedConcurrentExecutions' failed to satisfy constraint: "
+        "Member must have value greater than or equal to 1"
     )
 
 
@@ -237,14 +226,14 @@ def test_a_second_put_replaces_the_first(client):
     provision(client, "live", 3)
     assert provisioned(client, "live") == 3
     client.delete_provisioned_concurrency_config(FunctionName="orders", Qualifier="live")
-    refused(
+    message = refused(
         client.get_provisioned_concurrency_config,
         "ProvisionedConcurrencyConfigNotFoundException",
-        "No Provisioned Concurrency Config found for this function",
         404,
         FunctionName="orders",
         Qualifier="live",
     )
+    assert message == "No Provisioned Concurrency Config found for this function"
     client.delete_provisioned_concurrency_config(FunctionName="orders", Qualifier="live")
 
 
@@ -257,24 +246,25 @@ def test_latest_cannot_be_provisioned(plane, client):
         (client.get_provisioned_concurrency_config, published, {}),
         (client.delete_provisioned_concurrency_config, published, {}),
     ):
-        refused(call, INVALID, text, FunctionName="orders", Qualifier="$LATEST", **request)
+        assert refused(call, INVALID, FunctionName="orders", Qualifier="$LATEST", **request) == text
     alias(plane, "edge", "$LATEST")
-    refused(
-        client.put_provisioned_concurrency_config, INVALID, unpublished, FunctionName="orders", Qualifier="edge", **put
+    message = refused(
+        client.put_provisioned_concurrency_config, INVALID, FunctionName="orders", Qualifier="edge", **put
     )
+    assert message == unpublished
 
 
 def test_an_alias_with_weights_cannot_be_provisioned(plane, client):
     shared = Alias(function="orders", name="shared", version="1", weights={"2": 0.1}, revision_id="")
     plane.write(lambda records: records.insert(ALIASES, shared))
-    refused(
+    message = refused(
         client.put_provisioned_concurrency_config,
         INVALID,
-        "Alias with weights can not be used with Provisioned Concurrency",
         FunctionName="orders",
         Qualifier="shared",
         ProvisionedConcurrentExecutions=1,
     )
+    assert message == "Alias with weights can not be used with Provisioned Concurrency"
 
 
 def test_versions_and_aliases_that_are_missing(client):
@@ -291,84 +281,83 @@ def test_versions_and_aliases_that_are_missing(client):
             ("orders", "beta", f"Cannot find alias arn: {ARN}orders:beta"),
             ("nobody", "beta", f"Cannot find alias arn: {ARN}nobody:beta"),
         ):
-            refused(call, MISSING, text, 404, FunctionName=name, Qualifier=qualifier, **request)
-    refused(
-        client.list_provisioned_concurrency_configs,
-        MISSING,
-        f"Function not found: {ARN}nobody",
-        404,
-        FunctionName="nobody",
-    )
+            assert refused(call, MISSING, 404, FunctionName=name, Qualifier=qualifier, **request) == text
+    message = refused(client.list_provisioned_concurrency_configs, MISSING, 404, FunctionName="nobody")
+    assert message == f"Function not found: {ARN}nobody"
 
 
 def test_an_alias_and_its_version_are_not_both_provisioned(client):
     provision(client, "1")
-    refused(
+    message = refused(
         client.put_provisioned_concurrency_config,
         "ResourceConflictException",
-        "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version",
         409,
         FunctionName="orders",
         Qualifier="live",
         ProvisionedConcurrentExecutions=1,
     )
+    assert message == "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"
     client.delete_provisioned_concurrency_config(FunctionName="orders", Qualifier="1")
     provision(client, "live")
-    refused(
+    message = refused(
         client.put_provisioned_concurrency_config,
         "ResourceConflictException",
-        "Version is pointed by a Provisioned Concurrency alias",
         409,
         FunctionName="orders",
         Qualifier="1",
         ProvisionedConcurrentExecutions=1,
     )
+    assert message == "Version is pointed by a Provisioned Concurrency alias"
     provision(client, "2")
 
 
 def test_provisioned_and_reserved_concurrency_fit_together(client):
     reserve(client, 5)
     provision(client, "1", 3)
-    refused(
+    message = refused(
         client.put_provisioned_concurrency_config,
         INVALID,
-        "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function",
         FunctionName="orders",
         Qualifier="2",
         ProvisionedConcurrentExecutions=3,
     )
+    assert (
+        message
+        == "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function"
+    )
     provision(client, "2", 2)
-    refused(
-        client.put_function_concurrency,
-        INVALID,
-        " ReservedConcurrentExecutions  4 should not be lower than function's total provisioned concurrency [5].",
-        FunctionName="orders",
-        ReservedConcurrentExecutions=4,
+    message = refused(client.put_function_concurrency, INVALID, FunctionName="orders", ReservedConcurrentExecutions=4)
+    assert (
+        message
+        == " ReservedConcurrentExecutions  4 should not be lower than function's total provisioned concurrency [5]."
     )
 
 
 def test_provisioned_concurrency_comes_out_of_what_is_not_reserved(client):
-    refused(
+    message = refused(
         client.put_provisioned_concurrency_config,
         INVALID,
-        "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency [1000].",
         FunctionName="orders",
         Qualifier="1",
         ProvisionedConcurrentExecutions=1001,
     )
+    assert (
+        message
+        == "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency [1000]."
+    )
     provision(client, "1", 500)
-    refused(
+    assert refused(
         client.put_provisioned_concurrency_config,
         INVALID,
-        "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its "
-        "minimum value of [100].",
         FunctionName="orders",
         Qualifier="2",
         ProvisionedConcurrentExecutions=401,
+    ) == (
+        "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its "
+        "minimum value of [100]."
     )
-    refused(
-        client.put_function_concurrency, INVALID, TOO_FEW_LEFT, FunctionName="mails", ReservedConcurrentExecutions=401
-    )
+    message = refused(client.put_function_concurrency, INVALID, FunctionName="mails", ReservedConcurrentExecutions=401)
+    assert message == TOO_FEW_LEFT
     reserve(client, 400, "mails")
     reserve(client, 500)
 

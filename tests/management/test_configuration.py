@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from serverfull.domain.capacity import CAPACITY_PROVIDERS, CapacityProvider
 from serverfull.domain.code_signing import CODE_SIGNING_CONFIGS, CodeSigningConfig
 from serverfull.domain.deployed import FUNCTIONS
 from serverfull.management.validation import REFUSED_RUNTIMES, RESERVED_VARIABLES
+from tests.management.refusals import refused
 
 LAYER = "arn:aws:lambda:eu-west-1:123456789012:layer:known"
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:failed"
@@ -32,6 +32,7 @@ CAPACITY = {
         "PerExecutionEnvironmentMaxConcurrency": 4,
     }
 }
+INVALID = "InvalidParameterValueException"
 SIGNING = "arn:aws:lambda:eu-west-1:123456789012:code-signing-config:csc-0123456789abcdefg"
 
 
@@ -46,14 +47,6 @@ def client(deploying):
 def lax(deploying):
     """A client that sends what boto3 itself would refuse."""
     return deploying.plane.client(parameter_validation=False)
-
-
-def refused(call, code="InvalidParameterValueException", status=400, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response
-    assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == (code, status), error
-    return error["Error"]["Message"]
 
 
 def configuration(client, name="hello"):
@@ -306,11 +299,11 @@ REFUSED = [
 
 @pytest.mark.parametrize(("members", "message"), REFUSED)
 def test_a_configuration_that_aws_would_refuse_is_refused(deploying, client, members, message):
-    assert message in refused(client.create_function, **deploying.request(**members))
+    assert message in refused(client.create_function, INVALID, **deploying.request(**members))
     refused(client.get_function, "ResourceNotFoundException", 404, FunctionName="hello")
     deploying.create(client)
     before = configuration(client)
-    assert message in refused(client.update_function_configuration, FunctionName="hello", **members)
+    assert message in refused(client.update_function_configuration, INVALID, FunctionName="hello", **members)
     assert configuration(client) == before
 
 
@@ -325,7 +318,7 @@ CREATION = [
 
 @pytest.mark.parametrize(("members", "message"), CREATION)
 def test_a_function_that_aws_would_not_make_is_refused(deploying, client, members, message):
-    assert message in refused(client.create_function, **deploying.request(**members))
+    assert message in refused(client.create_function, INVALID, **deploying.request(**members))
 
 
 MODEL = [
@@ -355,8 +348,8 @@ def test_what_the_model_forbids_is_refused_in_its_words(deploying, lax, members,
 def test_an_update_is_checked_together_with_what_it_leaves(deploying, client):
     deploying.create(client, SnapStart={"ApplyOn": "PublishedVersions"})
     call = client.update_function_configuration
-    assert "not supported for SnapStart" in refused(call, FunctionName="hello", Runtime="python3.11")
-    assert "at most 512 MB" in refused(call, FunctionName="hello", EphemeralStorage={"Size": 1024})
+    assert "not supported for SnapStart" in refused(call, INVALID, FunctionName="hello", Runtime="python3.11")
+    assert "at most 512 MB" in refused(call, INVALID, FunctionName="hello", EphemeralStorage={"Size": 1024})
 
 
 def test_four_kilobytes_of_variables_are_measured_as_json(deploying, client):
@@ -364,6 +357,7 @@ def test_four_kilobytes_of_variables_are_measured_as_json(deploying, client):
     deploying.create(client, Environment={"Variables": {"AB": "x" * most}})
     refused(
         client.update_function_configuration,
+        INVALID,
         FunctionName="hello",
         Environment={"Variables": {"AB": "x" * (most + 1)}},
     )
@@ -386,7 +380,7 @@ def test_snap_start_is_for_newer_runtimes(deploying, client, runtime):
             "OptimizationStatus": "Off",
         }
     else:
-        refused(client.create_function, **members)
+        refused(client.create_function, INVALID, **members)
 
 
 # Code signing --------------------------------------------------------------------------------------------------------

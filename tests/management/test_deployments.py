@@ -17,6 +17,7 @@ from serverfull.domain.permissions import POLICIES, Policy
 from serverfull.management.preparation import PreparationFailed
 from serverfull.storage.records import SqlRecords
 from serverfull.storage.refusing import RefusingState
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 CREATED = {
@@ -53,15 +54,6 @@ def lax(deploying):
 def plain(answer):
     del answer["ResponseMetadata"]
     return answer
-
-
-def refused(call, code, status=400, **members):
-    """Expect an error, and give its message."""
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response
-    assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == (code, status), error
-    return error["Error"]["Message"]
 
 
 # Create --------------------------------------------------------------------------------------------------------------

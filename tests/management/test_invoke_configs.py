@@ -5,13 +5,13 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import ALIASES, Alias
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.management.invoke_configs import EventInvokeConfigs
+from tests.management.refusals import refused
 
 BASE = "arn:aws:lambda:eu-west-1:123456789012:function:"
 ARN = BASE + "orders"
@@ -40,14 +40,6 @@ def client(plane):
 
 def settings(response):
     return {name: value for name, value in response.items() if name not in ("ResponseMetadata", "LastModified")}
-
-
-def refused(code, call, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    return error["Message"]
 
 
 def to(success=None, failure=None):
@@ -107,9 +99,9 @@ def test_a_deleted_configuration_is_gone(client):
     assert deleted["ResponseMetadata"]["HTTPStatusCode"] == 204
     text = f"The function {ARN}:$LATEST doesn't have an EventInvokeConfig"
     for call in (client.get_function_event_invoke_config, client.delete_function_event_invoke_config):
-        assert refused("ResourceNotFoundException", call, FunctionName="orders") == text
+        assert refused(call, "ResourceNotFoundException", 404, FunctionName="orders") == text
     update = client.update_function_event_invoke_config
-    assert refused("ResourceNotFoundException", update, FunctionName="orders", MaximumRetryAttempts=0) == text
+    assert refused(update, "ResourceNotFoundException", 404, FunctionName="orders", MaximumRetryAttempts=0) == text
 
 
 def test_configurations_are_listed_in_pages(client):
@@ -123,13 +115,13 @@ def test_configurations_are_listed_in_pages(client):
     assert [config["FunctionArn"] for config in listed] == [f"{ARN}:$LATEST", f"{ARN}:1", f"{ARN}:live"]
     assert "NextMarker" not in rest
     assert refused(
-        "InvalidParameterValueException", client.list_function_event_invoke_configs, FunctionName="orders", Marker="x"
+        client.list_function_event_invoke_configs, "InvalidParameterValueException", FunctionName="orders", Marker="x"
     )
 
 
 @pytest.mark.parametrize("operation", ["put_function_event_invoke_config", "update_function_event_invoke_config"])
 def test_a_request_that_sets_nothing_is_refused(client, operation):
-    message = refused("InvalidParameterValueException", getattr(client, operation), FunctionName="orders")
+    message = refused(getattr(client, operation), "InvalidParameterValueException", FunctionName="orders")
     assert message == "You must specify at least one of error handling or destination setting."
 
 
@@ -137,11 +129,11 @@ def test_a_request_that_sets_nothing_is_refused(client, operation):
 def test_what_does_not_exist_has_no_configuration(client, members):
     put = client.put_function_event_invoke_config
     text = "The function doesn't exist."
-    assert refused("ResourceNotFoundException", put, **members, MaximumRetryAttempts=0) == text
-    assert refused("ResourceNotFoundException", put, FunctionName="orders:nobody", MaximumRetryAttempts=0) == text
-    assert refused("ResourceNotFoundException", client.list_function_event_invoke_configs, FunctionName="nobody")
+    assert refused(put, "ResourceNotFoundException", 404, **members, MaximumRetryAttempts=0) == text
+    assert refused(put, "ResourceNotFoundException", 404, FunctionName="orders:nobody", MaximumRetryAttempts=0) == text
+    assert refused(client.list_function_event_invoke_configs, "ResourceNotFoundException", 404, FunctionName="nobody")
     assert "doesn't have an EventInvokeConfig" in refused(
-        "ResourceNotFoundException", client.get_function_event_invoke_config, **members
+        client.get_function_event_invoke_config, "ResourceNotFoundException", 404, **members
     )
 
 
@@ -156,7 +148,7 @@ def test_what_does_not_exist_has_no_configuration(client, members):
 )
 def test_the_constraints_of_the_model_hold(client, members, member):
     put = client.put_function_event_invoke_config
-    assert f"at '{member}' failed to satisfy" in refused("ValidationException", put, FunctionName="orders", **members)
+    assert f"at '{member}' failed to satisfy" in refused(put, "ValidationException", FunctionName="orders", **members)
 
 
 @pytest.mark.parametrize("arn", [QUEUE, TOPIC, BUS, BASE + "audit", BASE + "audit:live"])
@@ -190,16 +182,16 @@ def test_every_kind_of_destination_is_taken(client, arn):
 )
 def test_other_destinations_are_refused(client, config, shown):
     put = client.put_function_event_invoke_config
-    message = refused("InvalidParameterValueException", put, FunctionName="orders", DestinationConfig=config)
+    message = refused(put, "InvalidParameterValueException", FunctionName="orders", DestinationConfig=config)
     assert message == f"The provided destination config DestinationConfig({shown}) is invalid."
 
 
 def test_a_function_as_destination_has_to_be_another_one_that_exists(client, plane):
     put = client.put_function_event_invoke_config
     code = "InvalidParameterValueException"
-    message = refused(code, put, FunctionName="orders", DestinationConfig=to(ARN))
+    message = refused(put, code, FunctionName="orders", DestinationConfig=to(ARN))
     assert message == "You can't specify the function as a destination for itself."
-    message = refused(code, put, FunctionName="orders", DestinationConfig=to(failure=BASE + "nobody"))
+    message = refused(put, code, FunctionName="orders", DestinationConfig=to(failure=BASE + "nobody"))
     assert message == f"The destination ARN {BASE}nobody is invalid."
     plane.registered["greet"] = Function(print)
     put(FunctionName="orders", DestinationConfig=to(BASE + "greet", BASE.replace("eu-west-1", "us-east-1") + "far"))
@@ -208,6 +200,8 @@ def test_a_function_as_destination_has_to_be_another_one_that_exists(client, pla
 def test_functions_of_the_operator_have_none(client, plane):
     plane.registered["greet"] = Function(print)
     assert client.list_function_event_invoke_configs(FunctionName="greet")["FunctionEventInvokeConfigs"] == []
-    assert refused("ResourceNotFoundException", client.get_function_event_invoke_config, FunctionName="greet")
+    assert refused(client.get_function_event_invoke_config, "ResourceNotFoundException", 404, FunctionName="greet")
     put = client.put_function_event_invoke_config
-    assert "static fetcher" in refused("ResourceConflictException", put, FunctionName="greet", MaximumRetryAttempts=0)
+    assert "static fetcher" in refused(
+        put, "ResourceConflictException", 409, FunctionName="greet", MaximumRetryAttempts=0
+    )

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import io
 import json
-import zipfile
 from functools import partial
 
 import pytest
@@ -24,6 +22,8 @@ from serverfull.management.layers import Layers, find_layers, forget_deleted
 from serverfull.management.packages import PackageIntake
 from serverfull.storage.code import MemoryCodeStore
 from serverfull.storage.packages import check
+from serverfull.testing.deployments import zipped
+from tests.management.refusals import refused
 
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:layer:"
@@ -33,15 +33,7 @@ MISSING = "The resource you requested does not exist."
 SHARE = {"StatementId": "share", "Action": "lambda:GetLayerVersion", "Principal": "210987654321"}
 
 
-def archive(**files):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as made:
-        for name, text in files.items():
-            made.writestr(name, text)
-    return content.getvalue()
-
-
-PACKAGE = archive(tool="print()")
+PACKAGE = zipped({"tool": "print()"})
 
 
 class Bucket:
@@ -88,13 +80,6 @@ def client(control_plane, code, bucket, limits):
 
 def publish(client, name="tools", content=PACKAGE, **members):
     return client.publish_layer_version(LayerName=name, Content={"ZipFile": content}, **members)
-
-
-def refused(call, code, text, status=400, **request):
-    with pytest.raises(ClientError) as caught:
-        call(**request)
-    error, metadata = caught.value.response["Error"], caught.value.response["ResponseMetadata"]
-    assert (error["Code"], error["Message"], metadata["HTTPStatusCode"]) == (code, text, status)
 
 
 def plain(response):
@@ -243,20 +228,21 @@ def test_what_is_not_there_is_told_in_the_words_of_aws(client):
         {"LayerName": ARN.replace(ACCOUNT, "999999999999") + "tools", "VersionNumber": 1},
         {"LayerName": ARN.replace("arn:aws:", "arn:aws-cn:") + "tools", "VersionNumber": 1},
     ):
-        refused(client.get_layer_version, missing, MISSING, 404, **request)
+        assert refused(client.get_layer_version, missing, 404, **request) == MISSING
     for number in ("2", "9" * 18, "9" * 19, "9" * 1_000):
-        refused(client.get_layer_version_by_arn, missing, MISSING, 404, Arn=f"{ARN}tools:{number}")
-    refused(client.get_layer_version_by_arn, missing, MISSING, 404, Arn="arn:aws:lambda:::awslayer:AmazonLinux1703")
+        assert refused(client.get_layer_version_by_arn, missing, 404, Arn=f"{ARN}tools:{number}") == MISSING
+    message = refused(client.get_layer_version_by_arn, missing, 404, Arn="arn:aws:lambda:::awslayer:AmazonLinux1703")
+    assert message == MISSING
     below = "Layer Version Cannot be less than 1"
     for call in (client.get_layer_version, client.delete_layer_version):
-        refused(call, "InvalidParameterValueException", below, LayerName="tools", VersionNumber=0)
+        assert refused(call, "InvalidParameterValueException", LayerName="tools", VersionNumber=0) == below
     text = f"Layer version {ARN}tools:2 does not exist."
     for call, request in (
         (client.add_layer_version_permission, SHARE),
         (client.get_layer_version_policy, {}),
         (client.remove_layer_version_permission, {"StatementId": "share"}),
     ):
-        refused(call, missing, text, 404, LayerName="tools", VersionNumber=2, **request)
+        assert refused(call, missing, 404, LayerName="tools", VersionNumber=2, **request) == text
     with pytest.raises(ClientError, match="Member must satisfy regular expression pattern"):
         client.get_layer_version(LayerName="a.b", VersionNumber=1)
 
@@ -272,13 +258,13 @@ def test_accounts_and_regions_number_their_layers_for_themselves(control_plane, 
 def test_an_account_has_room_for_so_much(client):
     publish(client)
     publish(client)
-    refused(
+    message = refused(
         client.publish_layer_version,
         "CodeStorageExceededException",
-        "Code storage limit exceeded.",
         LayerName="tools",
         Content={"ZipFile": PACKAGE},
     )
+    assert message == "Code storage limit exceeded."
     client.delete_layer_version(LayerName="tools", VersionNumber=1)
     assert publish(client)["Version"] == 3
 
@@ -291,7 +277,8 @@ def test_a_version_that_a_function_has_stays_for_it_alone(control_plane, client,
     plane.put_function("orders", settings={"Layers": [{"Arn": arn, "CodeSize": 1}]})
     for number in (1, 2):
         client.delete_layer_version(LayerName="tools", VersionNumber=number)
-    refused(client.get_layer_version, "ResourceNotFoundException", MISSING, 404, LayerName="tools", VersionNumber=1)
+    message = refused(client.get_layer_version, "ResourceNotFoundException", 404, LayerName="tools", VersionNumber=1)
+    assert message == MISSING
 
     assert versions_of(client) == []
     assert layers_of(client) == []
@@ -354,19 +341,15 @@ def test_statements_of_a_layer_are_guarded_and_removed(client):
     publish(client)
     where = {"LayerName": "tools", "VersionNumber": 1}
     no_policy = "No policy is associated with the given resource."
-    refused(client.get_layer_version_policy, "ResourceNotFoundException", no_policy, 404, **where)
-    refused(
-        client.remove_layer_version_permission, "ResourceNotFoundException", no_policy, 404, **where, StatementId="s"
+    assert refused(client.get_layer_version_policy, "ResourceNotFoundException", 404, **where) == no_policy
+    message = refused(
+        client.remove_layer_version_permission, "ResourceNotFoundException", 404, **where, StatementId="s"
     )
+    assert message == no_policy
     revision = client.add_layer_version_permission(**where, **SHARE)["RevisionId"]
-    refused(
-        client.add_layer_version_permission,
-        "ResourceConflictException",
+    assert refused(client.add_layer_version_permission, "ResourceConflictException", 409, **where, **SHARE) == (
         "The statement id (share) provided already exists. "
-        "Please provide a new statement id, or remove the existing statement.",
-        409,
-        **where,
-        **SHARE,
+        "Please provide a new statement id, or remove the existing statement."
     )
     stale = (
         "The Revision Id provided does not match the latest Revision Id. "
@@ -376,17 +359,13 @@ def test_statements_of_a_layer_are_guarded_and_removed(client):
         (client.add_layer_version_permission, SHARE | {"StatementId": "more"}),
         (client.remove_layer_version_permission, {"StatementId": "share"}),
     ):
-        refused(call, "PreconditionFailedException", stale, 412, **where, **request, RevisionId="old")
-    refused(
-        client.remove_layer_version_permission,
-        "ResourceNotFoundException",
-        "Statement more is not found in resource policy.",
-        404,
-        **where,
-        StatementId="more",
+        assert refused(call, "PreconditionFailedException", 412, **where, **request, RevisionId="old") == stale
+    message = refused(
+        client.remove_layer_version_permission, "ResourceNotFoundException", 404, **where, StatementId="more"
     )
+    assert message == "Statement more is not found in resource policy."
     client.remove_layer_version_permission(**where, StatementId="share", RevisionId=revision)
-    refused(client.get_layer_version_policy, "ResourceNotFoundException", no_policy, 404, **where)
+    assert refused(client.get_layer_version_policy, "ResourceNotFoundException", 404, **where) == no_policy
 
 
 def test_an_organization_goes_with_everybody_alone(client):

@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, Alias
 from serverfull.domain.functions import Function
 from serverfull.domain.mappings import EVENT_SOURCE_MAPPINGS
 from serverfull.management.mappings import EventSourceMappings
+from tests.management.refusals import refused
 
 HERE = "eu-west-1:123456789012:"
 ARN = f"arn:aws:lambda:{HERE}function:orders"
@@ -83,14 +83,6 @@ def create(client):
 def settings(response):
     left_out = ("ResponseMetadata", "LastModified", "UUID", "EventSourceMappingArn")
     return {name: value for name, value in response.items() if name not in left_out}
-
-
-def refused(code, call, *args, **members):
-    with pytest.raises(ClientError) as caught:
-        call(*args, **members)
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    return error["Message"]
 
 
 def test_a_queue_gets_the_defaults_of_aws(create, client):
@@ -194,7 +186,7 @@ def test_tags_are_kept_with_the_mapping(create, plane):
     created = create(Tags={"team": "shop"})
     kept = plane.write(lambda records: records.get(EVENT_SOURCE_MAPPINGS, created["UUID"]))
     assert kept.tags == {"team": "shop"}
-    message = refused(INVALID, create, EventSourceArn=QUEUE + "2", Tags={"aws:team": "shop"})
+    message = refused(create, INVALID, EventSourceArn=QUEUE + "2", Tags={"aws:team": "shop"})
     assert message.startswith("aws: prefixed tag key names")
 
 
@@ -205,15 +197,15 @@ def test_versions_and_aliases_can_be_fed(create, name):
 
 @pytest.mark.parametrize("name", ["nobody", "orders:2", "orders:nobody", "nobody:$LATEST"])
 def test_the_function_has_to_exist(create, client, name):
-    assert refused(INVALID, create, FunctionName=name) == "Function does not exist"
+    assert refused(create, INVALID, FunctionName=name) == "Function does not exist"
     update = client.update_event_source_mapping
-    assert refused(INVALID, update, UUID=create()["UUID"], FunctionName=name) == "Function does not exist"
+    assert refused(update, INVALID, UUID=create()["UUID"], FunctionName=name) == "Function does not exist"
 
 
 def test_functions_of_the_operator_can_be_fed(create, plane):
     plane.registered["greet"] = Function(print)
     assert create(FunctionName="greet")["FunctionArn"].endswith(":function:greet")
-    assert refused(INVALID, create, FunctionName="greet:1") == "Function does not exist"
+    assert refused(create, INVALID, FunctionName="greet:1") == "Function does not exist"
 
 
 def test_a_mapping_outlives_its_function(create, client, plane):
@@ -247,7 +239,7 @@ def test_a_mapping_outlives_its_function(create, client, plane):
 )
 def test_a_second_mapping_is_refused_in_the_words_of_aws(create, source, text):
     first = create(source)
-    message = refused("ResourceConflictException", create, source)
+    message = refused(create, "ResourceConflictException", 409, source=source)
     assert message == f"{text}Please update or delete the existing mapping with UUID {first['UUID']}"
 
 
@@ -260,13 +252,13 @@ def test_the_same_source_may_feed_other_functions_and_qualifiers(create):
     servers = {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": ["c.example.com:9092"]}}
     create("self-managed", SelfManagedEventSource=servers)
     servers["Endpoints"]["KAFKA_BOOTSTRAP_SERVERS"].append("a.example.com:9092")
-    refused("ResourceConflictException", create, "self-managed", SelfManagedEventSource=servers)
+    refused(create, "ResourceConflictException", 409, source="self-managed", SelfManagedEventSource=servers)
 
 
 def test_moving_a_mapping_to_a_function_that_has_one_is_refused(create, client):
     create(FunctionName="audit")
     mapping = create()["UUID"]
-    refused("ResourceConflictException", client.update_event_source_mapping, UUID=mapping, FunctionName="audit")
+    refused(client.update_event_source_mapping, "ResourceConflictException", 409, UUID=mapping, FunctionName="audit")
     moved = client.update_event_source_mapping(UUID=mapping, FunctionName="orders:live")
     assert moved["FunctionArn"] == f"{ARN}:live"
     assert client.update_event_source_mapping(UUID=mapping, FunctionName="orders:live")["FunctionArn"] == f"{ARN}:live"
@@ -297,7 +289,7 @@ def test_moving_a_mapping_to_a_function_that_has_one_is_refused(create, client):
     ],
 )
 def test_what_a_queue_does_not_take_is_refused(create, members, text):
-    assert refused(INVALID, create, **members) == text
+    assert refused(create, INVALID, **members) == text
 
 
 @pytest.mark.parametrize(
@@ -321,15 +313,15 @@ def test_what_a_queue_does_not_take_is_refused(create, members, text):
 )
 def test_members_of_other_sources_are_refused(create, client, members):
     [member] = members
-    assert refused(INVALID, create, **members) == UNSUPPORTED.format(member)
+    assert refused(create, INVALID, **members) == UNSUPPORTED.format(member)
     if member not in ("Topics", "Queues", "StartingPositionTimestamp"):
         update = client.update_event_source_mapping
-        assert refused(INVALID, update, UUID=create()["UUID"], **members) == UNSUPPORTED.format(member)
+        assert refused(update, INVALID, UUID=create()["UUID"], **members) == UNSUPPORTED.format(member)
 
 
 @pytest.mark.parametrize("source", ["kinesis", "dynamodb", "kafka", "self-managed", "mq", "documentdb"])
 def test_only_queues_have_a_scaling_config(create, source):
-    message = refused(INVALID, create, source, ScalingConfig={"MaximumConcurrency": 5})
+    message = refused(create, INVALID, source=source, ScalingConfig={"MaximumConcurrency": 5})
     assert message == UNSUPPORTED.format("ScalingConfig")
 
 
@@ -345,7 +337,7 @@ def test_only_queues_have_a_scaling_config(create, source):
     ],
 )
 def test_the_constraints_of_the_model_hold(create, members, member):
-    assert f"at '{member}' failed to satisfy" in refused("ValidationException", create, **members)
+    assert f"at '{member}' failed to satisfy" in refused(create, "ValidationException", **members)
 
 
 @pytest.mark.parametrize(
@@ -356,29 +348,29 @@ def test_the_constraints_of_the_model_hold(create, members, member):
     ],
 )
 def test_queues_that_keep_an_order_have_limits_of_their_own(create, members, text):
-    assert refused(INVALID, create, "fifo", **members) == text
+    assert refused(create, INVALID, source="fifo", **members) == text
 
 
 @pytest.mark.parametrize("source", ["kinesis", "dynamodb", "kafka", "self-managed", "documentdb"])
 def test_streams_need_a_starting_position(create, source):
-    assert refused(INVALID, create, source, StartingPosition="none") == (
+    assert refused(create, INVALID, source=source, StartingPosition="none") == (
         "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: "
         "Member must not be null."
     )
-    refused("ValidationException", create, source, StartingPosition="MIDDLE")
+    refused(create, "ValidationException", source=source, StartingPosition="MIDDLE")
 
 
 def test_a_position_in_time_needs_a_time_and_a_source_that_has_it(create):
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     at = {"StartingPosition": "AT_TIMESTAMP", "StartingPositionTimestamp": moment}
-    assert refused(INVALID, create, "kinesis", StartingPosition="AT_TIMESTAMP") == "Need to specify a timestamp"
-    assert refused(INVALID, create, "dynamodb", **at) == f"Unsupported starting position for arn type: {TABLE}"
+    assert refused(create, INVALID, source="kinesis", StartingPosition="AT_TIMESTAMP") == "Need to specify a timestamp"
+    assert refused(create, INVALID, source="dynamodb", **at) == f"Unsupported starting position for arn type: {TABLE}"
     text = "Timestamp only valid with StartingPosition AT_TIMESTAMP"
-    assert refused(INVALID, create, "kinesis", StartingPositionTimestamp=moment) == text
+    assert refused(create, INVALID, source="kinesis", StartingPositionTimestamp=moment) == text
     at["StartingPositionTimestamp"] = datetime(1969, 12, 31, tzinfo=UTC)
-    assert "can not be converted to a Timestamp" in refused(INVALID, create, "kinesis", **at)
+    assert "can not be converted to a Timestamp" in refused(create, INVALID, source="kinesis", **at)
     at["StartingPositionTimestamp"] = datetime.now(UTC) + timedelta(hours=1)
-    assert refused(INVALID, create, "kinesis", **at) == "StartingPositionTimestamp cannot be in the future."
+    assert refused(create, INVALID, source="kinesis", **at) == "StartingPositionTimestamp cannot be in the future."
 
 
 @pytest.mark.parametrize(
@@ -428,7 +420,7 @@ def test_a_position_in_time_needs_a_time_and_a_source_that_has_it(create):
     ],
 )
 def test_other_rules_of_sources_hold(create, source, members, text):
-    assert text in refused(INVALID, create, source, **members)
+    assert text in refused(create, INVALID, source=source, **members)
 
 
 @pytest.mark.parametrize(
@@ -436,13 +428,13 @@ def test_other_rules_of_sources_hold(create, source, members, text):
 )
 def test_filters_that_are_no_patterns_are_refused(create, client, pattern):
     criteria = {"Filters": [{"Pattern": '{"body": ["x"]}'}, {"Pattern": pattern}]}
-    assert refused(INVALID, create, FilterCriteria=criteria) == "Invalid filter pattern definition."
+    assert refused(create, INVALID, FilterCriteria=criteria) == "Invalid filter pattern definition."
     update = client.update_event_source_mapping
-    assert refused(INVALID, update, UUID=create()["UUID"], FilterCriteria=criteria) == (
+    assert refused(update, INVALID, UUID=create()["UUID"], FilterCriteria=criteria) == (
         "Invalid filter pattern definition."
     )
     many = {"Filters": [{"Pattern": '{"body": ["x"]}'}] * 11}
-    assert "11 filters" in refused(INVALID, create, EventSourceArn=QUEUE + "2", FilterCriteria=many)
+    assert "11 filters" in refused(create, INVALID, EventSourceArn=QUEUE + "2", FilterCriteria=many)
 
 
 def test_an_update_changes_what_it_mentions(create, client):
@@ -488,7 +480,7 @@ def test_empty_structures_take_settings_away(create, client):
 def test_an_update_is_checked_together_with_what_stays(create, client):
     mapping = create(BatchSize=100, MaximumBatchingWindowInSeconds=1)["UUID"]
     message = refused(
-        INVALID, client.update_event_source_mapping, UUID=mapping, MaximumBatchingWindowInSeconds=0, Enabled=False
+        client.update_event_source_mapping, INVALID, UUID=mapping, MaximumBatchingWindowInSeconds=0, Enabled=False
     )
     assert message.startswith("Maximum batch window in seconds must be greater than 0")
     read = client.get_event_source_mapping(UUID=mapping)
@@ -498,7 +490,7 @@ def test_an_update_is_checked_together_with_what_stays(create, client):
 def test_a_consumer_group_stays(create, client):
     config = "AmazonManagedKafkaEventSourceConfig"
     mapping = create("kafka", **{config: {"ConsumerGroupId": "shop"}})["UUID"]
-    message = refused(INVALID, client.update_event_source_mapping, UUID=mapping, **{config: {"ConsumerGroupId": "x"}})
+    message = refused(client.update_event_source_mapping, INVALID, UUID=mapping, **{config: {"ConsumerGroupId": "x"}})
     assert "ConsumerGroupId" in message
     updated = client.update_event_source_mapping(UUID=mapping, **{config: {}})
     assert updated[config] == {"ConsumerGroupId": "shop"}
@@ -510,10 +502,10 @@ def test_a_deleted_mapping_is_gone(create, client):
     deleted = client.delete_event_source_mapping(UUID=created["UUID"])
     assert settings(deleted) == {**settings(created), "State": "Deleting"}
     for call in (client.get_event_source_mapping, client.delete_event_source_mapping):
-        assert refused("ResourceNotFoundException", call, UUID=created["UUID"]) == (
+        assert refused(call, "ResourceNotFoundException", 404, UUID=created["UUID"]) == (
             "The resource you requested does not exist."
         )
-    refused("ResourceNotFoundException", client.update_event_source_mapping, UUID=created["UUID"], BatchSize=1)
+    refused(client.update_event_source_mapping, "ResourceNotFoundException", 404, UUID=created["UUID"], BatchSize=1)
     create()
 
 
@@ -526,10 +518,10 @@ def test_a_mapping_that_is_changing_refuses_changes(create, client, plane, state
         )
     )
     in_use = "ResourceInUseException"
-    assert refused(in_use, client.update_event_source_mapping, UUID=mapping, BatchSize=1) == (
+    assert refused(client.update_event_source_mapping, in_use, UUID=mapping, BatchSize=1) == (
         "Cannot update the event source mapping because it is in use."
     )
-    assert refused(in_use, client.delete_event_source_mapping, UUID=mapping) == (
+    assert refused(client.delete_event_source_mapping, in_use, UUID=mapping) == (
         "Cannot delete the event source mapping because it is in use."
     )
     assert client.get_event_source_mapping(UUID=mapping)["State"] == state
@@ -555,11 +547,11 @@ def test_mappings_are_listed_by_source_and_function_in_pages(create, client):
     together = [one["UUID"] for one in page["EventSourceMappings"] + rest["EventSourceMappings"]]
     assert (len(together), set(together)) == (3, listed(EventSourceArn=QUEUE))
     assert "NextMarker" not in rest
-    assert "Marker" in refused(INVALID, client.list_event_source_mappings, Marker="x")
+    assert "Marker" in refused(client.list_event_source_mappings, INVALID, Marker="x")
 
 
 def test_mappings_of_another_region_are_not_seen(create, plane):
     mapping = create()["UUID"]
     other = plane.client(region="us-east-1")
     assert other.list_event_source_mappings()["EventSourceMappings"] == []
-    refused("ResourceNotFoundException", other.get_event_source_mapping, UUID=mapping)
+    refused(other.get_event_source_mapping, "ResourceNotFoundException", 404, UUID=mapping)

@@ -13,6 +13,7 @@ from serverfull.domain.deployed import ALIASES, Alias
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.management.permissions import Permissions
+from tests.management.refusals import refused
 
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:orders"
@@ -46,13 +47,6 @@ def statement_of(client, **members):
 
 def policy_of(client, **where):
     return json.loads(client.get_policy(FunctionName="orders", **where)["Policy"])
-
-
-def refused(call, code, text, status=400, **request):
-    with pytest.raises(ClientError) as caught:
-        call(**request)
-    error, metadata = caught.value.response["Error"], caught.value.response["ResponseMetadata"]
-    assert (error["Code"], error["Message"], metadata["HTTPStatusCode"]) == (code, text, status)
 
 
 def document(*statements, **members):
@@ -132,13 +126,13 @@ def test_each_kind_of_principal_is_written_as_aws_does(client, principal, writte
     "principal", ["somebody", "amazonaws.com", "arn:aws:s3:::shop", "12345", "s3.amazonaws.com.de"]
 )
 def test_a_principal_that_is_none_is_refused(client, principal):
-    refused(
+    message = refused(
         client.add_permission,
         "InvalidParameterValueException",
-        "The provided principal was invalid. Please check the principal and try again.",
         FunctionName="orders",
-        **(S3 | {"Principal": principal}),
+        **S3 | {"Principal": principal},
     )
+    assert message == "The provided principal was invalid. Please check the principal and try again."
 
 
 @pytest.mark.parametrize(
@@ -152,7 +146,8 @@ def test_a_principal_that_is_none_is_refused(client, principal):
     ],
 )
 def test_conditions_go_with_their_actions_alone(client, members, action):
-    refused(client.add_permission, "InvalidParameterValueException", action, FunctionName="orders", **(S3 | members))
+    message = refused(client.add_permission, "InvalidParameterValueException", FunctionName="orders", **S3 | members)
+    assert message == action
 
 
 def test_function_version_and_alias_have_policies_of_their_own(client):
@@ -171,26 +166,21 @@ def test_function_version_and_alias_have_policies_of_their_own(client):
 def test_latest_takes_no_policy(client):
     text = "We currently do not support adding policies for $LATEST."
     for request in ({"FunctionName": "orders", "Qualifier": "$LATEST"}, {"FunctionName": "orders:$LATEST"}):
-        refused(client.add_permission, "InvalidParameterValueException", text, **request, **S3)
-    refused(
+        assert refused(client.add_permission, "InvalidParameterValueException", **request, **S3) == text
+    message = refused(
         client.put_resource_policy,
         "InvalidParameterValueException",
-        text,
         ResourceArn=f"{ARN}:$LATEST",
         Policy=json.dumps(document(allow())),
     )
+    assert message == text
 
 
 def test_a_statement_id_is_given_once_for_a_policy(client):
     statement_of(client)
-    refused(
-        client.add_permission,
-        "ResourceConflictException",
+    assert refused(client.add_permission, "ResourceConflictException", 409, FunctionName="orders", **S3) == (
         "The statement id (s3) provided already exists. "
-        "Please provide a new statement id, or remove the existing statement.",
-        409,
-        FunctionName="orders",
-        **S3,
+        "Please provide a new statement id, or remove the existing statement."
     )
     statement_of(client, StatementId="again")
     assert [held["Sid"] for held in policy_of(client)["Statement"]] == ["s3", "again"]
@@ -205,8 +195,8 @@ def test_a_policy_goes_with_its_last_statement(client):
     assert [held["Sid"] for held in policy_of(client)["Statement"]] == ["s3"]
     client.remove_permission(FunctionName="orders", StatementId="s3")
     missing = "The resource you requested does not exist."
-    refused(client.get_policy, "ResourceNotFoundException", missing, 404, FunctionName="orders")
-    refused(client.get_resource_policy, "ResourceNotFoundException", missing, 404, ResourceArn=ARN)
+    assert refused(client.get_policy, "ResourceNotFoundException", 404, FunctionName="orders") == missing
+    assert refused(client.get_resource_policy, "ResourceNotFoundException", 404, ResourceArn=ARN) == missing
 
 
 def test_what_is_not_there_is_told_in_the_words_of_aws(client):
@@ -234,16 +224,10 @@ def test_what_is_not_there_is_told_in_the_words_of_aws(client):
             {"ResourceArn": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:runtime/python3.12"},
         ),
     ):
-        refused(call, missing, text, 404, **request)
+        assert refused(call, missing, 404, **request) == text
     statement_of(client)
-    refused(
-        client.remove_permission,
-        missing,
-        "Statement sqs is not found in resource policy.",
-        404,
-        FunctionName="orders",
-        StatementId="sqs",
-    )
+    message = refused(client.remove_permission, missing, 404, FunctionName="orders", StatementId="sqs")
+    assert message == "Statement sqs is not found in resource policy."
 
 
 def test_the_revision_of_a_policy_is_that_of_its_function_and_changes_with_it(client):
@@ -257,9 +241,8 @@ def test_the_revision_of_a_policy_is_that_of_its_function_and_changes_with_it(cl
         (client.add_permission, S3 | {"StatementId": "third"}),
         (client.remove_permission, {"StatementId": "more"}),
     ):
-        refused(
-            call, "PreconditionFailedException", REVISION_TEXT, 412, FunctionName="orders", RevisionId=first, **request
-        )
+        message = refused(call, "PreconditionFailedException", 412, FunctionName="orders", RevisionId=first, **request)
+        assert message == REVISION_TEXT
     client.remove_permission(FunctionName="orders", StatementId="more", RevisionId=second)
     put = client.put_resource_policy(ResourceArn=ARN, Policy=json.dumps(document(allow())))
     assert client.get_policy(FunctionName="orders")["RevisionId"] == put["RevisionId"]
@@ -359,13 +342,8 @@ def test_a_document_that_is_no_policy_is_refused_whole(client, policy):
 
 def test_functions_of_the_operator_have_no_policy_and_take_none(plane, client):
     plane.registered["static"] = Function(len)
-    refused(
-        client.get_policy,
-        "ResourceNotFoundException",
-        "The resource you requested does not exist.",
-        404,
-        FunctionName="static",
-    )
+    message = refused(client.get_policy, "ResourceNotFoundException", 404, FunctionName="static")
+    assert message == "The resource you requested does not exist."
     for call, request in (
         (client.add_permission, {"FunctionName": "static", **S3}),
         (client.remove_permission, {"FunctionName": "static", "StatementId": "s3"}),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.management.recursion import RecursionConfigs
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 PARTITION = Partition("123456789012", "eu-west-1")
@@ -27,14 +27,6 @@ def client(plane):
     return plane.client(parameter_validation=False)
 
 
-def refused(code, call, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    return error["Message"]
-
-
 def test_circles_are_ended_unless_somebody_allows_them(client, plane):
     assert client.get_function_recursion_config(FunctionName="orders")["RecursiveLoop"] == "Terminate"
     put = client.put_function_recursion_config(FunctionName=ARN + "orders", RecursiveLoop="Allow")
@@ -50,19 +42,21 @@ def test_the_function_has_to_exist(client):
         (client.get_function_recursion_config, {}),
         (client.put_function_recursion_config, {"RecursiveLoop": "Allow"}),
     ):
-        message = refused("ResourceNotFoundException", call, FunctionName="nobody", **members)
+        message = refused(call, "ResourceNotFoundException", 404, FunctionName="nobody", **members)
         assert message == f"Function not found: {ARN}nobody"
 
 
 def test_the_constraints_of_the_model_hold(client):
     put = client.put_function_recursion_config
-    assert "'recursiveLoop'" in refused("ValidationException", put, FunctionName="orders", RecursiveLoop="Maybe")
-    assert "'functionName'" in refused("ValidationException", put, FunctionName="orders:1", RecursiveLoop="Allow")
-    assert "'recursiveLoop'" in refused("ValidationException", put, FunctionName="orders")
+    assert "'recursiveLoop'" in refused(put, "ValidationException", FunctionName="orders", RecursiveLoop="Maybe")
+    assert "'functionName'" in refused(put, "ValidationException", FunctionName="orders:1", RecursiveLoop="Allow")
+    assert "'recursiveLoop'" in refused(put, "ValidationException", FunctionName="orders")
 
 
 def test_functions_of_the_operator_have_the_default(client, plane):
     plane.registered["greet"] = Function(print)
     assert client.get_function_recursion_config(FunctionName="greet")["RecursiveLoop"] == "Terminate"
     put = client.put_function_recursion_config
-    assert "static fetcher" in refused("ResourceConflictException", put, FunctionName="greet", RecursiveLoop="Allow")
+    assert "static fetcher" in refused(
+        put, "ResourceConflictException", 409, FunctionName="greet", RecursiveLoop="Allow"
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.deployed import ALIASES, Alias
 from serverfull.domain.functions import Function
 from serverfull.management.runtime_management import RuntimeManagementConfigs
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 RUNTIME = "arn:aws:lambda:eu-west-1::runtime:8eeff65f6809a3ce81507fe733fe09b835899b99481ba22fd75b5a7338290ec1"
@@ -30,14 +30,6 @@ def plane(control_plane):
 @pytest.fixture
 def client(plane):
     return plane.client(parameter_validation=False)
-
-
-def refused(code, call, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    return error["Message"]
 
 
 def answer(response):
@@ -69,39 +61,41 @@ def test_every_version_has_a_configuration_of_its_own(client, plane):
 
 def test_manual_needs_a_runtime_version_and_nothing_else_takes_one(client):
     put = client.put_runtime_management_config
-    assert "is required" in refused(INVALID, put, FunctionName="orders", UpdateRuntimeOn="Manual")
+    assert "is required" in refused(put, INVALID, FunctionName="orders", UpdateRuntimeOn="Manual")
     for mode in ("Auto", "FunctionUpdate"):
-        message = refused(INVALID, put, FunctionName="orders", UpdateRuntimeOn=mode, RuntimeVersionArn=RUNTIME)
+        message = refused(put, INVALID, FunctionName="orders", UpdateRuntimeOn=mode, RuntimeVersionArn=RUNTIME)
         assert message == "RuntimeVersionArn is only for UpdateRuntimeOn Manual."
-    refused("ValidationException", put, FunctionName="orders", UpdateRuntimeOn="Never")
-    refused("ValidationException", put, FunctionName="orders", UpdateRuntimeOn="Manual", RuntimeVersionArn="x")
+    refused(put, "ValidationException", FunctionName="orders", UpdateRuntimeOn="Never")
+    refused(put, "ValidationException", FunctionName="orders", UpdateRuntimeOn="Manual", RuntimeVersionArn="x")
 
 
 def test_aliases_and_images_have_none(client):
     put, get = client.put_runtime_management_config, client.get_runtime_management_config
-    assert "live is no version" in refused(INVALID, get, FunctionName="orders:live")
-    assert "live is no version" in refused(INVALID, put, FunctionName="orders:live", UpdateRuntimeOn="Auto")
-    assert "packageType Image" in refused(INVALID, put, FunctionName="picture", UpdateRuntimeOn="Auto")
+    assert "live is no version" in refused(get, INVALID, FunctionName="orders:live")
+    assert "live is no version" in refused(put, INVALID, FunctionName="orders:live", UpdateRuntimeOn="Auto")
+    assert "packageType Image" in refused(put, INVALID, FunctionName="picture", UpdateRuntimeOn="Auto")
 
 
 @pytest.mark.parametrize("name", ["nobody", "orders:2"])
 def test_the_version_has_to_exist(client, name):
     put, get = client.put_runtime_management_config, client.get_runtime_management_config
     text = f"Function not found: {ARN}{name}"
-    assert refused("ResourceNotFoundException", get, FunctionName=name) == text
-    assert refused("ResourceNotFoundException", put, FunctionName=name, UpdateRuntimeOn="Auto") == text
+    assert refused(get, "ResourceNotFoundException", 404, FunctionName=name) == text
+    assert refused(put, "ResourceNotFoundException", 404, FunctionName=name, UpdateRuntimeOn="Auto") == text
 
 
 def test_a_version_that_is_being_made_is_left_alone(client, plane):
     plane.put_function("new", state="Pending")
     put = client.put_runtime_management_config
-    refused("ResourceConflictException", put, FunctionName="new", UpdateRuntimeOn="Auto")
+    refused(put, "ResourceConflictException", 409, FunctionName="new", UpdateRuntimeOn="Auto")
 
 
 def test_functions_of_the_operator_have_the_default(client, plane):
     plane.registered["greet"] = Function(print)
     read = client.get_runtime_management_config(FunctionName="greet")
     assert answer(read) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "greet"}
-    refused("ResourceNotFoundException", client.get_runtime_management_config, FunctionName="greet:1")
+    refused(client.get_runtime_management_config, "ResourceNotFoundException", 404, FunctionName="greet:1")
     put = client.put_runtime_management_config
-    assert "static fetcher" in refused("ResourceConflictException", put, FunctionName="greet", UpdateRuntimeOn="Auto")
+    assert "static fetcher" in refused(
+        put, "ResourceConflictException", 409, FunctionName="greet", UpdateRuntimeOn="Auto"
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.functions import Function
 from serverfull.management.scaling import ScalingConfigs
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 PROVIDER = {
@@ -32,14 +32,6 @@ def plane(control_plane):
 @pytest.fixture
 def client(plane):
     return plane.client(parameter_validation=False)
-
-
-def refused(code, call, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    return error["Message"]
 
 
 def answer(response):
@@ -75,14 +67,14 @@ def test_a_request_without_bounds_takes_them_back(client):
 
 def test_only_versions_on_a_capacity_provider_scale(client):
     put = client.put_function_scaling_config
-    message = refused(INVALID, put, FunctionName="plain", Qualifier="1", FunctionScalingConfig=BOTH)
+    message = refused(put, INVALID, FunctionName="plain", Qualifier="1", FunctionScalingConfig=BOTH)
     assert message.startswith(f"{ARN}plain:1 has no capacity provider")
 
 
 def test_the_minimum_is_not_over_the_maximum(client):
     bounds = {"MinExecutionEnvironments": 6, "MaxExecutionEnvironments": 5}
     put = client.put_function_scaling_config
-    message = refused(INVALID, put, FunctionName="orders", Qualifier="1", FunctionScalingConfig=bounds)
+    message = refused(put, INVALID, FunctionName="orders", Qualifier="1", FunctionScalingConfig=bounds)
     assert message == "MinExecutionEnvironments (6) must not be greater than MaxExecutionEnvironments (5)."
 
 
@@ -90,7 +82,7 @@ def test_the_minimum_is_not_over_the_maximum(client):
 def test_the_version_has_to_exist(client, qualifier):
     text = f"Function not found: {ARN}orders:{qualifier}"
     for call in (client.get_function_scaling_config, client.put_function_scaling_config):
-        assert refused("ResourceNotFoundException", call, FunctionName="orders", Qualifier=qualifier) == text
+        assert refused(call, "ResourceNotFoundException", 404, FunctionName="orders", Qualifier=qualifier) == text
 
 
 @pytest.mark.parametrize(
@@ -106,18 +98,20 @@ def test_the_version_has_to_exist(client, qualifier):
 )
 def test_the_constraints_of_the_model_hold(client, members, part):
     put = client.put_function_scaling_config
-    assert part in refused("ValidationException", put, FunctionName="orders", **members)
+    assert part in refused(put, "ValidationException", FunctionName="orders", **members)
 
 
 def test_a_version_that_is_being_made_is_left_alone(client, plane):
     plane.put_function("new", 1, settings=PROVIDER, state="Pending")
     put = client.put_function_scaling_config
-    message = refused("ResourceConflictException", put, FunctionName="new", Qualifier="1", FunctionScalingConfig=BOTH)
+    message = refused(
+        put, "ResourceConflictException", 409, FunctionName="new", Qualifier="1", FunctionScalingConfig=BOTH
+    )
     assert message.endswith("in the following state: Pending")
 
 
 def test_functions_of_the_operator_have_no_versions(client, plane):
     plane.registered["orders"] = Function(print)
-    refused("ResourceNotFoundException", client.get_function_scaling_config, FunctionName="orders", Qualifier="1")
+    refused(client.get_function_scaling_config, "ResourceNotFoundException", 404, FunctionName="orders", Qualifier="1")
     put = client.put_function_scaling_config
-    assert "static fetcher" in refused("ResourceConflictException", put, FunctionName="orders", Qualifier="1")
+    assert "static fetcher" in refused(put, "ResourceConflictException", 409, FunctionName="orders", Qualifier="1")

@@ -11,6 +11,7 @@ from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS
 from serverfull.domain.functions import Function
 from serverfull.domain.mappings import EVENT_SOURCE_MAPPINGS, EventSourceMapping
 from serverfull.management.tags import Tags
+from tests.management.refusals import refused
 
 BASE = "arn:aws:lambda:eu-west-1:123456789012:"
 FUNCTION = BASE + "function:orders"
@@ -38,13 +39,6 @@ def client(control_plane):
 
     plane.write(work)
     return plane.client(parameter_validation=False)
-
-
-def refused(call, code, text, status=400, **request):
-    with pytest.raises(ClientError) as caught:
-        call(**request)
-    error, metadata = caught.value.response["Error"], caught.value.response["ResponseMetadata"]
-    assert (error["Code"], error["Message"], metadata["HTTPStatusCode"]) == (code, text, status)
 
 
 def tags_of(client, arn):
@@ -86,40 +80,28 @@ def test_changed_tags_make_a_revision_and_the_same_tags_make_none(control_plane,
 def test_a_resource_has_fifty_tags_at_most(client, arn):
     full = "Number of tags exceeds resource tag limit."
     tags = {f"{number}_key": f"{number}_value" for number in range(51)}
-    refused(client.tag_resource, INVALID, full, Resource=arn, Tags=tags)
+    assert refused(client.tag_resource, INVALID, Resource=arn, Tags=tags) == full
     assert tags_of(client, arn) == {}
     del tags["50_key"]
     client.tag_resource(Resource=arn, Tags=tags)
-    refused(client.tag_resource, INVALID, full, Resource=arn, Tags={"one more": ""})
+    assert refused(client.tag_resource, INVALID, Resource=arn, Tags={"one more": ""}) == full
     client.tag_resource(Resource=arn, Tags={"0_key": "changed"})
     assert tags_of(client, arn) == tags | {"0_key": "changed"}
 
 
 @pytest.mark.parametrize("key", ["aws:stack", "AWS:stack"])
 def test_keys_that_aws_keeps_for_itself_are_refused(client, key):
-    refused(
-        client.tag_resource,
-        INVALID,
-        "aws: prefixed tag key names are not allowed for external use.",
-        Resource=FUNCTION,
-        Tags={key: "x"},
-    )
+    message = refused(client.tag_resource, INVALID, Resource=FUNCTION, Tags={key: "x"})
+    assert message == "aws: prefixed tag key names are not allowed for external use."
 
 
 def test_no_tags_at_all_are_refused(client):
-    refused(
-        client.tag_resource,
-        INVALID,
-        "An error occurred and the request cannot be processed.",
-        Resource=FUNCTION,
-        Tags={},
-    )
-    refused(
-        client.untag_resource,
-        "ValidationException",
-        "1 validation error detected: Value null at 'tagKeys' failed to satisfy constraint: Member must not be null",
-        Resource=FUNCTION,
-        TagKeys=[],
+    message = refused(client.tag_resource, INVALID, Resource=FUNCTION, Tags={})
+    assert message == "An error occurred and the request cannot be processed."
+    message = refused(client.untag_resource, "ValidationException", Resource=FUNCTION, TagKeys=[])
+    assert (
+        message
+        == "1 validation error detected: Value null at 'tagKeys' failed to satisfy constraint: Member must not be null"
     )
 
 
@@ -141,9 +123,9 @@ def test_the_longest_keys_and_values_of_every_script_are_fine(client):
 @pytest.mark.parametrize("arn", [FUNCTION + ":1", FUNCTION + ":$LATEST", FUNCTION + ":live"])
 def test_versions_and_aliases_have_no_tags(client, arn):
     text = "Tags on function aliases and versions are not supported. Please specify a function ARN."
-    refused(client.tag_resource, INVALID, text, Resource=arn, Tags={"a": "b"})
-    refused(client.untag_resource, INVALID, text, Resource=arn, TagKeys=["a"])
-    refused(client.list_tags, INVALID, text, Resource=arn)
+    assert refused(client.tag_resource, INVALID, Resource=arn, Tags={"a": "b"}) == text
+    assert refused(client.untag_resource, INVALID, Resource=arn, TagKeys=["a"]) == text
+    assert refused(client.list_tags, INVALID, Resource=arn) == text
 
 
 @pytest.mark.parametrize(
@@ -171,9 +153,9 @@ def test_versions_and_aliases_have_no_tags(client, arn):
 )
 def test_what_is_not_there_is_told_in_the_words_of_aws(client, arn, text):
     missing = "ResourceNotFoundException"
-    refused(client.tag_resource, missing, text, 404, Resource=arn, Tags={"a": "b"})
-    refused(client.untag_resource, missing, text, 404, Resource=arn, TagKeys=["a"])
-    refused(client.list_tags, missing, text, 404, Resource=arn)
+    assert refused(client.tag_resource, missing, 404, Resource=arn, Tags={"a": "b"}) == text
+    assert refused(client.untag_resource, missing, 404, Resource=arn, TagKeys=["a"]) == text
+    assert refused(client.list_tags, missing, 404, Resource=arn) == text
 
 
 @pytest.mark.parametrize("arn", ["arn:aws:something", BASE + "layer:tools", "orders"])

@@ -6,7 +6,6 @@ import uuid
 from datetime import datetime
 
 import pytest
-from botocore.exceptions import ClientError
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import ALIASES, Alias
@@ -14,6 +13,7 @@ from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.domain.urls import FUNCTION_URLS
 from serverfull.management.urls import FunctionUrls
+from tests.management.refusals import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:orders"
 PARTITION = Partition("123456789012", "eu-west-1")
@@ -45,14 +45,6 @@ def client(plane):
 
 def answer(response):
     return {name: value for name, value in response.items() if name != "ResponseMetadata"}
-
-
-def refused(code, call, **members):
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response["Error"]
-    assert error["Code"] == code
-    return error["Message"]
 
 
 def test_a_url_is_created_with_the_defaults_of_aws(client, plane):
@@ -108,7 +100,7 @@ def test_a_deleted_url_is_gone_and_a_new_one_is_another(client):
     client.delete_function_url_config(FunctionName="orders")
     missing = "The resource you requested does not exist."
     for call in (client.get_function_url_config, client.delete_function_url_config, client.update_function_url_config):
-        assert refused("ResourceNotFoundException", call, FunctionName="orders") == missing
+        assert refused(call, "ResourceNotFoundException", 404, FunctionName="orders") == missing
     second = client.create_function_url_config(FunctionName="orders", AuthType="NONE")
     assert second["FunctionUrl"] != first["FunctionUrl"]
 
@@ -117,7 +109,7 @@ def test_a_deleted_url_is_gone_and_a_new_one_is_another(client):
 def test_a_second_url_is_refused_in_the_words_of_aws(client, members, arn):
     members = {"FunctionName": "orders", "AuthType": "NONE", **members}
     client.create_function_url_config(**members)
-    message = refused("ResourceConflictException", client.create_function_url_config, **members)
+    message = refused(client.create_function_url_config, "ResourceConflictException", 409, **members)
     assert message == (
         f"Failed to create function url config for [functionArn = {arn}]. "
         "Error message:  FunctionUrlConfig exists for this Lambda function"
@@ -127,16 +119,16 @@ def test_a_second_url_is_refused_in_the_words_of_aws(client, members, arn):
 def test_functions_and_aliases_that_are_not_there_have_no_urls(client):
     for members in ({"FunctionName": "nobody"}, {"FunctionName": "orders", "Qualifier": "nobody"}):
         create = {**members, "AuthType": "NONE"}
-        assert refused("ResourceNotFoundException", client.create_function_url_config, **create) == (
+        assert refused(client.create_function_url_config, "ResourceNotFoundException", 404, **create) == (
             "Function does not exist"
         )
-        assert refused("ResourceNotFoundException", client.update_function_url_config, **members) == (
+        assert refused(client.update_function_url_config, "ResourceNotFoundException", 404, **members) == (
             "Function does not exist"
         )
-        assert refused("ResourceNotFoundException", client.get_function_url_config, **members) == (
+        assert refused(client.get_function_url_config, "ResourceNotFoundException", 404, **members) == (
             "The resource you requested does not exist."
         )
-    assert refused("ResourceNotFoundException", client.list_function_url_configs, FunctionName="nobody") == (
+    assert refused(client.list_function_url_configs, "ResourceNotFoundException", 404, FunctionName="nobody") == (
         "Function does not exist"
     )
 
@@ -144,8 +136,8 @@ def test_functions_and_aliases_that_are_not_there_have_no_urls(client):
 @pytest.mark.parametrize("qualifier", ["1", "$LATEST"])
 def test_versions_have_no_urls(client, qualifier):
     message = refused(
-        "ValidationException",
         client.create_function_url_config,
+        "ValidationException",
         FunctionName="orders",
         Qualifier=qualifier,
         AuthType="NONE",
@@ -164,7 +156,7 @@ def test_versions_have_no_urls(client, qualifier):
     ],
 )
 def test_the_constraints_of_the_model_hold(client, members, part):
-    message = refused("ValidationException", client.create_function_url_config, FunctionName="orders", **members)
+    message = refused(client.create_function_url_config, "ValidationException", FunctionName="orders", **members)
     assert part in message
 
 
@@ -181,10 +173,10 @@ def test_the_constraints_of_the_model_hold(client, members, part):
 )
 def test_cors_that_no_browser_understands_is_refused(client, cors, part):
     create = {"FunctionName": "orders", "AuthType": "NONE"}
-    assert part in refused("InvalidParameterValueException", client.create_function_url_config, **create, Cors=cors)
+    assert part in refused(client.create_function_url_config, "InvalidParameterValueException", **create, Cors=cors)
     client.create_function_url_config(**create)
     update = client.update_function_url_config
-    assert part in refused("InvalidParameterValueException", update, FunctionName="orders", Cors=cors)
+    assert part in refused(update, "InvalidParameterValueException", FunctionName="orders", Cors=cors)
     assert "Cors" not in client.get_function_url_config(FunctionName="orders")
 
 
@@ -197,22 +189,22 @@ def test_urls_are_listed_in_pages(client, plane):
     assert [url["FunctionArn"] for url in rest["FunctionUrlConfigs"]] == [f"{ARN}:next"]
     assert "NextMarker" not in rest
     assert "Marker" in refused(
-        "InvalidParameterValueException", client.list_function_url_configs, FunctionName="orders", Marker="x"
+        client.list_function_url_configs, "InvalidParameterValueException", FunctionName="orders", Marker="x"
     )
 
 
 def test_urls_of_another_account_are_not_seen(client, plane):
     client.create_function_url_config(FunctionName="orders", AuthType="NONE")
     other = plane.client(account="999999999999")
-    assert refused("ResourceNotFoundException", other.get_function_url_config, FunctionName="orders")
+    assert refused(other.get_function_url_config, "ResourceNotFoundException", 404, FunctionName="orders")
 
 
 def test_functions_of_the_operator_have_none(client, plane):
     plane.registered["greet"] = Function(print)
     assert client.list_function_url_configs(FunctionName="greet")["FunctionUrlConfigs"] == []
-    assert refused("ResourceNotFoundException", client.get_function_url_config, FunctionName="greet")
+    assert refused(client.get_function_url_config, "ResourceNotFoundException", 404, FunctionName="greet")
     message = refused(
-        "ResourceConflictException", client.create_function_url_config, FunctionName="greet", AuthType="NONE"
+        client.create_function_url_config, "ResourceConflictException", 409, FunctionName="greet", AuthType="NONE"
     )
     assert "static fetcher" in message
 
