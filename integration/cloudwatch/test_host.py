@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import deploy, invoke
 from serverfull.testing.process import HostProcess
 
 APP = r"""
@@ -93,27 +95,10 @@ def test_a_function_has_the_group_that_it_was_given(endpoint, start):
 
 def test_a_deployed_function_has_the_group_of_its_configuration(endpoint, start, tmp_path):
     with start(endpoint.url) as host:
-        import io
-        import zipfile
-
-        from serverfull.testing.clients import lambda_client
-
-        package = io.BytesIO()
-        with zipfile.ZipFile(package, "w") as archive:
-            archive.writestr(
-                "app.py", "def handler(event, context):\n    print('deployed')\n    return context.log_stream_name\n"
-            )
         client = lambda_client(host.url)
-        client.create_function(
-            FunctionName="orders",
-            Runtime="python3.11",
-            Role="arn:aws:iam::123456789012:role/runner",
-            Handler="app.handler",
-            Code={"ZipFile": package.getvalue()},
-            LoggingConfig={"LogGroup": "/orders/all"},
-        )
-        client.get_waiter("function_active_v2").wait(FunctionName="orders", WaiterConfig={"Delay": 0.05})
-        stream = json.load(client.invoke(FunctionName="orders")["Payload"])
+        code = "def handler(event, context):\n    print('deployed')\n    return context.log_stream_name\n"
+        deploy(client, "orders", {"app.py": code}, LoggingConfig={"LogGroup": "/orders/all"})
+        stream = invoke(client, "orders")
         endpoint.await_messages(lambda found: "deployed\n" in found, "/orders/all")
         assert "deployed\n" in endpoint.streams("/orders/all")[stream]
 

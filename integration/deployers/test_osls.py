@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from serverfull.testing.deployments import deploy, wait_until_ready
 
 OSLS = Path(__file__).parent / "osls/node_modules/.bin/osls"
 
@@ -46,23 +46,12 @@ def osls(run, client, tmp_path):
     """Run osls on a service whose function is on the host already."""
     (tmp_path / "serverless.yml").write_text(CONFIG)
     (tmp_path / "shop.py").write_text(CODE % 4)
-    package = io.BytesIO()
-    with zipfile.ZipFile(package, "w") as archive:
-        archive.writestr("shop.py", CODE % 3)
-    client.create_function(
-        FunctionName="shop-price",
-        Runtime="python3.12",
-        Role="arn:aws:iam::000000000000:role/any",
-        Handler="shop.price",
-        Code={"ZipFile": package.getvalue()},
-    )
-    client.get_waiter("function_active_v2").wait(FunctionName="shop-price", WaiterConfig={"Delay": 1})
+    deploy(client, "shop-price", {"shop.py": CODE % 3}, Runtime="python3.12", Handler="shop.price")
     return lambda *arguments: run(OSLS, *arguments)
 
 
 def test_osls_invokes_a_function_and_deploys_its_code(osls, client) -> None:
     assert json.loads(osls("invoke", "-f", "price", "-d", '{"item": "tea"}')) == {"of": "tea", "price": 3}
     osls("deploy", "function", "-f", "price")
-    client.get_waiter("function_updated_v2").wait(FunctionName="shop-price", WaiterConfig={"Delay": 1})
-    assert client.get_function_configuration(FunctionName="shop-price")["MemorySize"] == 256
+    assert wait_until_ready(client, "shop-price")["MemorySize"] == 256
     assert json.loads(osls("invoke", "-f", "price", "-d", '{"item": "tea"}')) == {"of": "tea", "price": 4}

@@ -11,10 +11,11 @@ import pytest
 
 from serverfull.errors import InternalFailure
 from serverfull.storage.s3 import S3CodeStore, S3Endpoint
-from serverfull.testing.code_store_suite import CodeStoreSuite, package_of
+from serverfull.testing.code_store_suite import CodeStoreSuite
+from serverfull.testing.deployments import zipped
 
 BUCKET = "packages"
-PACKAGE = package_of(app_py="def handler(event, context): return event")
+PACKAGE = zipped({"app.py": "def handler(event, context): return event"})
 NUMBERS = count()
 
 
@@ -72,7 +73,7 @@ async def test_another_host_runs_what_one_has_put(store, server, prefix, tmp_pat
 
 async def test_a_url_downloads_without_credentials_and_for_one_object(store, server):
     url = await store.url(await store.put(PACKAGE), 60)
-    other = await store.put(package_of(other_py="1"))
+    other = await store.put(zipped({"other.py": "1"}))
 
     def get(url):
         with urllib.request.urlopen(url, timeout=15) as answer:
@@ -101,7 +102,7 @@ async def test_an_object_that_was_changed_is_not_run(store, server, prefix):
     sha256 = await store.put(PACKAGE)
     key = f"{prefix}/code/{sha256}.zip"
     server.client.delete_object(Bucket=BUCKET, Key=key)  # rclone may hang where an object is replaced at once
-    server.client.put_object(Bucket=BUCKET, Key=key, Body=package_of(app_py="evil"))
+    server.client.put_object(Bucket=BUCKET, Key=key, Body=zipped({"app.py": "evil"}))
     for ask in (store.package, store.tree):
         with pytest.raises(InternalFailure, match="damaged"):
             await ask(sha256)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import urllib.request
-import zipfile
 
 import pytest
 from botocore.exceptions import BotoCoreError
 
 from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import ROLE, invoke, wait_until_ready, zipped
 from serverfull.testing.process import HostProcess
 
 BUCKET = "packages"
-ROLE = "arn:aws:iam::123456789012:role/runner"
-CODE = "def handler(event, context):\n    return 'out of S3'\n"
-
-
-def package():
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("lambda_function.py"), CODE)  # of no date: the same bytes each time
-    return made.getvalue()
+PACKAGE = zipped({"lambda_function.py": "def handler(event, context):\n    return 'out of S3'\n"})
 
 
 @pytest.fixture
@@ -45,25 +36,25 @@ def create(client, name, code):
     client.create_function(
         FunctionName=name, Runtime="python3.11", Role=ROLE, Handler="lambda_function.handler", Code=code
     )
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
-    assert client.invoke(FunctionName=name)["Payload"].read() == b'"out of S3"'
+    wait_until_ready(client, name)
+    assert invoke(client, name) == "out of S3"
 
 
 @pytest.mark.parametrize("state", ["memory", "state"])
 def test_packages_are_kept_in_the_bucket_and_downloaded_from_there(rclone, start, state):
     with start(state, "--code-store", f"s3://{BUCKET}/hosts/{state}") as host:
         client = lambda_client(host.url)
-        create(client, "f", {"ZipFile": package()})
+        create(client, "f", {"ZipFile": PACKAGE})
         (kept,) = rclone.client.list_objects_v2(Bucket=BUCKET, Prefix=f"hosts/{state}/code/")["Contents"]
-        assert kept["Size"] == len(package())
+        assert kept["Size"] == len(PACKAGE)
         location = client.get_function(FunctionName="f")["Code"]["Location"]
         assert location.startswith(rclone.endpoint.url)
         with urllib.request.urlopen(location, timeout=10) as download:
-            assert download.read() == package()
+            assert download.read() == PACKAGE
 
 
 def test_a_function_is_made_from_a_package_in_a_bucket(rclone, start):
-    rclone.client.put_object(Bucket=BUCKET, Key="uploads/f.zip", Body=package())
+    rclone.client.put_object(Bucket=BUCKET, Key="uploads/f.zip", Body=PACKAGE)
     with start("memory") as host:
         create(lambda_client(host.url), "f", {"S3Bucket": BUCKET, "S3Key": "uploads/f.zip"})
 
@@ -92,7 +83,7 @@ def test_what_is_deployed_is_published_beside_its_packages_and_taken_back(rclone
     flags = ("--code-store", f"s3://{BUCKET}/fleet")
     with start("published", *flags) as host:
         client = lambda_client(host.url, access_key="123456789012")
-        create(client, "f", {"ZipFile": package()})
+        create(client, "f", {"ZipFile": PACKAGE})
         client.publish_version(FunctionName="f")
         client.create_alias(FunctionName="f", Name="live", FunctionVersion="1")
         client.tag_resource(Resource="arn:aws:lambda:us-east-1:123456789012:function:f", Tags={"team": "blue"})
@@ -101,7 +92,7 @@ def test_what_is_deployed_is_published_beside_its_packages_and_taken_back(rclone
         version = document["versions"]["1"]
         assert (version["handler"], version["state"]) == ("lambda_function.handler", "Active")
         kept = rclone.client.get_object(Bucket=BUCKET, Key=f"fleet/code/{version['code_sha256']}.zip")
-        assert kept["Body"].read() == package()
+        assert kept["Body"].read() == PACKAGE
         host.kill()
     rclone.client.delete_object(Bucket=BUCKET, Key="fleet/functions/123456789012/us-east-1/f.json")
     with start("published", *flags) as host:

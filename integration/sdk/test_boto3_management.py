@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import pytest
 from boto3.session import Session
 from botocore import xform_name
+
+from serverfull.testing.deployments import deploy, wait_until_ready, zipped
 
 ACCOUNT = "444455556666"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/any"
@@ -16,6 +15,7 @@ PROVIDER = {
     "VpcConfig": {"SubnetIds": ["subnet-1234567890abcdef0"], "SecurityGroupIds": ["sg-1234567890abcdef0"]},
     "PermissionsConfig": {"CapacityProviderOperatorRoleArn": ROLE},
 }
+FILES = {"app.py": "def handler(event, context): ...\n"}
 EMPTY = {"list_function_versions_by_capacity_provider"}
 """Functions on capacity providers are another subject; here their list has one page, and nothing on it."""
 
@@ -28,14 +28,6 @@ PAGINATORS = [
 
 
 @pytest.fixture(scope="module")
-def package() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("app.py", "def handler(event, context): ...\n")
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
 def client(fresh_host):
     made = Session().client(
         "lambda", "us-east-1", endpoint_url=fresh_host.url, aws_access_key_id=ACCOUNT, aws_secret_access_key="any"
@@ -45,19 +37,19 @@ def client(fresh_host):
 
 
 @pytest.fixture(scope="module")
-def lists(client, package) -> dict[str, dict[str, str]]:
+def lists(client) -> dict[str, dict[str, str]]:
     """Three of everything; gives what paginators have to be told, by their names."""
     signing = [
         client.create_code_signing_config(AllowedPublishers={"SigningProfileVersionArns": [PROFILE]}) for _ in range(3)
     ]
     config = signing[0]["CodeSigningConfig"]["CodeSigningConfigArn"]
     for number in range(3):
-        create(client, f"f{number}", package, CodeSigningConfigArn=config)
-        client.publish_layer_version(LayerName="layer", Content={"ZipFile": package})
-        client.publish_layer_version(LayerName=f"layer{number}", Content={"ZipFile": package})
+        deploy(client, f"f{number}", FILES, CodeSigningConfigArn=config)
+        client.publish_layer_version(LayerName="layer", Content={"ZipFile": zipped(FILES)})
+        client.publish_layer_version(LayerName=f"layer{number}", Content={"ZipFile": zipped(FILES)})
         client.create_capacity_provider(CapacityProviderName=f"provider{number}", **PROVIDER)
     for number in range(1, 4):
-        client.get_waiter("function_updated_v2").wait(FunctionName="f0", WaiterConfig={"Delay": 0.05})
+        wait_until_ready(client, "f0")
         qualifier = {"FunctionName": "f0", "Qualifier": client.publish_version(FunctionName="f0")["Version"]}
         client.create_alias(FunctionName="f0", Name=f"a{number}", FunctionVersion=qualifier["Qualifier"])
         client.put_function_event_invoke_config(**qualifier, MaximumRetryAttempts=1)
@@ -72,13 +64,6 @@ def lists(client, package) -> dict[str, dict[str, str]]:
         "list_layer_versions": {"LayerName": "layer"},
         "list_function_versions_by_capacity_provider": {"CapacityProviderName": "provider0"},
     }
-
-
-def create(client, name: str, package: bytes, **members: object) -> None:
-    client.create_function(
-        FunctionName=name, Runtime="python3.12", Role=ROLE, Handler="app.handler", Code={"ZipFile": package}, **members
-    )
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
 
 
 def items(pages) -> list[list[object]]:

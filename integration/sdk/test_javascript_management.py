@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from serverfull.testing.deployments import zipped
 
 JS = Path(__file__).parent / "js"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:greet-from-js"
@@ -31,8 +32,7 @@ def told(fresh_host, require, tmp_path_factory) -> dict[str, Any]:
     require("the JavaScript SDK", (JS / "node_modules/@aws-sdk/client-lambda").is_dir(), "make clients")
     packages = tmp_path_factory.mktemp("packages")
     for name, text in (("first.zip", CODE % ""), ("second.zip", CODE % "!")):
-        with zipfile.ZipFile(packages / name, "w") as archive:
-            archive.writestr("greet.py", text)
+        (packages / name).write_bytes(zipped({"greet.py": text}))
     script = ["node", "--no-warnings", JS / "lifecycle.mjs", fresh_host.url, "greet-from-js"]
     done = subprocess.run(
         [*script, packages / "first.zip", packages / "second.zip"],

@@ -12,12 +12,12 @@ import os
 import shutil
 import signal
 import subprocess
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serverfull.testing.deployments import invoke, zipped
 from serverfull.testing.process import HostProcess, plain_environment
 
 pytestmark = [pytest.mark.real_client, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -106,20 +106,11 @@ def terraform(plugins, host, tmp_path) -> Terraform:
     directory.mkdir()
     shutil.copy(Path(__file__).parent / "main.tf", directory)
     for generation in (1, 2):
-        package(directory / f"orders-{generation}.zip", "orders.py", CODE % generation)
-    package(directory / "shared.zip", "python/shared.py", "")
+        (directory / f"orders-{generation}.zip").write_bytes(zipped({"orders.py": CODE % generation}))
+    (directory / "shared.zip").write_bytes(zipped({"python/shared.py": ""}))
     terraform = Terraform(directory, host.url)
     terraform("init", f"-plugin-dir={plugins}", "-input=false")
     return terraform
-
-
-def package(path: Path, member: str, text: str) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(member, text)
-
-
-def answer_of(client: Any, qualifier: str) -> Any:
-    return json.load(client.invoke(FunctionName="orders", Qualifier=qualifier)["Payload"])
 
 
 def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_between(terraform, host, boto) -> None:
@@ -127,7 +118,7 @@ def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_betw
 
     assert "Apply complete! Resources: 16 added, 0 changed, 0 destroyed." in terraform.apply(1)
     terraform.plan(1, UNCHANGED)
-    assert answer_of(client, "live") == {"code": 1, "setting": "1", "version": "1"}
+    assert invoke(client, "orders", Qualifier="live") == {"code": 1, "setting": "1", "version": "1"}
     created_at = client.get_code_signing_config(CodeSigningConfigArn=signing_config(client))["CodeSigningConfig"]
 
     assert "Apply complete! Resources: 0 added, 12 changed, 0 destroyed." in terraform.apply(2)
@@ -138,7 +129,7 @@ def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_betw
         "result": {"code": 2, "setting": "2", "version": "$LATEST"},
         "url": "NONE",
     }
-    assert answer_of(client, "live") == {"code": 2, "setting": "2", "version": "2"}
+    assert invoke(client, "orders", Qualifier="live") == {"code": 2, "setting": "2", "version": "2"}
     check_changed(client)
     assert signing_config(client) == created_at["CodeSigningConfigArn"]
 

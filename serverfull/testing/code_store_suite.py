@@ -13,25 +13,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import zipfile
 from hashlib import sha256
 
 import pytest
 
 from serverfull.errors import InvalidParameterValue
 from serverfull.interfaces import CodeStore
+from serverfull.testing.deployments import zipped
 
 _ABSENT = "0" * 64
-
-
-def package_of(**files: str) -> bytes:
-    """Make a deployment package of text files; an underscore in a name stands for the dot."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, text in files.items():
-            file.writestr(name.replace("_", "."), text)
-    return out.getvalue()
 
 
 @pytest.mark.asyncio
@@ -44,12 +34,12 @@ class CodeStoreSuite:
         raise NotImplementedError("override the store fixture")
 
     async def test_a_package_is_kept_under_the_sha256_of_its_bytes(self, store: CodeStore) -> None:
-        package = package_of(a_py="x = 1")
+        package = zipped({"a.py": "x = 1"})
         assert await store.put(package) == sha256(package).hexdigest()
         assert await store.package(sha256(package).hexdigest()) == package
 
     async def test_putting_a_package_again_changes_nothing(self, store: CodeStore) -> None:
-        package = package_of(a_py="x = 1")
+        package = zipped({"a.py": "x = 1"})
         names = await asyncio.gather(*(store.put(package) for _ in range(5)))
         assert set(names) == {await store.put(package)}
         assert await store.package(names[0]) == package
@@ -62,7 +52,7 @@ class CodeStoreSuite:
                 await store.tree(name)
 
     async def test_a_package_is_unpacked_once_however_many_ask(self, store: CodeStore) -> None:
-        name = await store.put(package_of(a_py="x = 1", b_txt="text"))
+        name = await store.put(zipped({"a.py": "x = 1", "b.txt": "text"}))
         trees = await asyncio.gather(*(store.tree(name) for _ in range(20)))
         assert len(set(trees)) == 1
         assert {path.name: path.read_text() for path in trees[0].iterdir()} == {"a.py": "x = 1", "b.txt": "text"}
@@ -70,7 +60,7 @@ class CodeStoreSuite:
         assert (await store.tree(name)).stat().st_ino == inode
 
     async def test_one_who_stops_waiting_for_a_tree_does_not_stop_the_others(self, store: CodeStore) -> None:
-        name = await store.put(package_of(**{f"m{i}_py": "x = 1" for i in range(500)}))
+        name = await store.put(zipped({f"m{i}.py": "x = 1" for i in range(500)}))
         first, second = asyncio.create_task(store.tree(name)), asyncio.create_task(store.tree(name))
         await asyncio.sleep(0)
         first.cancel()
@@ -86,7 +76,7 @@ class CodeStoreSuite:
         assert await store.package(name) == b"no zip archive"
 
     async def test_a_sweep_deletes_what_is_not_wanted(self, store: CodeStore) -> None:
-        wanted, unwanted = await store.put(package_of(a_py="1")), await store.put(package_of(a_py="2"))
+        wanted, unwanted = await store.put(zipped({"a.py": "1"})), await store.put(zipped({"a.py": "2"}))
         kept, gone = await store.tree(wanted), await store.tree(unwanted)
         assert await store.sweep({wanted, _ABSENT}) == 1
         assert (kept.is_dir(), gone.exists()) == (True, False)

@@ -17,6 +17,7 @@ from serverfull.cli import packaging
 from serverfull.cli.handlers import find_handler, has_module_of
 from serverfull.cli.packaging import PackageRefused, package_of
 from serverfull.storage.packages import check, unpack
+from serverfull.testing.deployments import zipped
 
 
 @pytest.fixture
@@ -37,12 +38,8 @@ def names(package: bytes) -> list[str]:
     return zipfile.ZipFile(BytesIO(package)).namelist()
 
 
-def zipped(**modules: str) -> bytes:
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in modules.items():
-            archive.writestr(f"{name}.py", text)
-    return buffer.getvalue()
+def package_with(**modules: str) -> bytes:
+    return zipped({f"{name}.py": text for name, text in modules.items()})
 
 
 def test_the_same_files_give_the_same_package_whatever_their_times_and_their_order(tmp_path: Path) -> None:
@@ -124,8 +121,8 @@ def test_one_file_is_a_package_and_a_zip_file_is_taken_as_it_is(tmp_path: Path) 
     fill(tmp_path, greet_DOT_py="def handler(e): pass\n", other_DOT_py="")
     package = package_of(tmp_path / "greet.py")
     assert (package.name, names(package.content)) == ("greet", ["greet.py"])
-    (tmp_path / "ready.zip").write_bytes(zipped(app=""))
-    assert package_of(tmp_path / "ready.zip") == packaging.SourcePackage("ready", zipped(app=""))
+    (tmp_path / "ready.zip").write_bytes(package_with(app=""))
+    assert package_of(tmp_path / "ready.zip") == packaging.SourcePackage("ready", package_with(app=""))
 
 
 def test_the_current_folder_has_a_name_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +195,7 @@ def test_an_empty_folder_and_unreadable_names_are_refused(folder: Path) -> None:
     ],
 )
 def test_the_obvious_handler_is_found(modules: dict[str, str], handler: str) -> None:
-    package = zipped(**modules)
+    package = package_with(**modules)
     assert find_handler(package) == handler
     assert has_module_of(package, handler)
     assert not has_module_of(package, "absent.handler")
@@ -220,7 +217,7 @@ def test_the_obvious_handler_is_found(modules: dict[str, str], handler: str) -> 
 )
 def test_a_handler_that_is_not_obvious_has_to_be_named(modules: dict[str, str], message: str) -> None:
     with pytest.raises(PackageRefused, match=message):
-        find_handler(zipped(**modules))
+        find_handler(package_with(**modules))
 
 
 def test_a_package_that_is_no_zip_archive_has_no_handler() -> None:

@@ -26,9 +26,10 @@ from serverfull.interfaces import CodeStore
 from serverfull.storage.code import FileCodeStore, MemoryCodeStore
 from serverfull.storage.durable import LOCK
 from serverfull.storage.temporary import TemporaryFolder, remove_abandoned
-from serverfull.testing.code_store_suite import CodeStoreSuite, package_of
+from serverfull.testing.code_store_suite import CodeStoreSuite
+from serverfull.testing.deployments import zipped
 
-PACKAGE = package_of(app_py="def handler(event, context): return event")
+PACKAGE = zipped({"app.py": "def handler(event, context): return event"})
 
 
 class TestFileCodeStore(CodeStoreSuite):
