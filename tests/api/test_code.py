@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,12 @@ from aiohttp import web
 from serverfull.api.code import add_code_downloads
 from serverfull.api.connection import REQUEST_ID, absolute_host
 from serverfull.api.gates import Gates
-from serverfull.api.server import HardenedRunner
 from serverfull.config import ServerSettings
 from serverfull.errors import ShuttingDown
 from serverfull.storage.code import FileCodeStore
 
 PACKAGE = bytes(range(256)) * 4000
 """Larger than a piece; whether it is a zip archive does not matter here."""
-
-
-class Log:
-    def info(self, event: str, **fields: Any) -> None: ...
-
-    def warning(self, event: str, **fields: Any) -> None: ...
-
-    def error(self, event: str, **fields: Any) -> None:
-        pytest.fail(f"{event} {fields}")
 
 
 @dataclass
@@ -45,10 +35,9 @@ class Served:
         return self.url + await self.store.url(await self.store.put(PACKAGE), seconds)
 
 
-@pytest.fixture(params=["hardened", "plain"])
-async def served(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
-    app, settings = web.Application(), ServerSettings()
-    gates = Gates(settings, "127.0.0.1")
+@pytest.fixture
+async def served(tmp_path: Path, serve_app: Callable[..., Any]) -> AsyncIterator[Served]:
+    app, gates = web.Application(), Gates(ServerSettings(), "127.0.0.1")
     store = FileCodeStore(tmp_path, recent=0)
 
     def admit(request: web.BaseRequest) -> str:
@@ -59,14 +48,9 @@ async def served(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         return "the-request-id"
 
     add_code_downloads(app, store, admit=admit)
-    hardened = request.param == "hardened"
-    runner = HardenedRunner(app, settings=settings, logger=Log()) if hardened else web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession() as client:
-        found = Served(f"http://127.0.0.1:{runner.addresses[0][1]}", store, client)
+        found = Served(await serve_app(app), store, client)
         yield found
-    await runner.cleanup()
     await store.aclose()
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,6 @@ from aiohttp import web
 
 from serverfull.api.gates import Gates
 from serverfull.api.probes import AdminListener, add_probes, is_local, parse_address
-from serverfull.api.server import HardenedRunner
 from serverfull.config import ServerSettings
 from serverfull.errors import AddressInUse, StartupError
 
@@ -50,15 +48,6 @@ class View:
         return b"serverfull_up 1\n", "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Log:
-    def info(self, event: str, **fields: Any) -> None: ...
-
-    def warning(self, event: str, **fields: Any) -> None: ...
-
-    def error(self, event: str, **fields: Any) -> None:
-        pytest.fail(f"{event} {fields}")
-
-
 @dataclass
 class Served:
     url: str
@@ -77,18 +66,12 @@ def view() -> View:
     return View()
 
 
-@pytest.fixture(params=["hardened", "plain"])
-async def served(view: View, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+@pytest.fixture
+async def served(view: View, serve_app: Callable[..., Any]) -> AsyncIterator[Served]:
     app = web.Application()
-    settings = ServerSettings()
-    add_probes(app, view, gate=Gates(settings, "0.0.0.0").check, health_check="/healthcheck")
-    hardened = request.param == "hardened"
-    runner = HardenedRunner(app, settings=settings, logger=Log()) if hardened else web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", 0).start()
+    add_probes(app, view, gate=Gates(ServerSettings(), "0.0.0.0").check, health_check="/healthcheck")
     async with aiohttp.ClientSession() as client:
-        yield Served(f"http://127.0.0.1:{runner.addresses[0][1]}", client)
-    await runner.cleanup()
+        yield Served(await serve_app(app, "0.0.0.0"), client)
 
 
 async def test_a_healthy_host_says_so_on_every_path(served: Served) -> None:
@@ -130,12 +113,9 @@ async def test_pages_of_other_sites_get_nothing(served: Served) -> None:
         assert "serverfull_up" not in str(document)
 
 
-async def test_other_machines_get_the_bare_status(served: Served, view: View) -> None:
-    address = own_address()
-    if address is None:
-        pytest.skip("this machine has no address but loopback")
+async def test_other_machines_get_the_bare_status(served: Served, view: View, own_address: str) -> None:
     view.stall, view.failed = Stall(), {"broken": "why"}
-    far = Served(served.url.replace("127.0.0.1", address), served.client)
+    far = Served(served.url.replace("127.0.0.1", own_address), served.client)
     for path in ("/metrics", "/_serverfull/info"):
         status, document, headers = await far.get(path)
         assert (status, list(document)) == (403, ["message"])
@@ -166,9 +146,23 @@ def test_the_connections_address_says_who_is_local(peer: object, local: bool) ->
     assert is_local(SimpleNamespace(transport=transport)) is local  # type: ignore[arg-type]
 
 
+Listen = Callable[..., AdminListener]
+
+
+@pytest.fixture
+def listener(view: View, strict_log: Any) -> Listen:
+    """Make listeners for the view: ``listener(address)``, on a free port where no address is given."""
+
+    def make(address: str = "127.0.0.1:0") -> AdminListener:
+        settings = ServerSettings(admin_address=address)
+        return AdminListener(view, gate=Gates(settings, "127.0.0.1").check, settings=settings, logger=strict_log)
+
+    return make
+
+
 class TestAdminListener:
-    async def test_it_answers_while_the_servers_loop_stands_still(self, view: View) -> None:
-        async with listener(view) as admin:
+    async def test_it_answers_while_the_servers_loop_stands_still(self, listener: Listen, view: View) -> None:
+        async with listener() as admin:
             url = f"http://127.0.0.1:{admin.port}"
             assert fetch_while_blocked(url + "/_serverfull/live") == (200, {"status": "alive"})
             view.stall = Stall()
@@ -182,22 +176,22 @@ class TestAdminListener:
             assert fetch_while_blocked(url + "/_serverfull/ready") == (200, {"status": "ready"})
             assert fetch_while_blocked(url + "/metrics")[0] == 200
 
-    async def test_the_gate_stands_before_it_too(self, view: View) -> None:
-        async with listener(view) as admin:
+    async def test_the_gate_stands_before_it_too(self, listener: Listen) -> None:
+        async with listener() as admin:
             url = f"http://127.0.0.1:{admin.port}/metrics"
             assert fetch_while_blocked(url, Host="evil.example")[0] == 403
 
-    async def test_an_address_in_use_is_said_clearly(self, view: View) -> None:
-        async with listener(view) as admin:
+    async def test_an_address_in_use_is_said_clearly(self, listener: Listen) -> None:
+        async with listener() as admin:
             with pytest.raises(AddressInUse, match=rf"127\.0\.0\.1:{admin.port} is in use"):
-                await listener(view, f"127.0.0.1:{admin.port}").__aenter__()
+                await listener(f"127.0.0.1:{admin.port}").__aenter__()
 
-    async def test_an_address_of_another_machine_is_said_clearly(self, view: View) -> None:
+    async def test_an_address_of_another_machine_is_said_clearly(self, listener: Listen) -> None:
         with pytest.raises(StartupError, match=r"192\.0\.2\.1:1"):
-            await listener(view, "192.0.2.1:1").__aenter__()
+            await listener("192.0.2.1:1").__aenter__()
 
-    async def test_its_thread_and_socket_end_with_it(self, view: View) -> None:
-        admin = listener(view)
+    async def test_its_thread_and_socket_end_with_it(self, listener: Listen) -> None:
+        admin = listener()
         async with admin:
             assert "serverfull-admin" in {thread.name for thread in threading.enumerate()}
         assert "serverfull-admin" not in {thread.name for thread in threading.enumerate()}
@@ -218,11 +212,6 @@ class TestAdminListener:
             parse_address(text)
 
 
-def listener(view: View, address: str = "127.0.0.1:0") -> AdminListener:
-    settings = ServerSettings(admin_address=address)
-    return AdminListener(view, gate=Gates(settings, "127.0.0.1").check, settings=settings, logger=Log())
-
-
 def fetch(url: str, **headers: str) -> tuple[int, Any]:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
@@ -237,13 +226,3 @@ def fetch_while_blocked(url: str, **headers: str) -> tuple[int, Any]:
     """Ask in the thread of the running loop, which does nothing else meanwhile."""
     assert asyncio.get_running_loop().is_running()
     return fetch(url, **headers)
-
-
-def own_address() -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        address = str(probe.getsockname()[0])
-    return None if address.startswith("127.") else address
