@@ -39,7 +39,7 @@ from serverfull.api.server import HardenedRunner
 from serverfull.config import FunctionSettings, ServerSettings
 from serverfull.domain.changes import Change, Changes
 from serverfull.domain.concurrency import AccountLimits
-from serverfull.domain.deployed import FUNCTIONS, VERSIONS, DeployedFunction, FunctionVersion
+from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS, Alias, DeployedFunction, FunctionVersion
 from serverfull.domain.layers import LayerVersion
 from serverfull.domain.names import LATEST
 from serverfull.domain.records import Partition
@@ -168,6 +168,11 @@ class ControlPlane:
                 records.insert(VERSIONS, replace(latest, number=number))
 
         self.write(work, partition)
+
+    def put_alias(self, function: str, name: str, version: str = "1") -> None:
+        """Put an alias into the state."""
+        alias = Alias(function=function, name=name, version=version, revision_id=str(uuid.uuid4()))
+        self.write(lambda records: records.insert(ALIASES, alias))
 
     def close(self) -> None:
         """End everything."""

@@ -10,6 +10,7 @@ from serverfull.domain.layers import LAYER_VERSIONS, LayerVersion
 from serverfull.domain.records import Partition
 from serverfull.management.account import Account
 from serverfull.management.concurrency import Concurrency
+from tests.management.answers import plain
 
 
 def _not_asked(partition, config):
@@ -32,7 +33,7 @@ def client(plane):
 
 
 def settings_of(client):
-    return {name: value for name, value in client.get_account_settings().items() if name != "ResponseMetadata"}
+    return plain(client.get_account_settings())
 
 
 def test_a_fresh_account_has_the_limits_of_aws_and_uses_nothing(client):

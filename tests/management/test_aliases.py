@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serverfull.domain.permissions import POLICIES, Policy
-from tests.management.refusals import refused
+from tests.management.answers import plain, refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:hello"
 
@@ -21,11 +21,6 @@ def client(deploying):
 def lax(deploying, client):
     """A client that sends what boto3 itself would refuse."""
     return deploying.plane.client(parameter_validation=False)
-
-
-def plain(answer):
-    del answer["ResponseMetadata"]
-    return answer
 
 
 def weights(**shares):

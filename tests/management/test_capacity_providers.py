@@ -7,7 +7,7 @@ import pytest
 from serverfull.domain.capacity import CAPACITY_PROVIDERS
 from serverfull.management import capacity_providers
 from serverfull.management.capacity_providers import CapacityProviders
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:capacity-provider:metal"
 FUNCTION = "arn:aws:lambda:eu-west-1:123456789012:function:"

@@ -13,7 +13,7 @@ from serverfull.domain.records import Partition
 from serverfull.errors import CodeVerificationFailed
 from serverfull.management.code_signing import CodeSigning, check_signature, is_signed
 from serverfull.testing.deployments import zipped
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 ACCOUNT = "123456789012"
 CONFIG_ARN = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:code-signing-config:"

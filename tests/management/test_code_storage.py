@@ -6,7 +6,7 @@ import pytest
 
 from serverfull.domain.concurrency import AccountLimits
 from serverfull.management.account import Account
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 EXCEEDED = "CodeStorageExceededException"
 

@@ -12,7 +12,7 @@ from serverfull.domain.functions import Function
 from serverfull.domain.readiness import Readiness
 from serverfull.domain.records import Partition
 from serverfull.management.concurrency import Concurrency
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 INVALID = "InvalidParameterValueException"
@@ -49,18 +49,13 @@ def plane(control_plane):
     )
     plane.put_function("orders", 1, 2)
     plane.put_function("mails", 1)
-    alias(plane, "live", "1")
+    plane.put_alias("orders", "live")
     return plane
 
 
 @pytest.fixture
 def client(plane):
     return plane.client(parameter_validation=False)
-
-
-def alias(plane, name, version):
-    made = Alias(function="orders", name=name, version=version, revision_id="r")
-    plane.write(lambda records: records.insert(ALIASES, made))
 
 
 def reserve(client, executions, name="orders"):
@@ -247,7 +242,7 @@ def test_latest_cannot_be_provisioned(plane, client):
         (client.delete_provisioned_concurrency_config, published, {}),
     ):
         assert refused(call, INVALID, FunctionName="orders", Qualifier="$LATEST", **request) == text
-    alias(plane, "edge", "$LATEST")
+    plane.put_alias("orders", "edge", "$LATEST")
     message = refused(
         client.put_provisioned_concurrency_config, INVALID, FunctionName="orders", Qualifier="edge", **put
     )

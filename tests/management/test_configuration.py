@@ -14,7 +14,7 @@ from serverfull.domain.capacity import CAPACITY_PROVIDERS, CapacityProvider
 from serverfull.domain.code_signing import CODE_SIGNING_CONFIGS, CodeSigningConfig
 from serverfull.domain.deployed import FUNCTIONS
 from serverfull.management.validation import REFUSED_RUNTIMES, RESERVED_VARIABLES
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 LAYER = "arn:aws:lambda:eu-west-1:123456789012:layer:known"
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:failed"

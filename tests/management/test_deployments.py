@@ -17,7 +17,7 @@ from serverfull.domain.permissions import POLICIES, Policy
 from serverfull.management.preparation import PreparationFailed
 from serverfull.storage.records import SqlRecords
 from serverfull.storage.refusing import RefusingState
-from tests.management.refusals import refused
+from tests.management.answers import plain, refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 CREATED = {
@@ -49,11 +49,6 @@ def client(deploying):
 def lax(deploying):
     """A client that sends what boto3 itself would refuse."""
     return deploying.plane.client(parameter_validation=False)
-
-
-def plain(answer):
-    del answer["ResponseMetadata"]
-    return answer
 
 
 # Create --------------------------------------------------------------------------------------------------------------

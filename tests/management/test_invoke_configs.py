@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
 from serverfull.domain.changes import FunctionChanged
-from serverfull.domain.deployed import ALIASES, Alias
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.management.invoke_configs import EventInvokeConfigs
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 BASE = "arn:aws:lambda:eu-west-1:123456789012:function:"
 ARN = BASE + "orders"
@@ -28,8 +25,7 @@ def plane(control_plane):
     plane.serve(EventInvokeConfigs(plane.state, plane.resolver, plane.changes).operations())
     plane.put_function("orders", 1)
     plane.put_function("audit")
-    alias = Alias(function="orders", name="live", version="1", revision_id=str(uuid.uuid4()))
-    plane.write(lambda records: records.insert(ALIASES, alias))
+    plane.put_alias("orders", "live")
     return plane
 
 

@@ -23,7 +23,7 @@ from serverfull.management.packages import PackageIntake
 from serverfull.storage.code import MemoryCodeStore
 from serverfull.storage.packages import check
 from serverfull.testing.deployments import zipped
-from tests.management.refusals import refused
+from tests.management.answers import plain, refused
 
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:layer:"
@@ -80,10 +80,6 @@ def client(control_plane, code, bucket, limits):
 
 def publish(client, name="tools", content=PACKAGE, **members):
     return client.publish_layer_version(LayerName=name, Content={"ZipFile": content}, **members)
-
-
-def plain(response):
-    return {name: value for name, value in response.items() if name != "ResponseMetadata"}
 
 
 def versions_of(client, name="tools", **where):

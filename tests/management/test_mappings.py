@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from serverfull.domain.deployed import ALIASES, FUNCTIONS, Alias
+from serverfull.domain.deployed import FUNCTIONS
 from serverfull.domain.functions import Function
 from serverfull.domain.mappings import EVENT_SOURCE_MAPPINGS
 from serverfull.management.mappings import EventSourceMappings
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 HERE = "eu-west-1:123456789012:"
 ARN = f"arn:aws:lambda:{HERE}function:orders"
@@ -61,8 +60,7 @@ def plane(control_plane):
     plane.serve(EventSourceMappings(plane.state, plane.resolver).operations())
     plane.put_function("orders", 1)
     plane.put_function("audit")
-    alias = Alias(function="orders", name="live", version="1", revision_id=str(uuid.uuid4()))
-    plane.write(lambda records: records.insert(ALIASES, alias))
+    plane.put_alias("orders", "live")
     return plane
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.domain.changes import FunctionChanged
-from serverfull.domain.deployed import ALIASES, Alias
+from serverfull.domain.deployed import ALIASES
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.management.permissions import Permissions
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:orders"
@@ -28,11 +27,7 @@ REVISION_TEXT = (
 def plane(control_plane):
     control_plane.serve(Permissions(control_plane.state, control_plane.resolver, control_plane.changes).operations())
     control_plane.put_function("orders", 1)
-    control_plane.write(
-        lambda records: records.insert(
-            ALIASES, Alias(function="orders", name="live", version="1", revision_id=str(uuid.uuid4()))
-        )
-    )
+    control_plane.put_alias("orders", "live")
     return control_plane
 
 

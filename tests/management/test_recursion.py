@@ -8,7 +8,7 @@ from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.management.recursion import RecursionConfigs
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 PARTITION = Partition("123456789012", "eu-west-1")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
-from serverfull.domain.deployed import ALIASES, Alias
 from serverfull.domain.functions import Function
 from serverfull.management.runtime_management import RuntimeManagementConfigs
-from tests.management.refusals import refused
+from tests.management.answers import plain, refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 RUNTIME = "arn:aws:lambda:eu-west-1::runtime:8eeff65f6809a3ce81507fe733fe09b835899b99481ba22fd75b5a7338290ec1"
@@ -22,8 +19,7 @@ def plane(control_plane):
     plane.serve(RuntimeManagementConfigs(plane.state, plane.resolver, plane.changes).operations())
     plane.put_function("orders", 1)
     plane.put_function("picture", package_type="Image")
-    alias = Alias(function="orders", name="live", version="1", revision_id=str(uuid.uuid4()))
-    plane.write(lambda records: records.insert(ALIASES, alias))
+    plane.put_alias("orders", "live")
     return plane
 
 
@@ -32,30 +28,26 @@ def client(plane):
     return plane.client(parameter_validation=False)
 
 
-def answer(response):
-    return {name: value for name, value in response.items() if name != "ResponseMetadata"}
-
-
 def test_every_version_has_a_configuration_of_its_own(client, plane):
     get = client.get_runtime_management_config
-    assert answer(get(FunctionName="orders")) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "orders"}
+    assert plain(get(FunctionName="orders")) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "orders"}
     put = client.put_runtime_management_config(
         FunctionName="orders", UpdateRuntimeOn="Manual", RuntimeVersionArn=RUNTIME
     )
-    assert answer(put) == {
+    assert plain(put) == {
         "UpdateRuntimeOn": "Manual",
         "FunctionArn": ARN + "orders",
         "RuntimeVersionArn": RUNTIME,
     }
-    assert answer(get(FunctionName="orders:$LATEST")) == {**answer(put), "FunctionArn": ARN + "orders:$LATEST"}
+    assert plain(get(FunctionName="orders:$LATEST")) == {**plain(put), "FunctionArn": ARN + "orders:$LATEST"}
     assert get(FunctionName="orders", Qualifier="1")["UpdateRuntimeOn"] == "Auto"
     client.put_runtime_management_config(FunctionName="orders", Qualifier="1", UpdateRuntimeOn="FunctionUpdate")
-    assert answer(get(FunctionName=ARN + "orders:1")) == {
+    assert plain(get(FunctionName=ARN + "orders:1")) == {
         "UpdateRuntimeOn": "FunctionUpdate",
         "FunctionArn": ARN + "orders:1",
     }
     client.put_runtime_management_config(FunctionName="orders", UpdateRuntimeOn="Auto")
-    assert answer(get(FunctionName="orders")) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "orders"}
+    assert plain(get(FunctionName="orders")) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "orders"}
     assert len(plane.published) == 3
 
 
@@ -93,7 +85,7 @@ def test_a_version_that_is_being_made_is_left_alone(client, plane):
 def test_functions_of_the_operator_have_the_default(client, plane):
     plane.registered["greet"] = Function(print)
     read = client.get_runtime_management_config(FunctionName="greet")
-    assert answer(read) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "greet"}
+    assert plain(read) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "greet"}
     refused(client.get_runtime_management_config, "ResourceNotFoundException", 404, FunctionName="greet:1")
     put = client.put_runtime_management_config
     assert "static fetcher" in refused(

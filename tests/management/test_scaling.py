@@ -6,7 +6,7 @@ import pytest
 
 from serverfull.domain.functions import Function
 from serverfull.management.scaling import ScalingConfigs
-from tests.management.refusals import refused
+from tests.management.answers import plain, refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 PROVIDER = {
@@ -34,18 +34,14 @@ def client(plane):
     return plane.client(parameter_validation=False)
 
 
-def answer(response):
-    return {name: value for name, value in response.items() if name != "ResponseMetadata"}
-
-
 def test_what_is_asked_for_is_read_back_and_never_said_to_be_applied(client, plane):
-    assert answer(client.get_function_scaling_config(FunctionName="orders", Qualifier="1")) == {
+    assert plain(client.get_function_scaling_config(FunctionName="orders", Qualifier="1")) == {
         "FunctionArn": ARN + "orders:1"
     }
     put = client.put_function_scaling_config(FunctionName="orders", Qualifier="1", FunctionScalingConfig=BOTH)
     assert put["ResponseMetadata"]["HTTPStatusCode"] == 202
-    assert answer(put) == {"FunctionState": "Active"}
-    assert answer(client.get_function_scaling_config(FunctionName="orders", Qualifier="1")) == {
+    assert plain(put) == {"FunctionState": "Active"}
+    assert plain(client.get_function_scaling_config(FunctionName="orders", Qualifier="1")) == {
         "FunctionArn": ARN + "orders:1",
         "RequestedFunctionScalingConfig": BOTH,
     }

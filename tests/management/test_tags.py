@@ -11,7 +11,7 @@ from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS
 from serverfull.domain.functions import Function
 from serverfull.domain.mappings import EVENT_SOURCE_MAPPINGS, EventSourceMapping
 from serverfull.management.tags import Tags
-from tests.management.refusals import refused
+from tests.management.answers import refused
 
 BASE = "arn:aws:lambda:eu-west-1:123456789012:"
 FUNCTION = BASE + "function:orders"

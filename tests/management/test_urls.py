@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 
 import pytest
 
 from serverfull.domain.changes import FunctionChanged
-from serverfull.domain.deployed import ALIASES, Alias
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.domain.urls import FUNCTION_URLS
 from serverfull.management.urls import FunctionUrls
-from tests.management.refusals import refused
+from tests.management.answers import plain, refused
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:orders"
 PARTITION = Partition("123456789012", "eu-west-1")
@@ -33,8 +31,7 @@ def plane(control_plane):
     plane.serve(FunctionUrls(plane.state, plane.resolver, plane.changes).operations())
     plane.put_function("orders", 1)
     for name in ("live", "next"):
-        alias = Alias(function="orders", name=name, version="1", revision_id=str(uuid.uuid4()))
-        plane.write(lambda records, alias=alias: records.insert(ALIASES, alias))
+        plane.put_alias("orders", name)
     return plane
 
 
@@ -43,12 +40,8 @@ def client(plane):
     return plane.client(parameter_validation=False)
 
 
-def answer(response):
-    return {name: value for name, value in response.items() if name != "ResponseMetadata"}
-
-
 def test_a_url_is_created_with_the_defaults_of_aws(client, plane):
-    created = answer(client.create_function_url_config(FunctionName="orders", AuthType="NONE"))
+    created = plain(client.create_function_url_config(FunctionName="orders", AuthType="NONE"))
     url = created.pop("FunctionUrl")
     datetime.fromisoformat(created.pop("CreationTime"))
     assert created == {"FunctionArn": ARN, "AuthType": "NONE", "InvokeMode": "BUFFERED"}
@@ -69,8 +62,8 @@ def test_creation_answers_201_and_deletion_204(client):
 
 def test_what_was_created_is_read_back_as_it_is(client):
     members = {"AuthType": "AWS_IAM", "Cors": CORS, "InvokeMode": "RESPONSE_STREAM"}
-    created = answer(client.create_function_url_config(FunctionName=ARN, Qualifier="live", **members))
-    read = answer(client.get_function_url_config(FunctionName="orders:live"))
+    created = plain(client.create_function_url_config(FunctionName=ARN, Qualifier="live", **members))
+    read = plain(client.get_function_url_config(FunctionName="orders:live"))
     assert {name: read[name] for name in members} == members
     assert read["FunctionArn"] == f"{ARN}:live"
     assert read.pop("LastModifiedTime") == read["CreationTime"]
@@ -78,14 +71,14 @@ def test_what_was_created_is_read_back_as_it_is(client):
 
 
 def test_an_update_changes_what_it_mentions_and_keeps_the_url(client, plane):
-    created = answer(client.create_function_url_config(FunctionName="orders", AuthType="NONE", Cors=CORS))
-    updated = answer(client.update_function_url_config(FunctionName="orders", AuthType="AWS_IAM"))
+    created = plain(client.create_function_url_config(FunctionName="orders", AuthType="NONE", Cors=CORS))
+    updated = plain(client.update_function_url_config(FunctionName="orders", AuthType="AWS_IAM"))
     assert updated["AuthType"] == "AWS_IAM"
     assert updated["Cors"] == CORS
     assert updated["FunctionUrl"] == created["FunctionUrl"]
     assert updated["CreationTime"] == created["CreationTime"]
     assert updated["LastModifiedTime"] > created["CreationTime"]
-    assert answer(client.get_function_url_config(FunctionName="orders")) == updated
+    assert plain(client.get_function_url_config(FunctionName="orders")) == updated
     assert len(plane.published) == 2
 
 

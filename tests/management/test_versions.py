@@ -5,17 +5,14 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.management.answers import plain
+
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 
 
 @pytest.fixture
 def client(deploying):
     return deploying.plane.client()
-
-
-def plain(answer):
-    del answer["ResponseMetadata"]
-    return answer
 
 
 def change(deploying, client, **members):

@@ -1,4 +1,4 @@
-"""Calls that the control plane has to refuse, as boto3 tells of it."""
+"""What boto3 gives for calls of the control plane: answers, and refusals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+
+def plain(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an answer without what boto3 adds to every one."""
+    return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
 
 
 def refused(call: Callable[..., Any], code: str, status: int = 400, /, **members: Any) -> str:
