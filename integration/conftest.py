@@ -1,10 +1,15 @@
-"""What clients of every folder are told."""
+"""Clients of the host of a folder, and what they are told."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+
+@pytest.fixture
+def client(host, boto):
+    return boto(host)
 
 
 @pytest.fixture

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import socket
-import subprocess
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 from boto3.session import Session
 
-INSTALL = "make s3-servers, and put .venv-s3/servers on the PATH"
-
-
-@contextmanager
-def serving(command):
-    """Run moto's server; gives its port."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        for line in process.stdout:
-            found = re.search(r"Running on http://127\.0\.0\.1:(\d+)", line)
-            if found:
-                # What it goes on to say is read and forgotten: a full pipe would stop it.
-                threading.Thread(target=process.stdout.read, daemon=True).start()
-                yield int(found[1])
-                break
-        else:
-            pytest.fail(f"{command[0]} ended before it listened", pytrace=False)
-    finally:
-        process.kill()
-        process.communicate()
+from integration.servers import INSTALL, started
 
 
 class Endpoint:
@@ -51,7 +30,7 @@ class Endpoint:
 
     def start(self):
         command = [self._program, "-H", "127.0.0.1", "-p", str(self.port)]
-        self.port = self._running.enter_context(serving(command))
+        self.port = int(self._running.enter_context(started(command, r"Running on http://127\.0\.0\.1:(\d+)")))
 
     def kill(self):
         self._running.close()

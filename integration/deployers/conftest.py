@@ -16,11 +16,6 @@ def host(tmp_path_factory):
 
 
 @pytest.fixture
-def client(host, boto):
-    return boto(host)
-
-
-@pytest.fixture
 def run(aws_variables, tmp_path):
     """Run a command that succeeds, in the folder of the test; gives what it printed.
 

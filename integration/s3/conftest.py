@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
-import threading
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ import pytest
 from boto3.session import Session
 from botocore.config import Config
 
+from integration.servers import INSTALL, started
 from serverfull.storage.s3 import S3Endpoint
 
 BUCKET = "packages"
 HUGE = "huge.zip"
 HUGE_BYTES = 1 << 40
 """Bytes of an object that takes no room and that nobody could download within a test."""
-
-INSTALL = "make s3-servers, and put .venv-s3/servers on the PATH"
 
 
 @dataclass(frozen=True)
@@ -55,25 +52,6 @@ def client_of(endpoint):
         aws_secret_access_key=endpoint.secret_access_key,
         config=Config(request_checksum_calculation="when_required", response_checksum_validation="when_required"),
     )
-
-
-@contextmanager
-def started(command, said):
-    """Run a server that writes its own address once it listens."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        for line in process.stdout:
-            found = re.search(said, line)
-            if found:
-                # What it goes on to say is read and forgotten: a full pipe would stop it.
-                threading.Thread(target=process.stdout.read, daemon=True).start()
-                yield found[1]
-                break
-        else:
-            pytest.fail(f"{command[0]} ended before it listened", pytrace=False)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def rclone_that_serves_s3():

@@ -29,11 +29,6 @@ def fresh_host(tmp_path_factory):
 
 
 @pytest.fixture
-def client(host, boto):
-    return boto(host)
-
-
-@pytest.fixture
 def run(host, aws_variables, tmp_path):
     """Run a command line in a shell, in an empty folder."""
     env = aws_variables | {"AWS_PAGER": "", "AWS_MAX_ATTEMPTS": "1"}
