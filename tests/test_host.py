@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,37 @@ async def test_a_users_middleware_sees_invocations_and_may_change_their_answers(
     assert (answer.status, answer.json(), answer.headers["x-mine"]) == (200, {"x": 1}, "yes")
     assert seen == [("POST", "f", 200)]
     assert (await host.invoke("g")).error_type == "ResourceNotFoundException"
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["in the application", "in one around it"])
+async def test_what_a_users_middleware_has_read_is_still_the_event(mounted: bool) -> None:
+    seen: list[bytes] = []
+
+    @web.middleware
+    async def read(request: web.Request, handler: Any) -> web.StreamResponse:
+        seen.append(await request.read())
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    app = create_app({"f": lambda event: event}, QUIET)
+    site = web.Application(middlewares=[read]) if mounted else app
+    if mounted:
+        site.add_subapp("/lambda", app)
+    else:
+        app.middlewares.append(read)
+    prefix = "/lambda" if mounted else ""
+    async with TestClient(TestServer(site)) as client:
+        answer = await client.post(prefix + INVOKE.format("f"), data=b'{"x": 1}')
+        assert await answer.json() == {"x": 1}
+        assert (await client.post(prefix + INVOKE.format("f"), data=b"{no json")).status == 400
+        in_pieces = io.BytesIO(b"[" + b"1," * 100_000 + b"1]")  # sent in chunks, without a Content-Length
+        answer = await client.post(prefix + INVOKE.format("f"), data=in_pieces, chunked=True)
+        assert len(await answer.json()) == 100_001
+        answer = await client.put(
+            f"{prefix}/2017-10-31/functions/f/concurrency", json={"ReservedConcurrentExecutions": "many"}
+        )
+        assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (400, "SerializationException")
+    assert len(seen) == 4
 
 
 async def test_without_middleware_the_answer_is_written_directly(

@@ -165,7 +165,7 @@ async def read_body(request: web.BaseRequest, limit: int, kind: str) -> bytes:
         raise RequestTooLarge(int(length), limit, kind)
     content = request.content
     if content.is_eof():  # the usual case: the whole body came with the headers
-        body = content.read_nowait()
+        body = content.read_nowait() or request._read_bytes or b""  # the latter where a middleware has read it before
         _check_size(len(body), limit, kind)
         return body
     whole = BytesIO()  # which gives what was written without copying it: of a package that takes 50 ms
