@@ -132,21 +132,27 @@ async def test_a_silent_connection_is_closed_without_a_word(serve: Callable[...,
     assert server.log.lines == []
 
 
-async def test_headers_that_drip_are_answered_408_at_the_deadline_however_long_they_could_drip(
-    serve: Callable[..., Any],
-) -> None:
-    server = await serve(header_timeout=SHORT)
+async def drip(server: Any, beginning: bytes) -> bytes:
+    """Send a beginning and then byte after byte, until the server closes; give its answer."""
     reader, writer = await server.connect()
 
-    async def drip() -> None:
-        writer.write(b"GET /hello HTTP/1.1\r\nX-A: ")
+    async def go_on() -> None:
+        writer.write(beginning)
         while True:
             writer.write(b"a")
             await asyncio.sleep(0.02)
 
-    dripping = asyncio.ensure_future(drip())
+    dripping = asyncio.ensure_future(go_on())
     answer = await server.rest(reader)
     dripping.cancel()
+    return answer
+
+
+async def test_headers_that_drip_are_answered_408_at_the_deadline_however_long_they_could_drip(
+    serve: Callable[..., Any],
+) -> None:
+    server = await serve(header_timeout=SHORT)
+    answer = await drip(server, b"GET /hello HTTP/1.1\r\nX-A: ")
     assert error_of(answer) == (408, "RequestTimeoutException")
     assert server.log.events() == ["warning: request refused"]
 
@@ -183,17 +189,7 @@ async def test_headers_that_begin_while_an_answer_is_made_have_the_header_deadli
 
 async def test_a_body_that_drips_is_answered_408(serve: Callable[..., Any]) -> None:
     server = await serve(body_timeout=SHORT)
-    reader, writer = await server.connect()
-    writer.write(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n")
-
-    async def drip() -> None:
-        while True:
-            writer.write(b"a")
-            await asyncio.sleep(0.02)
-
-    dripping = asyncio.ensure_future(drip())
-    answer = await server.rest(reader)
-    dripping.cancel()
+    answer = await drip(server, b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n")
     assert error_of(answer) == (408, "RequestTimeoutException")
     assert server.log.events() == ["warning: request refused"]
 
