@@ -242,6 +242,12 @@ def control_plane() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
+def client(plane: ControlPlane) -> Any:
+    """Give a client for the control plane of a module, its fixture ``plane``; it sends what boto3 would refuse."""
+    return plane.client(parameter_validation=False)
+
+
+@pytest.fixture
 def lambda_client_for(control_plane: ControlPlane) -> Callable[..., Any]:
     """Serve operations and give a client for them: ``lambda_client_for(Tags(...).operations())``."""
 

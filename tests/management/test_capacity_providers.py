@@ -31,11 +31,6 @@ def plane(control_plane):
 
 
 @pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
-@pytest.fixture
 def create(client):
     def call(**members):
         return client.create_capacity_provider(**{**MEMBERS, **members})["CapacityProvider"]

@@ -53,11 +53,6 @@ def plane(control_plane):
     return plane
 
 
-@pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
 def reserve(client, executions, name="orders"):
     return client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=executions)
 

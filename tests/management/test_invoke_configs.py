@@ -29,11 +29,6 @@ def plane(control_plane):
     return plane
 
 
-@pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
 def settings(response):
     return {name: value for name, value in response.items() if name not in ("ResponseMetadata", "LastModified")}
 

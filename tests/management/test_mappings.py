@@ -65,11 +65,6 @@ def plane(control_plane):
 
 
 @pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
-@pytest.fixture
 def create(client):
     def call(source="sqs", **members):
         members = {"FunctionName": "orders", **SOURCES[source], **members}

@@ -31,11 +31,6 @@ def plane(control_plane):
     return control_plane
 
 
-@pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
 def statement_of(client, **members):
     return json.loads(client.add_permission(FunctionName="orders", **(S3 | members))["Statement"])
 

@@ -22,11 +22,6 @@ def plane(control_plane):
     return plane
 
 
-@pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
 def test_circles_are_ended_unless_somebody_allows_them(client, plane):
     assert client.get_function_recursion_config(FunctionName="orders")["RecursiveLoop"] == "Terminate"
     put = client.put_function_recursion_config(FunctionName=ARN + "orders", RecursiveLoop="Allow")

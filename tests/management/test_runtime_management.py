@@ -23,11 +23,6 @@ def plane(control_plane):
     return plane
 
 
-@pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
 def test_every_version_has_a_configuration_of_its_own(client, plane):
     get = client.get_runtime_management_config
     assert plain(get(FunctionName="orders")) == {"UpdateRuntimeOn": "Auto", "FunctionArn": ARN + "orders"}

@@ -29,11 +29,6 @@ def plane(control_plane):
     return plane
 
 
-@pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
 def test_what_is_asked_for_is_read_back_and_never_said_to_be_applied(client, plane):
     assert plain(client.get_function_scaling_config(FunctionName="orders", Qualifier="1")) == {
         "FunctionArn": ARN + "orders:1"

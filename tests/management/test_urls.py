@@ -35,11 +35,6 @@ def plane(control_plane):
     return plane
 
 
-@pytest.fixture
-def client(plane):
-    return plane.client(parameter_validation=False)
-
-
 def test_a_url_is_created_with_the_defaults_of_aws(client, plane):
     created = plain(client.create_function_url_config(FunctionName="orders", AuthType="NONE"))
     url = created.pop("FunctionUrl")
