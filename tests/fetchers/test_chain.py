@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from serverfull.domain.functions import Function
 from serverfull.errors import NotFoundError
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.interfaces import Fetcher
 from serverfull.testing.fetcher_suite import FetcherSuite
+from tests.fetchers.broken import Broken
 
 
 def hello(event: object) -> str:
@@ -30,16 +28,6 @@ class WithAlias(Writable):
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         return await super().fetch(name, None if qualifier == "prod" else qualifier)
-
-
-class Broken(Fetcher):
-    source = "broken"
-
-    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
-        raise ConnectionError("bucket unreachable")
-
-    async def list(self) -> Mapping[str, Function]:
-        raise ConnectionError("bucket unreachable")
 
 
 class TestChainFetcher(FetcherSuite):

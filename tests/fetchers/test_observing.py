@@ -16,6 +16,7 @@ from serverfull.interfaces import Fetcher
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import Metrics
 from serverfull.testing.fetcher_suite import FetcherSuite
+from tests.fetchers.broken import Broken
 
 
 def hello(event: object) -> str:
@@ -38,16 +39,6 @@ class Counts:
     def count(self, name: str, value: int = 1, *, tags: Mapping[str, str]) -> None:
         self.calls += 1
         self.totals[name, tags["source"]] += value
-
-
-class Broken(Fetcher):
-    source = "broken"
-
-    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
-        raise ConnectionError("bucket unreachable")
-
-    async def list(self) -> Mapping[str, Function]:
-        raise ConnectionError("bucket unreachable")
 
 
 class TestObservingFetcher(FetcherSuite):
