@@ -42,6 +42,7 @@ ON_BOTH_LOOPS = {
         "api/test_server.py",
         "runtimes/process/test_runtime_api.py",
         "runtimes/process/test_runtime_api_corpus.py",
+        "runtimes/test_stalls.py",
     )
 }
 

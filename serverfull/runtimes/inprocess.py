@@ -279,7 +279,7 @@ class ThreadEnvironment(InProcessEnvironment):
         return Outcome(payload, None, content_type)
 
     def _expire(self, job: Job[Any], invocation: Invocation, log: InvocationLog) -> None:
-        if job.waiter.done():
+        if job.waiter.done() or job.finished:  # its result is on the way: the loop had no turn to take it
             return
         thread = self.runtime.threads.abandon(job)
         if thread is not None:
@@ -330,8 +330,11 @@ class HostLoopEnvironment(InProcessEnvironment):
     ) -> None:
         CURRENT.set(self._activity(invocation, log))  # the task has a context of its own
         outcome = await run_coroutine(self, event, invocation, log, deadline)
-        if not waiter.done():
-            waiter.set_result(outcome)
+        if waiter.done():
+            return
+        if time.monotonic() > deadline:  # it kept the loop, and the timer with it, until now
+            outcome = self._timed_out(invocation, log)
+        waiter.set_result(outcome)
 
     def _expire(
         self,
@@ -391,11 +394,12 @@ class OwnLoopEnvironment(InProcessEnvironment):
     ) -> None:
         job.result = await run_coroutine(self, event, invocation, log, deadline)
         self._completions.add(job)
+        job.finished = True
 
     def _expire(
         self, own: OwnLoop, started: list[Any], job: Job[Outcome], invocation: Invocation, log: InvocationLog
     ) -> None:
-        if job.waiter.done():
+        if job.waiter.done() or job.finished:
             return
         job.waiter.set_result(self._timed_out(invocation, log))
         turned: list[bool] = []
