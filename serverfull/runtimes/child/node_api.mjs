@@ -59,7 +59,7 @@ export function sendError(place, error) {
 
 export function problem(name, message, stack) {
   const error = new Error(message);
-  error.name = name;
+  Object.defineProperty(error, "name", { value: name }); // of no interest to who lists what the error has
   error.stack = stack ?? `${name}: ${message}`;
   return error;
 }

@@ -14,8 +14,9 @@ import process from "node:process";
 import { finished } from "node:stream/promises";
 import { pathToFileURL } from "node:url";
 
-import { describe, problem, send, sendError, text } from "./node_api.mjs";
+import { problem, send, sendError, text } from "./node_api.mjs";
 import { replaceConsole } from "./node_console.mjs";
+import { lookThere } from "./node_paths.mjs";
 import { ResponseStream, STREAMING, WATER_MARK } from "./node_stream.mjs";
 
 // Taken before the function's code runs, which may put others in their places to trace its own calls.
@@ -31,18 +32,6 @@ const modern = Number(named ? named[1] : process.versions.node.split(".")[0]) >=
 
 // ------------------------------------------------------------------------------------------- errors that nobody caught
 
-function log(what, error, id) {
-  const { errorType, errorMessage, trace } = describe(error);
-  const timestamp = new Date().toISOString();
-  if (process.env.AWS_LAMBDA_LOG_FORMAT === "JSON") {
-    const message = { errorType, errorMessage, stackTrace: trace };
-    process.stderr.write(`${stringify({ timestamp, level: "ERROR", requestId: id, message })}\n`);
-  } else {
-    const shown = stringify({ errorType, errorMessage, stack: trace });
-    process.stderr.write(`${timestamp}\t${id}\tERROR\t${what} \t${shown}\n`);
-  }
-}
-
 // Until what has been thrown or rejected by now, and was caught by nobody, has been reported.
 function noticed() {
   return new Promise((resolve) => afterwards(resolve));
@@ -50,13 +39,13 @@ function noticed() {
 
 let current; // the id of the invocation that runs, or of the last one
 let tenantId; // likewise
-replaceConsole(() => ({ requestId: current, tenantId }));
+const log = replaceConsole(() => ({ requestId: current, tenantId }));
 let ending = false;
 
 async function end(what, error, status) {
   if (ending) return;
   ending = true;
-  log(what, error, current);
+  log(what, error);
   try {
     await sendError(current === undefined ? "init/error" : `invocation/${current}/error`, error);
   } finally {
@@ -65,9 +54,10 @@ async function end(what, error, status) {
 }
 
 process.on("uncaughtException", (error) => end("Uncaught Exception", error, 129));
-process.on("unhandledRejection", (reason) =>
-  end("Unhandled Promise Rejection", problem("Runtime.UnhandledPromiseRejection", text(reason)), 128),
-);
+process.on("unhandledRejection", (reason, promise) => {
+  const error = problem("Runtime.UnhandledPromiseRejection", text(reason));
+  end("Unhandled Promise Rejection", Object.assign(error, { reason, promise }), 128);
+});
 
 // ---------------------------------------------------------------------------------------------------- loading the code
 
@@ -245,7 +235,7 @@ async function runStreaming(handler, event, context) {
     await stream.answer;
   } catch (error) {
     if (!stream.started || ending) throw error;
-    log("Invoke Error", error, context.awsRequestId);
+    log("Invoke Error", error);
     stream.fail(error);
     await stream.answer;
   }
@@ -266,7 +256,7 @@ async function runOne(handler, { headers, body }) {
   } catch (error) {
     whenIdle = undefined;
     if (ending) return;
-    log("Invoke Error", error, current);
+    log("Invoke Error", error);
     await sendError(`invocation/${current}/error`, error);
   }
 }
@@ -279,6 +269,7 @@ async function next() {
 
 async function main() {
   let handler;
+  lookThere();
   try {
     handler = await load(process.env.LAMBDA_TASK_ROOT || process.cwd(), process.argv[2] ?? "");
   } catch (error) {

@@ -6,6 +6,8 @@
 import process from "node:process";
 import { format } from "node:util";
 
+import { describe, text } from "./node_api.mjs";
+
 // Taken before the function's code runs, which may put others in their places to trace its own calls.
 const { stringify } = JSON;
 
@@ -37,12 +39,28 @@ function inJson(said, args) {
   return stringify({ ...said, message: format(...args), errorType, errorMessage, stackTrace });
 }
 
+// As the line of an error that ended something: what it was given beside its message is often what explains it.
+function members(error) {
+  const { name, message, code, stack } = error;
+  const shown = { errorType: name, errorMessage: message, code, ...error };
+  return typeof stack === "string" ? { ...shown, stack: stack.split("\n") } : shown;
+}
+
+function inOneText(error) {
+  try {
+    return stringify(error, (_, value) => (value instanceof Error ? members(value) : value));
+  } catch {
+    const { errorType, errorMessage, trace } = describe(error);
+    return stringify({ errorType, errorMessage, stack: trace });
+  }
+}
+
 // One line: what follows a newline would be an event of its own where the log goes.
 function inText({ timestamp, requestId, level }, args) {
   return `${timestamp}\t${requestId}\t${level}\t${format(...args)}`.replaceAll("\n", "\r");
 }
 
-// `current` gives the id of the invocation that runs, and its tenant.
+// `current` gives the id of the invocation that runs, and its tenant. Gives what logs an error that ended something.
 export function replaceConsole(current) {
   const json = process.env.AWS_LAMBDA_LOG_FORMAT === "JSON";
   const line = json ? inJson : inText;
@@ -56,4 +74,13 @@ export function replaceConsole(current) {
             process.stdout.write(`${line(said, args)}\n`);
           };
   }
+  const say = console.error; // not what the function's code may put there
+  return (what, error) => {
+    const shown = error instanceof Error ? error : new Error(text(error));
+    try {
+      say(...(json ? [shown] : [what, `\t${inOneText(shown)}`]));
+    } catch {
+      say(what, text(describe(error).errorType)); // what the error has cannot even be looked at
+    }
+  };
 }

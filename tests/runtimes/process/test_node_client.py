@@ -110,6 +110,41 @@ UNFIT = ("Error", "Unable to stringify response body")
 UNREADABLE = ("handled", "name, message or stack of the error cannot be read")
 
 
+LAYERED = {
+    "../opt/nodejs/node_modules/layered/package.json": '{"type": "module", "exports": {".": "./main.js"}}',
+    "../opt/nodejs/node_modules/layered/main.js": "import { inner } from '@of/layer'; export default 'both ' + inner;",
+    "../opt/nodejs/node_modules/@of/layer/index.js": "exports.inner = 'of the layer';",
+    "../opt/nodejs/node20/node_modules/ours/index.js": "module.exports = 'of this version';",
+    "../opt/nodejs/node_modules/ours/index.js": "module.exports = 'of all';",
+    "node_modules/shared/index.js": "module.exports = 'of the package';",
+    "../opt/nodejs/node_modules/shared/index.js": "module.exports = 'of the layer';",
+}
+IMPORTS = """
+import layered from 'layered';
+import ours from 'ours';
+import shared from 'shared';
+export const handler = async ({ name }) => [layered, ours, shared, await import(name).catch((e) => e.code)];
+"""
+REQUIRES = """
+exports.handler = async ({ name }) => [
+    (await import('layered')).default, require('ours'), require('shared'), await import(name).catch((e) => e.code)
+];
+"""
+
+
+@pytest.mark.parametrize("code", [{"index.mjs": IMPORTS}, {"index.js": REQUIRES}], ids=["imports", "requires"])
+def test_modules_are_imported_from_layers_as_they_are_required(
+    start: Start, tmp_path: Path, code: dict[str, str]
+) -> None:
+    nodejs = tmp_path / "opt" / "nodejs"
+    folders = [nodejs / "node20" / "node_modules", nodejs / "node_modules", tmp_path / "task" / "node_modules"]
+    native = start(files=LAYERED | code, NODE_PATH=":".join(map(str, folders)))
+    found = ["both of the layer", "of this version", "of the package"]
+    assert native.invoke({"name": "gone"}).json() == [*found, "ERR_MODULE_NOT_FOUND"]
+    assert native.invoke({"name": "./gone.mjs"}).json() == [*found, "ERR_MODULE_NOT_FOUND"]
+    assert native.invoke({"name": "layered/inner"}).json() == [*found, "ERR_PACKAGE_PATH_NOT_EXPORTED"]
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [
@@ -136,7 +171,8 @@ def test_an_error_has_the_shape_that_awss_node_gives_it(start: Start, code: str,
     assert native.invoke().cold is False  # an error of the handler does not end its process
     line = native.wait_for_output("Invoke Error")
     assert line.split("\t")[1:4] == [answer.request_id, "ERROR", "Invoke Error "]
-    assert json.loads(line.split("\t")[4])["errorType"] == error[0]
+    logged = json.loads(line.split("\t")[4])["errorType"]
+    assert logged == ("Error" if error[0] in {"string", "handled"} else error[0])  # there, all that is thrown is one
 
 
 def test_the_trace_of_an_error_leads_to_its_line(start: Start) -> None:
@@ -151,6 +187,35 @@ def test_an_error_of_a_function_whose_log_is_json_is_logged_as_json(start: Start
     record = json.loads(native.wait_for_output("boom"))
     assert (record["level"], record["requestId"]) == ("ERROR", answer.request_id)
     assert record["message"]["errorMessage"] == "boom"
+
+
+REFUSED = "Object.assign(new Error('refused'), { code: 'E429', after: [5], by: new TypeError('upstream') })"
+
+
+def test_an_error_is_logged_with_all_that_it_has(start: Start) -> None:
+    native = start(f"exports.handler = async () => {{ throw {REFUSED}; }};")
+    assert set(native.invoke().json()) == {"errorType", "errorMessage", "trace"}
+    logged = json.loads(native.wait_for_output("Invoke Error").split("\t")[4])
+    assert (logged["errorMessage"], logged["code"], logged["after"]) == ("refused", "E429", [5])
+    assert (logged["by"]["errorType"], logged["by"]["errorMessage"]) == ("TypeError", "upstream")
+    assert "index.js:1:" in logged["stack"][1]
+    assert "index.js:1:" in logged["by"]["stack"][1]
+
+
+def test_an_error_whose_members_cannot_be_shown_is_logged_without_them(start: Start) -> None:
+    native = start("exports.handler = async () => { const e = new Error('round'); e.self = e; throw e; };")
+    native.invoke()
+    logged = json.loads(native.wait_for_output("Invoke Error").split("\t")[4])
+    assert (set(logged), logged["errorMessage"]) == ({"errorType", "errorMessage", "stack"}, "round")
+
+
+def test_a_rejection_that_nobody_catches_is_logged_with_its_reason_and_where_it_was_made(start: Start) -> None:
+    native = start(f"exports.handler = async () => {{ Promise.reject({REFUSED}); }};")
+    assert error_of(native.invoke()) == ("Runtime.UnhandledPromiseRejection", "Error: refused")
+    logged = json.loads(native.wait_for_output("Unhandled Promise Rejection").split("\t")[4])
+    assert (logged["errorType"], "name" in logged) == ("Runtime.UnhandledPromiseRejection", False)
+    assert (logged["reason"]["errorMessage"], logged["reason"]["code"]) == ("refused", "E429")
+    assert "index.js:1:" in logged["reason"]["stack"][1]
 
 
 @pytest.mark.parametrize(
