@@ -315,6 +315,17 @@ NODE_CLIENT = Path(__file__).parents[1] / "child" / "node_client.mjs"
 
 _NPM_CLIENT = Path("node_modules/aws-lambda-ric/bin/index.mjs")
 
+_WITHHELD: Mapping[int, tuple[str, ...]] = MappingProxyType(
+    {20: ("require-module",), 22: ("require-module", "detect-module")}
+)
+"""What Node.js of these versions does by itself as an experiment, and on AWS only for functions that ask for it.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-nodejs.html#nodejs-experimental-features
+"""
+
+_CAN_WITHHOLD = (20, 17)
+"""The first version that knows how to leave these out; those before it do not do them."""
+
 
 def node_command(
     interpreter: Interpreter,
@@ -327,13 +338,14 @@ def node_command(
 ) -> list[str] | Missing:
     """Give the command that runs a function for Node.js; its working directory is to be the folder of the package.
 
-    As on AWS the heap may take nine tenths of the memory, so that the garbage collector works before the limit does.
+    As on AWS the heap may take nine tenths of the memory, so that the garbage collector works before the limit does,
+    and experiments of Node.js with modules are left out.
 
     :param handler: ``folder/module.function``.
     :param memory_mb: what the function has.
     :param client: ``awslambdaric`` stands for npm's ``aws-lambda-ric``.
     :param folders: where that may be, the package and ``nodejs`` of each layer, and as what the process sees each.
-    :param options: the function's variable ``NODE_OPTIONS``; what it says of the heap counts.
+    :param options: the function's variable ``NODE_OPTIONS``; what it says of the heap and of experiments counts.
     """
     program = NODE_CLIENT
     if client == "awslambdaric":
@@ -346,4 +358,10 @@ def node_command(
     chosen = options.replace("_", "-")
     if "--max-old-space-size" in chosen or "--max-semi-space-size" in chosen:
         heap = []
-    return [str(interpreter.path), *heap, str(program), handler]
+    return [str(interpreter.path), *heap, *_withheld(interpreter.version, chosen), str(program), handler]
+
+
+def _withheld(version: str, options: str) -> list[str]:
+    major, minor = (int(number) for number in version.split(".")[:2])
+    features = _WITHHELD.get(major, ()) if (major, minor) >= _CAN_WITHHOLD else ()
+    return [f"--no-experimental-{feature}" for feature in features if f"--experimental-{feature}" not in options]

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,26 @@ def test_node_gets_our_client_the_handler_and_most_of_the_memory() -> None:
 @pytest.mark.parametrize("options", ["--max-old-space-size=64", "--enable-source-maps --max_old_space_size=64"])
 def test_what_the_function_says_of_its_heap_counts(options: str) -> None:
     assert node_command(NODE, "a.b", memory_mb=128, options=options) == ["/usr/bin/node", str(NODE_CLIENT), "a.b"]
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "flags"),
+    [
+        ("18.20.4", "", []),
+        ("20.16.0", "", []),
+        ("20.19.0", "", ["--no-experimental-require-module"]),
+        ("20.19.0", "--experimental-require-module", []),
+        ("22.12.0", "", ["--no-experimental-require-module", "--no-experimental-detect-module"]),
+        ("22.12.0", "--experimental-require-module", ["--no-experimental-detect-module"]),
+        ("24.1.0", "", []),
+    ],
+)
+def test_experiments_of_node_are_left_out_as_on_aws_unless_the_function_asks_for_them(
+    version: str, options: str, flags: list[str]
+) -> None:
+    found = replace(NODE, version=version)
+    command = node_command(found, "a.b", memory_mb=100, options=f"{options} --max-old-space-size=64")
+    assert command == ["/usr/bin/node", *flags, str(NODE_CLIENT), "a.b"]
 
 
 def test_npms_client_is_taken_from_where_it_is_by_the_name_that_it_has_there(tmp_path: Path) -> None:
