@@ -17,13 +17,13 @@ EMPTY = inspect.Parameter.empty
 
 
 def innermost_handler(function: Function) -> Handler:
-    """Give the handler of a function, also of a Function around a Function.
+    """Give the handler of a function, also of a Function around a Function, or around a ``staticmethod``.
 
     :raises TypeError: there is none.
     """
     handler = function.handler
-    while isinstance(handler, Function):
-        handler = handler.handler
+    while isinstance(handler, (Function, staticmethod)):
+        handler = handler.handler if isinstance(handler, Function) else handler.__func__
     if handler is None:
         raise TypeError("the Function has no handler")
     return handler

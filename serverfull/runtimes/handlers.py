@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from serverfull.runtimes.context import LambdaContext
 
 
+_SAYS_NOTHING = (EMPTY, Any, object)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoundHandler:
     """A handler, ready to be called.
@@ -75,7 +78,7 @@ def bind(function: Function) -> BoundHandler:
         call=_caller(handler, _parameters_taken(handler, name)),
         is_async=_is(inspect.iscoroutinefunction, handler),
         decode=decode,
-        encode=_result_encoder(result, name, infer=decode is not None and result is EMPTY),
+        encode=_result_encoder(result, name, infer=decode is not None and result in _SAYS_NOTHING),
     )
 
 

@@ -184,6 +184,8 @@ SHAPES = [
     (decorated_with_two(one), ["event"], False),
     (Function(Function(one)), ["event"], False),
     (Function(coroutine_function, timeout=1), BOTH, True),
+    (Function(staticmethod(coroutine_function), timeout=1), BOTH, True),  # as in the body of a class
+    (staticmethod(one), ["event"], False),
 ]
 
 
@@ -474,6 +476,8 @@ def test_a_typed_handler_that_does_not_say_what_it_returns_may_return_a_model() 
         return event
 
     assert as_json(handler, {"sku": "a", "count": 1}) == b'{"sku": "a", "count": 1}'
+    for annotation in (Any, object):
+        assert as_json(typed(Item, annotation), {"sku": "a", "count": 1}) == b'{"sku": "a", "count": 1}'
 
 
 def test_a_handler_without_annotations_is_answered_as_on_aws() -> None:
