@@ -108,7 +108,7 @@ def _from_files(
 
 def _readable(line: str) -> str:
     """Give a record as lines that each begin with its time; nothing in them controls a terminal."""
-    from serverfull.invocation.sinks import CONTROL
+    from serverfull.invocation.sinks import lines_for_people
 
     record = json.loads(line)
-    return "\n".join(f"{record['time']}  {part}" for part in record["message"].translate(CONTROL).split("\n"))
+    return "\n".join(f"{record['time']}  {part}" for part in lines_for_people(record["message"]))

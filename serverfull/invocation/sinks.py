@@ -199,14 +199,22 @@ CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)
 """Turns control characters into text, for ``str.translate``; only tabs and newlines stay."""
 
 
+def lines_for_people(text: str) -> list[str]:
+    """Give the lines of a text, with control characters escaped.
+
+    A carriage return ends a line too: runtime clients write it in place of newlines, so that a traceback is one event
+    where the log goes.
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(CONTROL).removesuffix("\n").split("\n")
+
+
 def as_console(record: LogRecord) -> str:
-    """Show a record for people: each line behind the function's name, control characters escaped.
+    """Show a record for people: each line behind the function's name.
 
     What the function wrote stands behind a bar, what the host says about it behind a colon.
     """
     prefix = f"{record.function} {'|' if record.kind == 'function' else ':'} "
-    lines = record.text.translate(CONTROL).removesuffix("\n").split("\n")
-    return "".join(f"{prefix}{line}\n" for line in lines)
+    return "".join(f"{prefix}{line}\n" for line in lines_for_people(record.text))
 
 
 class JsonLines:

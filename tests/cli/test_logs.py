@@ -25,7 +25,10 @@ def hello(event):
 def other(event):
     print("other", event)
 
-functions = {"hello": hello, "other": other}
+def fails(event):
+    raise ValueError("no good")
+
+functions = {"hello": hello, "other": other, "fails": fails}
 """
 
 
@@ -50,6 +53,15 @@ def test_logs_prints_what_a_function_wrote_last_with_its_times(run: Run, host: H
     ]
     assert [text.split()[0] for text in texts if text.isascii() and text[0].isupper()] == ["START", "END", "REPORT"] * 2
     assert all(len(line.partition("  ")[0]) == len("2026-01-31T12:00:00.000Z") for line in lines)
+
+
+def test_a_traceback_has_its_lines(run: Run, host: HostProcess) -> None:
+    host.invoke("fails", b"1")
+    lines = run("logs", "fails", "--endpoint", host.url).stdout.splitlines()
+    texts = [line.partition("  ")[2] for line in lines]
+    at = texts.index("[ERROR] ValueError: no good")
+    assert texts[at + 1] == "Traceback (most recent call last):"
+    assert 'raise ValueError("no good")' in texts[at + 3]
 
 
 def test_json_gives_the_records_as_the_host_has_them(run: Run, host: HostProcess) -> None:

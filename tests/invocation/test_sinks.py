@@ -108,6 +108,13 @@ def test_console_output_has_no_control_characters_and_a_mark_on_each_line() -> N
     assert "\\x1b[2K" in shown
 
 
+def test_a_traceback_is_shown_with_its_lines_although_runtimes_write_it_as_one() -> None:
+    shown = as_console(record("[ERROR] ValueError: no\rTraceback:\r  File x\r\nnext\n"))
+    assert shown == "".join(
+        f"hello | {line}\n" for line in ("[ERROR] ValueError: no", "Traceback:", "  File x", "next")
+    )
+
+
 def test_json_output_is_one_object_for_each_record_with_the_text_unchanged() -> None:
     shown = JsonLines()(record(FORGED + "\n"))
     assert shown.count("\n") == 1
