@@ -204,6 +204,7 @@ class HardenedProtocol(RequestHandler):
         "_long_reads",
         "_refused",
         "_server",
+        "_stopped",
         "_tcp",
         "_timer",
         "_timer_at",
@@ -215,6 +216,9 @@ class HardenedProtocol(RequestHandler):
 
     def __init__(self, server: HardenedServer, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
+        # One less than aiohttp's parser stops at. The parser does not see that a request is taken before its body is
+        # whole and then counts one too many; with equal limits nobody would have it go on.
+        self._max_msg_queue_size -= 1
         self._server = server
         self._tcp: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -227,6 +231,7 @@ class HardenedProtocol(RequestHandler):
         self._body: StreamReader | None = None
         self._head_started = False
         self._long_reads = False
+        self._stopped = False  # reading, at any time: aiohttp's parser may stop a second time, in the next body
         self._half_closed = False
         self._refused = ""
         self._gone: asyncio.Future[None] | None = None
@@ -302,9 +307,14 @@ class HardenedProtocol(RequestHandler):
                 self._head_by = self._loop.time() + self._server.settings.header_timeout
                 self._arm(self._head_by)
 
+    def pause_reading(self) -> None:
+        """Stop reading: the body is longer than anybody has room for."""
+        self._stopped = True
+        super().pause_reading()
+
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Read on, where reading was stopped. aiohttp asks for that twice in each request, and parses nothing again."""
-        if self._reading_paused:
+        """Read on. aiohttp asks for that twice in each request; where reading never stopped there is nothing to do."""
+        if self._stopped:
             super().resume_reading(resume_parser)
 
     def _heads_arrived(self) -> None:
