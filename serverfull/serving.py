@@ -11,13 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import resource
 import signal
 import socket
-import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -39,7 +35,7 @@ from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.garbage import rarely_looked_for
 from serverfull.runtimes.loops import LoopRunner, wait_in_spite_of_cancels
-from serverfull.signals import ALLOWANCE, INTERRUPTED, Signals, say
+from serverfull.signals import ALLOWANCE, INTERRUPTED, Signals, leave_stuck_threads_behind, say
 
 if TYPE_CHECKING:
     from serverfull.config import LoadedSettings, ServerSettings
@@ -161,11 +157,9 @@ def run_serve(target: str | None, loaded: LoadedSettings) -> int:
         return _serve_with_workers(lambda: _functions_at(target), settings)
     CapturePatch.install()  # before the target is imported, so that what it takes hold of is routed
     try:
-        status = serve(_functions_at(target), settings)
+        return serve(_functions_at(target), settings)
     finally:
         CapturePatch.uninstall()
-    _leave_stuck_threads_behind(status)
-    return status
 
 
 def _functions_at(target: str | None) -> Fetcher:
@@ -228,7 +222,7 @@ def _work(functions: Callable[[], Fetcher], settings: Settings, answers: MockAns
         sharing = Sharing(metrics, admission, LostElsewhere(seat.memory.figure_cells(None), seat.number))
         app = create_app(fetcher, part_of(settings, seat.number), sharing=sharing, mock=answers)
         status = runner.run(_serve(app, seat))
-    _leave_stuck_threads_behind(status)
+    leave_stuck_threads_behind(status)
     return status
 
 
@@ -390,15 +384,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _leave_stuck_threads_behind(status: int) -> None:
-    """End the process where a handler's own thread would keep it from ending."""
-    stuck = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    deadline = time.monotonic() + 1.0  # for all of them together
-    for thread in stuck:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in stuck):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)

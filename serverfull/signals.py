@@ -1,4 +1,4 @@
-"""How the process hears of signals and says that it is ready, whatever state its loop and its streams are in.
+"""How the process hears of signals, says that it is ready, and ends, whatever state loop, streams and threads are in.
 
 A loop that a handler blocks for ever hears of no signal. So these are plain signal handlers of the main thread, which
 run between two steps of whatever Python code blocks it: they tell the loop, and start a thread that ends the process
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -136,3 +137,16 @@ def say(line: str) -> None:
         else:
             sys.stdout.flush()
             os.write(descriptor, f"{line}\n".encode())
+
+
+def leave_stuck_threads_behind(status: int) -> None:
+    """End the process where a thread of a handler's, or of a module's, would keep it from ending."""
+    stuck = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    deadline = time.monotonic() + 1.0  # for all of them together
+    for thread in stuck:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in stuck):
+        with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads them any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)

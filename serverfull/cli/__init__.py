@@ -38,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = 130
     if ending is not None:
+        from serverfull.signals import leave_stuck_threads_behind
+
         ending.status = code
+        leave_stuck_threads_behind(code)
     return code
 
 

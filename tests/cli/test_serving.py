@@ -296,6 +296,24 @@ def test_a_target_that_fails_at_import_shows_the_users_traceback_and_exits_with_
     assert lines[-1] == "Error: file broken.py failed to import: ZeroDivisionError: division by zero"
 
 
+@pytest.mark.parametrize(
+    ("last_line", "code", "message"),
+    [
+        ("1 / 0", 3, "Error: file threaded.py failed to import: ZeroDivisionError"),
+        ("functions = {'f': 5}", 2, "Error: threaded.py cannot be served"),
+        ("functions = {'f': lambda a, b, c: 1}", 2, "Error: function 'f' cannot be served"),
+    ],
+)
+def test_a_thread_of_a_target_that_cannot_be_served_does_not_keep_the_process(
+    tmp_path: Path, environ: dict[str, str], last_line: str, code: int, message: str
+) -> None:
+    module = f"import threading\n\nthreading.Thread(target=threading.Event().wait).start()\n{last_line}\n"
+    (tmp_path / "threaded.py").write_text(module)
+    done = start(tmp_path, environ, "threaded.py", "--port", "0")
+    assert done.returncode == code
+    assert done.stderr.splitlines()[-1].startswith(message)
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
 def test_a_host_serves_without_standard_streams(app: Path, environ: dict[str, str], closed: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
