@@ -17,7 +17,13 @@ Count: TypeAlias = Annotated[int, Range(least=1)]
 Seconds: TypeAlias = Annotated[float, Range(above=0)]
 SecondsOrZero: TypeAlias = Annotated[float, Range(least=0)]
 SignalNumber: TypeAlias = Annotated[int, Signal()]
-Path: TypeAlias = Annotated[str, Pattern(r"/\S*", "a path that starts with /")]
+OwnPath: TypeAlias = Annotated[
+    str,
+    Pattern(
+        r"(?!/(metrics|_(serverfull|localstack)(/.*)?|\d{4}-\d\d-\d\d(/.*)?)$)/[A-Za-z0-9._~/-]*",
+        "a path such as /up, of letters, digits and /._~-, that nothing else here has",
+    ),
+]
 Address: TypeAlias = Annotated[str, Pattern(r"\S*:\d{1,5}", "an address written host:port")]
 NoAddress: TypeAlias = Annotated[str, Pattern(r"(\S*:\d{1,5})?", "an address written host:port, or nothing")]
 Region: TypeAlias = Annotated[str, Pattern(r"[a-z]+(-[a-z0-9]+)+", "an AWS region such as eu-central-1")]
@@ -80,8 +86,8 @@ class ServerSettings(_Theme):
     """TCP port; 0 lets the system choose and the ready line tells which."""
     insecure_no_auth: bool = False
     """Allow a bind that other machines can reach although nothing authenticates them."""
-    health_check: Path = "/healthcheck"
-    """Path that always answers 200 while the host serves."""
+    health_check: OwnPath = "/healthcheck"
+    """Path that always answers 200 while the host serves. ``/metrics``, ``/_serverfull/…`` and the API's are taken."""
     allowed_hosts: tuple[str, ...] = ()
     """Host header values (names without port) accepted besides loopback names and the bind address."""
     allowed_origins: tuple[str, ...] = ()
@@ -106,7 +112,8 @@ class ServerSettings(_Theme):
     """Seconds that a drain waits for calls in flight, as in serverfull (Go)."""
     admin_address: NoAddress = ""
     """``host:port`` of a second listener for health, metrics and info, in a thread of its own, so that it answers
-    even while a handler blocks the server's loop. Empty: those paths are on the main port alone."""
+    even while a handler blocks the server's loop. Whoever reaches that address may read all of it. Empty: those paths
+    are on the main port alone."""
     workers: Count = 1
     """Processes that share the port. More than one needs functions known at start, and ``serverfull serve`` imports
     them in each. Limits of concurrency and of lost threads hold for all processes together. ``max_connections``,

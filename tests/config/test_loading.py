@@ -126,6 +126,34 @@ def test_the_names_of_the_ancestor_are_honoured(tmp_path: Path, name: str, text:
     assert loaded.origins[key] == f"environment SERVERFULL_RUNTIME_{name}"
 
 
+@pytest.mark.parametrize("path", ["/", "/up", "/v1/status", "/health.json", "/metrics-of-mine", "/2015"])
+def test_the_health_check_may_have_any_path_that_is_free(tmp_path: Path, path: str) -> None:
+    assert load({}, {"SERVERFULL_SERVER__HEALTH_CHECK": path}, tmp_path).settings.server.health_check == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "up",
+        "/metrics",
+        "/_serverfull/ready",
+        "/_localstack/health",
+        "/2015-03-31/functions",
+        "/2015-03-31/functions/hello/invocations",
+        "/{anything}",
+        "/{",
+        "/up?really=1",
+        "/up#there",
+        "/%75p",
+    ],
+)
+def test_a_health_check_where_something_else_answers_or_nobody_would_find_it_is_refused(
+    tmp_path: Path, path: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"SERVER__HEALTH_CHECK: .* is not a path such as /up"):
+        load({}, {"SERVERFULL_SERVER__HEALTH_CHECK": path}, tmp_path)
+
+
 ANCESTOR = """
     HTTPSERVER_ADDRESS=:8080 CONNSTATE_REPORTINTERVAL=5s CONNSTATE_HIJACKEDCOUNTER=http.server.connstate.hijacked
     CONNSTATE_CLOSEDCOUNTER=http.server.connstate.closed CONNSTATE_IDLEGAUGE=http.server.connstate.idle.gauge
@@ -281,7 +309,7 @@ def test_variables_in_a_file_may_be_ten_deep_and_no_deeper(tmp_path: Path, write
         ({"SERVERFULL_SIGNALS__OS_SIGNALS": "TERM"}, "is not a list of whole numbers of signals"),
         ({"SERVERFULL_SERVER__ALLOWED_HOSTS": "[oops"}, "is not a list of texts"),
         ({"SERVERFULL_FUNCTIONS__ACCOUNT": "12"}, "is not an account number of twelve digits"),
-        ({"SERVERFULL_SERVER__HEALTH_CHECK": "up"}, "'up' is not a path that starts with /"),
+        ({"SERVERFULL_SERVER__HEALTH_CHECK": "up"}, "'up' is not a path such as /up"),
         ({"SERVERFULL_RUNTIME_HTTPSERVER_ADDRESS": "8080"}, "is not an address written host:port or :port"),
         ({"SERVERFULL_RUNTIME_HTTPSERVER_ADDRESS": ":99999"}, "'99999' is not a whole number from 0 to 65535"),
         ({"SERVERFULL_RUNTIME_STATS_OUTPUT": "STATSD"}, "is not one of NULLSTAT, DATADOG"),
