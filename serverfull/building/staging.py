@@ -24,7 +24,7 @@ ROOMS = frozenset({"config", "contracts", "domain", "fetchers", "lambda_mode", "
 
 OWN_REQUIREMENTS = MappingProxyType(
     {
-        "aiohttp": "aiohttp>=3.14.3",
+        "aiohttp": "aiohttp>=3.14.4",
         "awslambdaric": "awslambdaric>=3.0",
         "botocore": "botocore>=1.43.11",
         "click": "click>=8.1",
