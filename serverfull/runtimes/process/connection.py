@@ -104,6 +104,11 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------- what the service calls
 
+    @property
+    def unfinished(self) -> Request | None:
+        """The request whose body is not all here."""
+        return self._reader.incomplete
+
     def answer(self, status: int, body: bytes, fields: str = "Content-Type: application/json\r\n") -> None:
         """Answer the request that was served last.
 

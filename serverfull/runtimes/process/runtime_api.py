@@ -81,6 +81,7 @@ class RuntimeApi:
         self._polls: deque[Connection] = deque()  # that wait for an invocation, the oldest on the left
         self._work: Work | None = None
         self._delivered = False
+        self._cut_off = ""  # the id of one whose answer has ended in the middle, with its connection
         self._answered = ""  # the id of the invocation that was answered last
         self._answer: asyncio.Future[Answer] | None = None
         self._starts: list[asyncio.Future[None]] = []
@@ -216,6 +217,9 @@ class RuntimeApi:
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
         self._connections.discard(connection)
+        unfinished = connection.unfinished
+        if unfinished is not None and (matched := _ANSWER_PATH.fullmatch(unfinished.path)) is not None:
+            self._cut_off = matched[1]
         if connection in self._polls:
             self._polls.remove(connection)
         if not self._connections and self._all_gone is not None and not self._all_gone.done():
@@ -262,9 +266,12 @@ class RuntimeApi:
             self._forbid(connection, _READY)
         elif state == _RUNNING and work is not None and self.on_abuse is not None:
             self._forbid(connection, _READY)  # our own client asks again when it has answered
-        elif state == _RUNNING and work is not None:
+        elif state == _RUNNING and work is not None and self._cut_off != work.request_id:
             self._deliver(connection, work)  # it asks again, perhaps from a process that takes over from one that died
         else:
+            if state == _RUNNING and work is not None:  # what has half an answer must not be run once more
+                text = "The response has ended before it was complete."
+                self._resolve(platform_answer("Runtime.TruncatedResponse", text))
             if state != _READY:
                 self._state = _READY
                 self._wake_starts()

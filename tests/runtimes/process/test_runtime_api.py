@@ -364,6 +364,46 @@ async def test_a_runtime_that_asks_again_gets_the_same_invocation_again(served: 
     assert (await task).payload == b"1"
 
 
+CHUNKED = ("Transfer-Encoding: chunked", "Lambda-Runtime-Function-Response-Mode: streaming")
+
+
+@pytest.mark.parametrize(
+    "half", [response("id-1", b"3\r\nhal\r\n", *CHUNKED), response("id-1", b"whole")[:-2]], ids=["chunks", "length"]
+)
+async def test_an_invocation_whose_answer_was_cut_off_has_failed_and_is_not_run_once_more(
+    served: Any, half: bytes
+) -> None:
+    line, task = await served.running("id-1")
+    line.send(half)
+    await line.writer.drain()
+    line.writer.close()
+    await until(lambda: not served.api._connections)
+    assert not task.done()  # its process may be ending
+    other = await served.connect()
+    other.send(NEXT)
+    answer = await task
+    assert (answer.error, answer.error_type) == (True, "Runtime.TruncatedResponse")
+    assert json.loads(answer.payload)["errorType"] == "Runtime.TruncatedResponse"
+    task = served.run("id-2")
+    assert (await other.hear()).headers["lambda-runtime-aws-request-id"] == "id-2"
+    assert (await other.ask(response("id-2", b"2"))).status == 202
+    assert (await task).payload == b"2"
+
+
+async def test_an_answer_that_was_cut_off_may_come_once_more(served: Any) -> None:
+    line, task = await served.running("id-1")
+    line.send(response("id-1", b"whole")[:-2])
+    await line.writer.drain()
+    line.writer.close()
+    await until(lambda: not served.api._connections)
+    other = await served.connect()
+    assert (await other.ask(response("id-1", b"whole"))).status == 202
+    assert (await task).payload == b"whole"
+    other.send(NEXT)
+    task = served.run("id-2")
+    assert (await other.hear()).headers["lambda-runtime-aws-request-id"] == "id-2"
+
+
 async def test_the_poll_of_a_connection_that_is_gone_gets_nothing(served: Any) -> None:
     gone, line = await served.polled(), await served.polled()
     gone.writer.close()
