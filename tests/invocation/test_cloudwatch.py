@@ -39,6 +39,14 @@ def test_each_line_is_an_event_with_its_newline() -> None:
     ]
 
 
+def test_a_traceback_is_one_event_with_newlines() -> None:
+    written = "[ERROR] ValueError: no\rTraceback:\r  File x\nnext\n"
+    assert [one["message"] for one in events_of(record(written))] == [
+        "[ERROR] ValueError: no\nTraceback:\n  File x\n",
+        "next\n",
+    ]
+
+
 @pytest.mark.parametrize("character", ["x", "\u00e9", "\u20ac", "\U0001f600"])
 def test_a_long_line_is_parted_between_characters(character: str) -> None:
     text = character * 400_000 + "\n"
