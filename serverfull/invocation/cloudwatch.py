@@ -233,8 +233,8 @@ def _by_stream(batch: Iterable[LogRecord]) -> dict[tuple[str, str], list[Event]]
 def events_of(record: LogRecord) -> Iterator[Event]:
     """Make an event of each line, and several of one that is too long.
 
-    Runtime clients write carriage returns for the newlines of what is to be one event, such as the traceback of an error;
-    on AWS it has newlines.
+    Runtime clients write carriage returns for the newlines of what is to be one event, such as an error with its
+    traceback; on AWS it has newlines.
     """
     at = int(record.at * 1000)
     for line in record.text.removesuffix("\n").split("\n"):
