@@ -28,6 +28,8 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from serverfull.runtimes.thread_loops import HandlerThread, ThreadLoops
+
 Result = TypeVar("Result")
 
 
@@ -116,6 +118,7 @@ class HandlerThreads:
         self._alive = 0
         self._born = 0
         self._closed = False
+        ThreadLoops.install()
 
     def submit(self, job: Job[Any]) -> None:
         """Let a thread execute the job; its waiter gets the result."""
@@ -141,6 +144,7 @@ class HandlerThreads:
         """End the idle threads now and each busy one after its job. Closing twice is fine."""
         if not self._closed:
             self._closed = True
+            ThreadLoops.uninstall()
             for _ in range(self._alive):
                 self._queue.put(None)
 
@@ -153,7 +157,7 @@ class HandlerThreads:
         self._born += 1
         self._alive += 1
         # An empty context: a thread outlives the invocation during which it is started.
-        thread = threading.Thread(target=self._work, name=f"{self._name}-{self._born}", daemon=True)
+        thread = HandlerThread(target=self._work, name=f"{self._name}-{self._born}", daemon=True)
         contextvars.Context().run(thread.start)
 
     def _work(self) -> None:
