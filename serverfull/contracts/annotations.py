@@ -101,9 +101,8 @@ def _is_typed_dict(annotation: Any) -> bool:
 
 
 def _is_decimal(annotation: Any) -> bool:
-    """Say whether it is ``decimal.Decimal``, without importing that for those who do not."""
-    module = sys.modules.get("decimal")
-    return module is not None and annotation is module.Decimal
+    """Say whether it is ``decimal.Decimal``, without importing that, or relying on a thread that just does."""
+    return isinstance(annotation, type) and (annotation.__module__, annotation.__name__) == ("decimal", "Decimal")
 
 
 def _is_value_type(annotation: Any) -> bool:

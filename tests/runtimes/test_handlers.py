@@ -12,6 +12,7 @@ import fractions
 import functools
 import subprocess
 import sys
+import types
 import typing
 import uuid
 from collections.abc import Mapping
@@ -483,6 +484,14 @@ def test_a_typed_handler_that_does_not_say_what_it_returns_may_return_a_model() 
 def test_a_handler_without_annotations_is_answered_as_on_aws() -> None:
     with pytest.raises(MarshalFault, match="Object of type Item is not JSON serializable"):
         as_json(lambda: Item(sku="a", count=1), {})
+
+
+def test_a_handler_is_bound_while_another_thread_imports_what_its_annotation_may_be_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "decimal", types.ModuleType("decimal"))  # as it is until its first line has run
+    assert bound(typed(Library)).decode is None
+    assert bound(typed(dict)).decode is None
 
 
 def test_pydantic_is_imported_for_typed_handlers_only() -> None:
