@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +107,26 @@ def test_environments_are_ready_before_the_first_call_and_more_calls_get_others(
     assert json.loads(first["Payload"].read())["how"] == "provisioned-concurrency"
     hows = sorted(answer["how"] for answer in at_once(client, 3))
     assert hows == ["on-demand", "provisioned-concurrency", "provisioned-concurrency"]
+
+
+def reported(client: Any) -> tuple[float, int, float | None]:
+    """Make a call; give what its REPORT line says: duration, what is billed of it, and how long the code had loaded."""
+    answer = client.invoke(FunctionName="f", Qualifier="1", LogType="Tail", Payload="{}")
+    line = base64.b64decode(answer["LogResult"]).decode().splitlines()[-1]
+    said = dict(re.findall(r"([A-Z][A-Za-z ]+): ([0-9.]+) ms", line))
+    init = said.get("Init Duration")
+    return float(said["Duration"]), int(said["Billed Duration"]), None if init is None else float(init)
+
+
+def test_the_first_report_says_how_long_the_code_had_loaded_and_bills_nothing_of_it(client: Any) -> None:
+    deploy(client, f"import time\ntime.sleep(1.5)\n{CODE}")
+    provision(client, 1)
+    ready(client, 1)
+    duration, billed, init = reported(client)
+    assert init is not None
+    assert init >= 1500
+    assert (billed, duration < 1500) == (math.ceil(duration), True)
+    assert reported(client)[2] is None
 
 
 def test_one_that_dies_while_idle_is_replaced_before_the_next_call(client: Any) -> None:

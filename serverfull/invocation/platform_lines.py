@@ -50,6 +50,7 @@ def end(
     status: str,
     memory_mb: int,
     init_ms: float | None,
+    early_ms: float | None = None,
     trace_id: str | None,
 ) -> str:
     """Say how an invocation has ended.
@@ -58,8 +59,11 @@ def end(
     :param status: ``success``, ``error`` or ``timeout``.
     :param memory_mb: the most that was used.
     :param init_ms: milliseconds that the code took to load for this call; None: it was there.
+    :param early_ms: those that it took before, where this is the first call of an environment that was kept ready.
     """
     billed = math.ceil(ms if init_ms is None else ms + init_ms)  # AWS bills both
+    if init_ms is None:
+        init_ms = early_ms
     if identity.log_format != "JSON":
         init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
         return (
