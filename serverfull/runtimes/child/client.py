@@ -200,16 +200,22 @@ class _Client:
     def run(self, name: str) -> None:
         """Run invocations, one after the other."""
         call = self._load(name)
+        self._stop_if_forked()
         self._function = of_the_function()
         self._connection.send(_NEXT)
         while True:
             headers, event = self._next()
             answer = self._invoke(call, headers, event)
             _flush()
-            if os.getpid() != self._process:
-                os._exit(0)  # the handler has forked, and both of them returned: one answer is enough
+            if os.getpid() != self._process:  # as `_stop_if_forked`, without a call for each invocation
+                os._exit(0)
             self._connection.send(answer + _NEXT)
             self._connection.skip()  # whatever it thinks of the answer
+
+    def _stop_if_forked(self) -> None:
+        """End here where the function has forked, and its child has returned as well: one to answer is enough."""
+        if os.getpid() != self._process:
+            os._exit(0)
 
     def _load(self, name: str) -> Callable[[Any, Any], Any]:
         try:
@@ -223,6 +229,7 @@ class _Client:
         logging.getLogger().warning(_WARNING)
         self._log(error)
         _flush()
+        self._stop_if_forked()
         self._connection.send(self._request("/init/error", self._document(error), _error_type(error)))
         self._connection.receive()
         sys.exit(1)

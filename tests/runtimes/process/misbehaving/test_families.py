@@ -103,6 +103,18 @@ def test_a_daemon_in_a_session_of_its_own_is_gone_with_the_process(host: Any) ->
     assert function.call("exit").error
 
 
+def test_of_code_that_forks_while_it_is_loaded_one_process_takes_calls(host: Any) -> None:
+    code = """
+import os
+loader, child = os.getpid(), os.fork()
+if child: os.waitpid(child, 0)  # it ends where it would ask for a call
+def handler(event, context):
+    return "good" if os.getpid() == loader else "another"
+"""
+    function = host.deploy(code)
+    assert [function.call().result for _ in range(3)] == ["good"] * 3
+
+
 def test_what_a_thread_writes_later_belongs_to_no_other_caller(host: Any) -> None:
     deed = """
         import threading, time
