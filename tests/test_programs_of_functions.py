@@ -293,6 +293,20 @@ def test_a_tag_chooses_the_client_of_one_function_and_can_be_taken_away(deployed
     assert deployed.call("official") is False
 
 
+@pytest.mark.parametrize("module", ["json", "logging"])
+def test_a_module_of_a_package_is_not_taken_for_one_that_the_official_client_needs(
+    deployed: Deployed, module: str
+) -> None:
+    pytest.importorskip("awslambdaric")
+    files = {
+        "app.py": "import mine\ndef handler(event, context): return mine.ME",
+        "mine.py": "ME = 1",
+        f"{module}.py": "",
+    }
+    deployed.create(f"has-{module}", files, Tags={"serverfull:client": "awslambdaric"})
+    assert deployed.call(f"has-{module}") == 1
+
+
 def test_a_package_may_bring_the_official_client(deployed: Deployed) -> None:
     lines = (
         "import os, urllib.request",

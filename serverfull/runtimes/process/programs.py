@@ -40,11 +40,20 @@ _MACHINE_NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "ar
 _EMULATORS = {"x86_64": "qemu-x86_64", "arm64": "qemu-aarch64"}
 _FOREIGN = Path("/proc/sys/fs/binfmt_misc")
 
-_OFFICIAL = (
-    "import sys; sys.path[:1] = sys.argv[1].split(':'); sys.argv = ['awslambdaric', sys.argv[2]]; "
-    "from awslambdaric.__main__ import main; main(sys.argv)"
-)
-"""Runs the official client with the function's folders first, as on AWS; ``python -m`` would look nowhere else."""
+_OFFICIAL = """\
+import os, sys
+library = os.path.dirname(os.__file__)
+own, first, others = {library, library + "/lib-dynload"}, sys.argv[1].split(":"), sys.path[1:]
+sys.argv = ["awslambdaric", sys.argv[2]]
+sys.path = [path for path in others if path in own] + first + [path for path in others if path not in own]
+from awslambdaric.__main__ import main
+sys.path = first + others
+main(sys.argv)
+"""
+"""Runs the official client with the function's folders first, as on AWS; ``python -m`` would look nowhere else.
+
+As there, the client itself is loaded without them: a module of the function named ``json`` or ``typing`` is not for it.
+"""
 
 
 class Unrunnable(Exception):
