@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,22 @@ def test_code_that_cannot_be_loaded_is_reported_as_on_aws(client: Any) -> None:
     assert lines[0].startswith("INIT_REPORT Init Duration: ")
     assert lines[0].endswith(" ms\tPhase: init\tStatus: error\tError Type: Runtime.ExitError")
     assert [line.split()[0] for line in lines[1:]] == ["START", "END", "REPORT"]
+
+
+def test_the_report_of_a_call_that_began_an_environment_and_timed_out_tells_both_times_apart(client: Any) -> None:
+    deploy(
+        client,
+        "f",
+        {"app.py": "import time\ntime.sleep(2)\ndef handler(event, context):\n    time.sleep(60)"},
+        Timeout=1,
+    )
+    report = log_of(client, {})[-1]
+    duration, init = (
+        float(re.findall(rf"\t{name}: ([0-9.]+) ms\t", report)[0]) for name in ("Duration", "Init Duration")
+    )
+    assert init >= 2000
+    assert 1000 <= duration < 2000 <= init
+    assert report.endswith("\tStatus: timeout\t")
 
 
 @pytest.mark.real_client

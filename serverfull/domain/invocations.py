@@ -67,11 +67,14 @@ class Outcome:
     :param payload: the result, or the error document, as bytes.
     :param function_error: None, or ``Unhandled``.
     :param content_type: of the payload; ``application/json`` unless the handler returned bytes.
-    :param status: how the REPORT line calls it.
+    :param status: how the REPORT line calls it; a timeout has a line of its own before that.
     :param executed_version: ``$LATEST`` or a number.
     :param log_tail: the last 4 KB of the log where they were asked for.
-    :param init_seconds: how long of the call its environment was being initialised; None: it was there before.
+    :param init_seconds: how long of the call its environment was being initialised before the time of the invocation
+        began; None: it was there before.
     :param memory_mb: the most memory that the environment used so far; None: nobody measures it for this function.
+    :param ended_by: the error that ended the environment, such as ``Runtime.ExitError``, as the REPORT line names it;
+        empty: none did.
     """
 
     payload: bytes
@@ -82,3 +85,4 @@ class Outcome:
     log_tail: bytes | None = None
     init_seconds: float | None = None
     memory_mb: int | None = None
+    ended_by: str = ""

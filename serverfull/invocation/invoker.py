@@ -187,7 +187,7 @@ class Invoker:
         if outcome.status == "timeout":
             metrics.timed_out()
         outcome.executed_version = unit.identity.version
-        outcome.log_tail = log.finish(duration, outcome.status, invocation.trace_id, memory_mb, init)
+        outcome.log_tail = log.finish(duration, outcome.status, invocation.trace_id, memory_mb, init, outcome.ended_by)
         if log.dropped:
             metrics.log_bytes_dropped(log.dropped)
         return outcome

@@ -47,7 +47,6 @@ class InvocationLog:
     __slots__ = (
         "_budget",
         "_dropped",
-        "_early_ms",
         "_identity",
         "_least",
         "_loading",
@@ -98,8 +97,7 @@ class InvocationLog:
             self._identity, self._loading, self._phase, ms=seconds * 1000.0, status=status, error_type=error_type
         )
         self._pass_on("platform", text)
-        self._early_ms = seconds * 1000.0 if self._loading != platform_lines.ON_DEMAND else None
-        self._loading, self._phase = "", "invoke"
+        self._loading, self._phase = "", "invoke" if self._phase == "init" else "over"
         self._started = time.time()
 
     def write(self, text: str) -> None:
@@ -163,14 +161,22 @@ class InvocationLog:
             self._tail = (self._tail + text)[-LOG_TAIL_BYTES:]
 
     def finish(
-        self, duration: float, status: str, trace_id: str | None, memory_mb: int, init_seconds: float | None = None
+        self,
+        duration: float,
+        status: str,
+        trace_id: str | None,
+        memory_mb: int,
+        init_seconds: float | None = None,
+        ended_by: str = "",
     ) -> bytes | None:
         """Write END and REPORT.
 
         :param duration: seconds that the handler took.
         :param status: ``success``, ``error`` or ``timeout``.
         :param memory_mb: what REPORT gives as the most memory used.
-        :param init_seconds: how long the environment was initialised before, for this call; None: not at all.
+        :param init_seconds: how long the environment was initialised before, for this call; None: not at all. It is not
+            told where that was in vain and the code was loaded once more, in the time of the handler: INIT_REPORT does.
+        :param ended_by: the error that ended the environment, if one did.
         :return: the last 4 KB of the log, or None where nobody asked.
         """
         if self._shared:
@@ -182,9 +188,9 @@ class InvocationLog:
             ms=duration * 1000.0,
             status=status,
             memory_mb=memory_mb,
-            init_ms=None if init_seconds is None else init_seconds * 1000.0,
-            early_ms=None if self._phase == "init" else self._early_ms,
+            init_ms=None if init_seconds is None or self._phase == "over" else init_seconds * 1000.0,
             trace_id=trace_id,
+            ended_by=ended_by,
         )
         self._pass_on("platform", self._start_line(started) + text if started else text)
         tail, self._tail = self._tail, None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity
 
 SUCCESS = "success"
+TIMEOUT = "timeout"
 ON_DEMAND = "on-demand"
 
 
@@ -50,8 +51,8 @@ def end(
     status: str,
     memory_mb: int,
     init_ms: float | None,
-    early_ms: float | None = None,
     trace_id: str | None,
+    ended_by: str = "",
 ) -> str:
     """Say how an invocation has ended.
 
@@ -59,33 +60,36 @@ def end(
     :param status: ``success``, ``error`` or ``timeout``.
     :param memory_mb: the most that was used.
     :param init_ms: milliseconds that the code took to load for this call; None: it was there.
-    :param early_ms: those that it took before, where this is the first call of an environment that was kept ready.
+    :param ended_by: the error that ended the environment, if one did.
     """
     billed = math.ceil(ms if init_ms is None else ms + init_ms)  # AWS bills both
-    if init_ms is None:
-        init_ms = early_ms
     if identity.log_format != "JSON":
         init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
+        late = ended = ""
+        if status == TIMEOUT:
+            late, ended = _timed_out(identity, request_id), "Status: timeout\t"
+        elif ended_by:
+            ended = f"Status: {status}\tError Type: {ended_by}\t"
         return (
-            f"END RequestId: {request_id}\n"
+            f"{late}END RequestId: {request_id}\n"
             f"REPORT RequestId: {request_id}\tDuration: {ms:.2f} ms\tBilled Duration: {billed} ms\t"
-            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t{init}"
-            f"{'Status: timeout' + chr(9) if status == 'timeout' else ''}\n"
+            f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t{init}{ended}\n"
             f"{_xray_line(trace_id) if trace_id else ''}"
         )
-    said = ""
+    said = _timed_out(identity, request_id) if status == TIMEOUT else ""
     now = timestamp(time.time())
+    error = f',"errorType":"{ended_by}"' if ended_by else ""
     if _shows(identity, "DEBUG" if status == SUCCESS else "WARN"):
-        said = (
+        said += (
             f'{{"time":"{now}","type":"platform.runtimeDone","record":'
-            f'{{"requestId":"{request_id}","status":"{status}","metrics":{{"durationMs":{ms:.3f}}}}}}}\n'
+            f'{{"requestId":"{request_id}","status":"{status}"{error},"metrics":{{"durationMs":{ms:.3f}}}}}}}\n'
         )
     if _shows(identity, "INFO" if status == SUCCESS else "WARN"):
         init = "" if init_ms is None else f',"initDurationMs":{init_ms:.3f}'
         said += (
             f'{{"time":"{now}","type":"platform.report","record":'
             f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{billed},'
-            f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{memory_mb}{init}}},"status":"{status}"}}}}\n'
+            f'"memorySizeMB":{identity.memory_size},"maxMemoryUsedMB":{memory_mb}{init}}},"status":"{status}"{error}}}}}\n'
         )
     return said
 
@@ -128,6 +132,13 @@ def init_end(identity: FunctionIdentity, how: str, phase: str, *, ms: float, sta
     if _shows(identity, "WARN" if failed else "DEBUG" if how == ON_DEMAND else "INFO"):
         said += _record("platform.initReport", now, {**record, "metrics": {"durationMs": round(ms, 3)}})
     return said
+
+
+def _timed_out(identity: FunctionIdentity, request_id: str) -> str:
+    """Say so in AWS's words; in a JSON log it is a line as one of the function's that is no record."""
+    if identity.application_log_level is not None and RANKS[identity.application_log_level] > RANKS["INFO"]:
+        return ""
+    return f"{timestamp(time.time())} {request_id} Task timed out after {identity.timeout:.2f} seconds\n\n"
 
 
 def _shows(identity: FunctionIdentity, level: str) -> bool:

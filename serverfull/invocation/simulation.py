@@ -235,7 +235,7 @@ class SimulatingEnvironment(Environment):
         timeout = self._identity.timeout
         if asked.latency >= timeout:
             await asyncio.sleep(timeout)
-            return failures.timed_out(invocation.request_id, timeout, log)
+            return failures.timed_out(invocation.request_id, timeout)
         await asyncio.sleep(asked.latency)
         if asked.error_type is None:
             return await self._environment.run(invocation, log)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from serverfull.contracts.validation import EventInvalid
@@ -46,7 +45,8 @@ def _describe(error: BaseException, request_id: str, log: InvocationLog, log_for
         log.write(str.__str__(error.code) + "\n")
     if not report.platform:
         log.write(error_log_text(report, log_format))
-    return Outcome(report.document(), UNHANDLED, status="error")
+    ended_by = "" if isinstance(error, Exception) else report.error_type
+    return Outcome(report.document(), UNHANDLED, status="error", ended_by=ended_by)
 
 
 def _report(error: BaseException, request_id: str) -> ErrorReport:
@@ -59,13 +59,10 @@ def _report(error: BaseException, request_id: str) -> ErrorReport:
     return exit_report(error, request_id)
 
 
-def timed_out(request_id: str, timeout: float, log: InvocationLog) -> Outcome:
-    """Give the outcome of a handler that did not end in time, and write AWS's line about it.
+def timed_out(request_id: str, timeout: float) -> Outcome:
+    """Give the outcome of a handler that did not end in time; the end of its log has AWS's line about it.
 
     :param timeout: seconds that it had.
     """
-    text, now = f"Task timed out after {timeout:.2f} seconds", time.time()
-    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
-    log.write(f"{stamp} {request_id} {text}\n\n")
-    document = platform_error_document("Sandbox.Timedout", f"RequestId: {request_id} Error: {text}")
-    return Outcome(document, UNHANDLED, status="timeout")
+    said = f"RequestId: {request_id} Error: Task timed out after {timeout:.2f} seconds"
+    return Outcome(platform_error_document("Sandbox.Timedout", said), UNHANDLED, status="timeout")

@@ -229,8 +229,8 @@ class InProcessEnvironment(Environment):
         arn = _arn(invocation.name, invocation.account, invocation.region, invocation.qualifier)
         return LambdaContext(self.identity, invocation, arn, deadline)
 
-    def _timed_out(self, invocation: Invocation, log: InvocationLog) -> Outcome:
-        return failures.timed_out(invocation.request_id, self.identity.timeout, log)
+    def _timed_out(self, invocation: Invocation) -> Outcome:
+        return failures.timed_out(invocation.request_id, self.identity.timeout)
 
     def _failed(self, exc: BaseException, invocation: Invocation, log: InvocationLog) -> Outcome:
         return failures.describe(exc, invocation.request_id, log, self.identity.log_format)
@@ -249,7 +249,7 @@ class ThreadEnvironment(InProcessEnvironment):
         waiter: asyncio.Future[Outcome | InvalidRequestContent] = self.runtime.loop.create_future()
         job = Job(lambda: self._execute_handler(invocation, log, deadline), waiter)
         self.runtime.threads.submit(job)
-        self.runtime.deadlines.note(waiter, deadline, self._expire, job, invocation, log)
+        self.runtime.deadlines.note(waiter, deadline, self._expire, job, invocation)
         try:
             outcome = await waiter
         finally:
@@ -278,14 +278,14 @@ class ThreadEnvironment(InProcessEnvironment):
             return self._failed(exc, invocation, log)
         return Outcome(payload, None, content_type)
 
-    def _expire(self, job: Job[Any], invocation: Invocation, log: InvocationLog) -> None:
+    def _expire(self, job: Job[Any], invocation: Invocation) -> None:
         if job.waiter.done() or job.finished:  # its result is on the way: the loop had no turn to take it
             return
         thread = self.runtime.threads.abandon(job)
         if thread is not None:
             self._lose(thread)
             self._interrupt(thread)
-        job.waiter.set_result(self._timed_out(invocation, log))
+        job.waiter.set_result(self._timed_out(invocation))
 
 
 class HostLoopEnvironment(InProcessEnvironment):
@@ -304,7 +304,7 @@ class HostLoopEnvironment(InProcessEnvironment):
         waiter: asyncio.Future[Outcome] = loop.create_future()
         task = loop.create_task(self._execute(event, invocation, log, deadline, waiter), name=self._task_name)
         self._tasks.add(task)  # the loop itself holds tasks weakly
-        self.runtime.deadlines.note(waiter, deadline, self._expire, task, waiter, invocation, log)
+        self.runtime.deadlines.note(waiter, deadline, self._expire, task, waiter, invocation)
         try:
             outcome = await waiter
         finally:
@@ -333,18 +333,12 @@ class HostLoopEnvironment(InProcessEnvironment):
         if waiter.done():
             return
         if time.monotonic() > deadline:  # it kept the loop, and the timer with it, until now
-            outcome = self._timed_out(invocation, log)
+            outcome = self._timed_out(invocation)
         waiter.set_result(outcome)
 
-    def _expire(
-        self,
-        task: asyncio.Task[None],
-        waiter: asyncio.Future[Outcome],
-        invocation: Invocation,
-        log: InvocationLog,
-    ) -> None:
+    def _expire(self, task: asyncio.Task[None], waiter: asyncio.Future[Outcome], invocation: Invocation) -> None:
         if not waiter.done():
-            waiter.set_result(self._timed_out(invocation, log))
+            waiter.set_result(self._timed_out(invocation))
             task.cancel()
 
 
@@ -366,7 +360,7 @@ class OwnLoopEnvironment(InProcessEnvironment):
         context = contextvars.copy_context()
         context.run(CURRENT.set, self._activity(invocation, log))
         started = own.spawn(self._execute(event, invocation, log, deadline, job), context, self._task_name)
-        self.runtime.deadlines.note(job.waiter, deadline, self._expire, own, started, job, invocation, log)
+        self.runtime.deadlines.note(job.waiter, deadline, self._expire, own, started, job, invocation)
         try:
             return await job.waiter
         finally:
@@ -396,12 +390,10 @@ class OwnLoopEnvironment(InProcessEnvironment):
         self._completions.add(job)
         job.finished = True
 
-    def _expire(
-        self, own: OwnLoop, started: list[Any], job: Job[Outcome], invocation: Invocation, log: InvocationLog
-    ) -> None:
+    def _expire(self, own: OwnLoop, started: list[Any], job: Job[Outcome], invocation: Invocation) -> None:
         if job.waiter.done() or job.finished:
             return
-        job.waiter.set_result(self._timed_out(invocation, log))
+        job.waiter.set_result(self._timed_out(invocation))
         turned: list[bool] = []
 
         def cancel() -> None:

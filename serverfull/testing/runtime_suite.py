@@ -155,7 +155,7 @@ class RuntimeSuite:
         assert set(ran.error) == {"errorType", "errorMessage"}
         assert ran.outcome.status == "timeout"
         assert ran.log.text.startswith("half a line")
-        assert f"{ran.request_id} {TIMED_OUT[1]}\n" in ran.log.text
+        assert TIMED_OUT[1] not in ran.log.text  # the log says so itself, when it ends
         assert (await function.do("echo", value="next")).result == "next"
 
     @pytest.mark.parametrize(

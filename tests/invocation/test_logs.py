@@ -39,8 +39,14 @@ def make(sink: Sink, *, budget: int = 1_000_000, tail: bool = True, **options: A
     return InvocationLog(identity, REQUEST, sink, budget, tail=tail)
 
 
-def finish(log: InvocationLog, status: str = "success", trace: str | None = None, init: float | None = None) -> str:
-    tail = log.finish(0.01234, status, trace, 47, init)
+def finish(
+    log: InvocationLog,
+    status: str = "success",
+    trace: str | None = None,
+    init: float | None = None,
+    ended_by: str = "",
+) -> str:
+    tail = log.finish(0.01234, status, trace, 47, init, ended_by)
     assert tail is not None
     assert len(tail) <= 4096
     return tail.decode("utf-8")
@@ -73,8 +79,30 @@ def test_the_lines_of_a_text_log_are_those_of_aws() -> None:
     assert sink.text("function") == "one\ntwo\n"
 
 
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_a_timeout_has_a_line_of_its_own_whatever_the_handler_has_written(log_format: Any) -> None:
+    sink = Sink()
+    log = make(sink, budget=20, log_format=log_format, timeout=1.5)
+    log.write("much\n" * 3 + "and no end of it")
+    told = finish(log, "timeout")
+    at = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    assert re.search(rf"^{at} {REQUEST} Task timed out after 1\.50 seconds\n\n", told, re.MULTILINE)
+    assert sink.text("function") == "much\n" * 3 + "and n\n"
+
+
 def test_a_timeout_is_told_in_the_report() -> None:
     assert "\tStatus: timeout\t\n" in finish(make(Sink()), "timeout")
+
+
+def test_what_ended_an_environment_is_told_in_the_report() -> None:
+    text = finish(make(Sink()), "error", init=0.1204, ended_by="Runtime.ExitError")
+    assert text.endswith("\tInit Duration: 120.40 ms\tStatus: error\tError Type: Runtime.ExitError\t\n")
+    assert "Status" not in finish(make(Sink()), "error")
+    ended = finish(make(Sink(), log_format="JSON"), "error", ended_by="Runtime.ExitError")
+    records = [json.loads(line) for line in ended.splitlines()]
+    assert [record["type"] for record in records] == ["platform.start", "platform.runtimeDone", "platform.report"]
+    told = [(record["record"]["status"], record["record"]["errorType"]) for record in records[1:]]
+    assert told == [("error", "Runtime.ExitError")] * 2
 
 
 def test_the_initialisation_of_an_environment_is_told_in_the_report_and_billed() -> None:
@@ -157,7 +185,8 @@ def test_a_text_log_tells_of_loading_code_where_that_failed() -> None:
     log.initialising("on-demand", 1_700_000_010.5)
     log.write("second\n")
     log.initialised(0.5, "error", "Runtime.ExitError")
-    finish(log)
+    assert "\tDuration: 12.34 ms\tBilled Duration: 13 ms\tMemory Size: 128 MB\t" in finish(log, init=10)
+    assert sink.text().endswith("\tMax Memory Used: 47 MB\t\n")  # what was in vain has its own line
     assert sink.text().splitlines()[:-2] == [
         "first",
         "INIT_REPORT Init Duration: 10000.00 ms\tPhase: init\tStatus: timeout",

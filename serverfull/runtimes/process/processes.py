@@ -194,6 +194,8 @@ class Process:
 
     def _abused(self) -> None:
         """End what has spoken on its client's line: nothing that comes there can be trusted any more."""
+        with suppress(OSError, ValueError):
+            self.most_memory_mb()  # while there is something to be seen: what it gives is remembered
         self.api.end(Gone("signal: killed"))
         self.kill()
 

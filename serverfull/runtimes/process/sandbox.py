@@ -179,15 +179,16 @@ class ProcessSandbox(Sandbox):
                 if failed is not None:
                     return failed
                 if not self._ready:  # loading took too long: once more, in the time of the invocation
-                    failed = await self._begin(request_id, began + INIT_TIMEOUT + timeout)
-                    if failed is not None:
-                        return failed
-                    if not self._ready:
-                        return self._overdue(invocation, log)
                     deadline = began + INIT_TIMEOUT + timeout
+                    self._init_seconds = time.monotonic() - began
+                    failed = await self._begin(request_id, deadline)
+                    if failed is None and not self._ready:
+                        failed = self._overdue(invocation)
+                    if failed is not None:
+                        return self._timed(failed)
                 else:
                     deadline = time.monotonic() + timeout
-                self._init_seconds = time.monotonic() - began
+                    self._init_seconds = time.monotonic() - began
             return await self._run(invocation, log, deadline)
         except BaseException:
             self._kill()
@@ -277,7 +278,7 @@ class ProcessSandbox(Sandbox):
         try:
             answer = await running.api.run(self._work(invocation, left))
         except Overdue:
-            return self._overdue(invocation, log)
+            return self._timed(self._overdue(invocation))
         except Gone as gone:
             running.drain()
             if not running.api.delivered and self.uses > 1:  # it has ended after what it answered last
@@ -296,12 +297,17 @@ class ProcessSandbox(Sandbox):
         outcome.init_seconds, self._init_seconds = self._init_seconds, None
         return outcome
 
-    def _overdue(self, invocation: Invocation, log: InvocationLog) -> Outcome:
+    def _timed(self, outcome: Outcome) -> Outcome:
+        """Have an outcome that ends the sandbox say how long the code took to load before its own time began."""
+        outcome.init_seconds = self._init_seconds
+        return outcome
+
+    def _overdue(self, invocation: Invocation) -> Outcome:
         memory_mb = self._measured()
         self._kill()
         if self._running is not None:
             self._running.drain()
-        outcome = failures.timed_out(invocation.request_id, self._identity.timeout, log)
+        outcome = failures.timed_out(invocation.request_id, self._identity.timeout)
         outcome.memory_mb = memory_mb
         return outcome
 
@@ -354,13 +360,17 @@ def _error_type(answer: Answer) -> str:
 def _exited(why: str, request_id: str) -> Outcome:
     """Give AWS's answer for a process that ended by itself."""
     said = f"Runtime exited with error: {why}" if why else "Runtime exited without providing a reason"
-    document = platform_error_document("Runtime.ExitError", f"RequestId: {request_id} Error: {said}")
-    return Outcome(document, failures.UNHANDLED, status="error")
+    return _ended("Runtime.ExitError", said, request_id)
 
 
 def _unstartable(why: str, request_id: str) -> Outcome:
-    document = platform_error_document("Runtime.InvalidEntrypoint", f"RequestId: {request_id} Error: {why}")
-    return Outcome(document, failures.UNHANDLED, status="error")
+    return _ended("Runtime.InvalidEntrypoint", why, request_id)
+
+
+def _ended(error_type: str, said: str, request_id: str) -> Outcome:
+    """Give AWS's answer where the process has ended, or never began."""
+    document = platform_error_document(error_type, f"RequestId: {request_id} Error: {said}")
+    return Outcome(document, failures.UNHANDLED, status="error", ended_by=error_type)
 
 
 def _text(fields: Mapping[str, Any] | None) -> str | None:

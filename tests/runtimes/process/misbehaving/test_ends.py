@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -104,6 +105,9 @@ def handler(event, context): return "good"
     assert reply.result == "good"
     assert "INIT_REPORT Init Duration: 10" in reply.log
     assert "Status: timeout" in reply.log
+    report = reply.log.splitlines()[-1]
+    assert "Init Duration" not in report
+    assert float(re.findall(r"\tDuration: ([0-9.]+) ms", report)[0]) < 10_000
 
 
 @pytest.mark.slow
@@ -112,6 +116,7 @@ def test_code_that_never_ends_loading_times_out(host: Any) -> None:
     reply = function.call()
     assert reply.failure == ("Sandbox.Timedout", "Task timed out after 1.00 seconds")
     assert 1 <= reply.max_memory < 40
+    assert 900 <= float(re.findall(r"\tDuration: ([0-9.]+) ms", reply.log)[0]) < 10_000
 
 
 def test_code_that_takes_too_much_memory_while_it_is_loaded_is_killed(host: Any) -> None:

@@ -43,6 +43,19 @@ def test_what_a_function_writes_on_the_line_of_its_client_ends_its_process_and_a
         assert function.is_good()
 
 
+def test_the_memory_of_a_process_that_is_ended_for_what_it_wrote_is_reported(host: Any) -> None:
+    deed = """
+        for number in range(3, 256):
+            try: os.write(number, b"garbage\\r\\n\\r\\n")
+            except OSError: pass
+        while True: pass
+    """
+    reply = host.doing(deed).call()
+    assert reply.failure == ("Runtime.ExitError", "Runtime exited with error: signal: killed")
+    assert 5 <= reply.max_memory < 40
+    assert "\tStatus: error\tError Type: Runtime.ExitError\t" in reply.log
+
+
 def test_a_process_has_no_descriptor_that_leads_to_the_host_but_its_own_line(host: Any) -> None:
     deed = """
         found = {}
