@@ -47,6 +47,7 @@ class InvocationLog:
     __slots__ = (
         "_budget",
         "_dropped",
+        "_early_ms",
         "_identity",
         "_least",
         "_loading",
@@ -97,6 +98,7 @@ class InvocationLog:
             self._identity, self._loading, self._phase, ms=seconds * 1000.0, status=status, error_type=error_type
         )
         self._pass_on("platform", text)
+        self._early_ms = seconds * 1000.0 if self._loading != platform_lines.ON_DEMAND else None
         self._loading, self._phase = "", "invoke" if self._phase == "init" else "over"
         self._started = time.time()
 
@@ -189,6 +191,7 @@ class InvocationLog:
             status=status,
             memory_mb=memory_mb,
             init_ms=None if init_seconds is None or self._phase == "over" else init_seconds * 1000.0,
+            early_ms=None if self._phase == "init" else self._early_ms,
             trace_id=trace_id,
             ended_by=ended_by,
         )

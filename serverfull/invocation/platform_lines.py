@@ -51,6 +51,7 @@ def end(
     status: str,
     memory_mb: int,
     init_ms: float | None,
+    early_ms: float | None = None,
     trace_id: str | None,
     ended_by: str = "",
 ) -> str:
@@ -60,9 +61,12 @@ def end(
     :param status: ``success``, ``error`` or ``timeout``.
     :param memory_mb: the most that was used.
     :param init_ms: milliseconds that the code took to load for this call; None: it was there.
+    :param early_ms: those that it took before, where this is the first call of an environment that was kept ready.
     :param ended_by: the error that ended the environment, if one did.
     """
     billed = math.ceil(ms if init_ms is None else ms + init_ms)  # AWS bills both
+    if init_ms is None:
+        init_ms = early_ms
     if identity.log_format != "JSON":
         init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
         late = ended = ""
