@@ -73,6 +73,15 @@ async def test_what_a_users_middleware_has_read_is_still_the_event(mounted: bool
     assert len(seen) == 4
 
 
+async def test_a_signal_of_the_application_sees_the_answers_of_invocations(start_host: Any) -> None:
+    async def sign(request: web.Request, answer: web.StreamResponse) -> None:
+        answer.headers["X-Mine"] = request.match_info["FunctionName"]
+
+    host = await start_host({"f": lambda: 1}, extend=lambda app: app.on_response_prepare.append(sign))
+    answer = await host.invoke("f")
+    assert (answer.json(), answer.headers["x-mine"]) == (1, "f")
+
+
 async def test_without_middleware_the_answer_is_written_directly(
     start_host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 The application is complete by itself: users extend it with middlewares and routes, mount it below a path, or run it
 on any aiohttp runner. On the host's own server the `Dispatcher` answers invocations before the router is asked (6 to 7
-µs of a bare request's 42), as long as no middleware wants to see them.
+µs of a bare request's 42), as long as no middleware
+and no ``on_response_prepare`` signal wants to see them.
 """
 
 from __future__ import annotations
@@ -244,7 +245,8 @@ class Dispatcher:
         self._front = front
         self._match = front.invoke.routes.match
         self._app = app._handle  # what aiohttp's own runner calls; there is no public name for it
-        self._direct = all(one == front.answer_http_errors for one in app.middlewares)  # no other sees invocations
+        # Whether nobody else wants to see invocations or their answers.
+        self._direct = not app.on_response_prepare and all(one == front.answer_http_errors for one in app.middlewares)
 
     def __call__(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """Answer one request. No coroutine of its own, as each of them costs every request."""
