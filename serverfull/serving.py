@@ -67,8 +67,14 @@ def serve(
     :raises AddressInUse: another process listens on the address.
     :raises UnsafeBind: the address is reachable from other machines and nothing authenticates callers.
     :raises ConfigurationError: ``server.workers`` is more than 1 for what cannot be served by several processes.
+    :raises TypeError: it is something else, or an application that `create_app` has not made.
     """
     if isinstance(fetcher, web.Application):
+        if HOST not in fetcher:
+            raise TypeError(
+                "serve() takes an application that create_app() has made. "
+                "One that it is mounted in runs on aiohttp's own server: aiohttp.web.run_app(application)."
+            )
         settings = fetcher[HOST].settings
     settings = settings or Settings()
     check_bind(settings.server)

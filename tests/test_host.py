@@ -389,6 +389,13 @@ def test_what_cannot_be_served_is_refused_in_words(start: Any) -> None:
         start(5)
 
 
+def test_an_application_that_holds_a_host_only_below_a_path_is_refused_in_words() -> None:
+    site = web.Application()
+    site.add_subapp("/lambda", create_app({"f": lambda: 1}, QUIET))
+    with pytest.raises(TypeError, match=r"aiohttp\.web\.run_app\(application\)"):
+        serve(site)
+
+
 async def test_a_host_does_not_start_with_a_fetcher_whose_listing_has_another_form(start_host: Any) -> None:
     class Wrong(StaticFetcher):
         async def list(self) -> Any:

@@ -2,8 +2,7 @@
 
 The application is complete by itself: users extend it with middlewares and routes, mount it below a path, or run it
 on any aiohttp runner. On the host's own server the `Dispatcher` answers invocations before the router is asked (6 to 7
-µs of a bare request's 42), as long as no middleware
-and no ``on_response_prepare`` signal wants to see them.
+µs of a bare request's 42), as long as no middleware and no ``on_response_prepare`` signal wants to see them.
 """
 
 from __future__ import annotations
