@@ -420,7 +420,8 @@ def _sinks(settings: Settings, recent: RecentLog, logger: Any) -> dict[str, Batc
     stream = {"STDOUT": sys.__stdout__, "STDERR": sys.__stderr__, "NULL": None}[logging.functions]
     if stream is not None:
         console = logging.format == "console" or (logging.format == "auto" and stream.isatty())
-        sinks["stream"] = StreamSink(stream.fileno(), as_console if console else JsonLines(), recent=recent)
+        render = as_console if console else JsonLines()
+        sinks["stream"] = StreamSink(stream.fileno(), render, logger, recent=recent)
     if logging.files:
         from serverfull.invocation.files import FileSink
 

@@ -91,13 +91,13 @@ class CloudWatchSink(BatchSink):
             raise ExtraMissing("logging.cloudwatch", "boto3", "cloudwatch")
         super().__init__(
             "serverfull-log-cloudwatch",
+            logger,
             backlog=100_000,
             most_waiting=most_waiting,
             gather=_GATHER,
             batch=MOST_EVENTS,
         )
         self._endpoint = endpoint
-        self._logger = logger
         self._client: Any = None
         self._failing: set[str] = set()  # groups that the host's log says so of
         self._given_up: set[str] = set()  # groups whose last request was given up

@@ -56,11 +56,10 @@ class FileSink(BatchSink):
     """
 
     def __init__(self, folder: Path, size: int, count: int, logger: Any) -> None:
-        super().__init__("serverfull-log-files", backlog=100_000, most_waiting=64 * 1024 * 1024)
+        super().__init__("serverfull-log-files", logger, backlog=100_000, most_waiting=64 * 1024 * 1024)
         self._folder = folder
         self._size = size
         self._count = max(LEAST_FILES, count)
-        self._logger = logger
         self._render = JsonLines()
         self._failing: set[str] = set()
         try:

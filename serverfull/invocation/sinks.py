@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import select
 import threading
 import time
 from abc import abstractmethod
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring
 from queue import SimpleQueue
+from typing import Any
 
 from serverfull.interfaces import LogRecord, LogSink
 from serverfull.invocation.recent import RecentLog
@@ -26,6 +28,10 @@ _GATHER = 0.02
 
 _BATCH = 1_000_000
 """Characters after which gathered records are written, although more wait."""
+
+
+_TELL_AGAIN = 60.0
+"""Seconds after which the host's log says again that records were dropped, where more were."""
 
 
 class NullSink(LogSink):
@@ -59,9 +65,10 @@ class BatchSink(LogSink):
     """Takes records from any thread, and writes them in batches on one of its own; how is up to who inherits.
 
     The `write` side only appends. What is slow or gone makes records pile up to ``backlog`` and then be dropped and
-    counted: a call never waits for its log.
+    counted: a call never waits for its log. The host's own log says so when the place takes records again.
 
     :param thread: the name of the thread.
+    :param logger: the host's own log.
     :param backlog: records waiting at most.
     :param most_waiting: characters in records waiting at most.
     :param gather: seconds that records gather before they are written.
@@ -70,8 +77,9 @@ class BatchSink(LogSink):
     """
 
     def __init__(
-        self, thread: str, *, backlog: int, most_waiting: int, gather: float = _GATHER, batch: int = 1_000
+        self, thread: str, logger: Any, *, backlog: int, most_waiting: int, gather: float = _GATHER, batch: int = 1_000
     ) -> None:
+        self._logger = logger
         self._backlog = backlog
         self._most_waiting = most_waiting
         self._gather = gather
@@ -83,6 +91,8 @@ class BatchSink(LogSink):
         self._waking = False
         self._refused = 0
         self._lost = 0
+        self._told = 0  # of those refused
+        self._tell_at = 0.0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name=thread, daemon=True)
 
@@ -124,6 +134,8 @@ class BatchSink(LogSink):
         self.end()
         if self._thread.is_alive():
             self._thread.join(timeout=within)
+        if self._refused > self._told:
+            self._tell()
 
     def _write_all(self) -> None:
         while not self._ending.is_set():
@@ -153,13 +165,31 @@ class BatchSink(LogSink):
                 batch.append(record)
             self._lost += self._write_batch(batch)
             self._written += length
+            if self._refused > self._told and time.monotonic() >= self._tell_at:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Say what was refused since the last time; not where it is, because that may be a handler's thread."""
+        refused = self._refused
+        self._logger.warning(
+            "log of functions was dropped",
+            records=refused - self._told,
+            reason="more came than was taken",
+            thread=self._thread.name,
+        )
+        self._told = refused
+        self._tell_at = time.monotonic() + _TELL_AGAIN
 
 
 class StreamSink(BatchSink):
     """Writes records to a file descriptor.
 
+    What cannot be written, because the reader is gone or the disk full, is dropped and counted, and said in the host's
+    log once, until it works again.
+
     :param descriptor: an open file descriptor, such as 1; it is not closed.
     :param render: a record's bytes.
+    :param logger: the host's own log.
     :param backlog: records waiting at most.
     :param most_waiting: characters in records waiting at most.
     :param recent: keeps what was written last, as JSON.
@@ -169,12 +199,14 @@ class StreamSink(BatchSink):
         self,
         descriptor: int,
         render: Callable[[LogRecord], str],
+        logger: Any,
         backlog: int = 100_000,
         most_waiting: int = 64 * 1024 * 1024,
         recent: RecentLog | None = None,
     ) -> None:
-        super().__init__("serverfull-log", backlog=backlog, most_waiting=most_waiting)
+        super().__init__("serverfull-log", logger, backlog=backlog, most_waiting=most_waiting)
         self._descriptor = descriptor
+        self._failing = False
         self._render = render
         self._recent = recent
         self._as_json = render if isinstance(render, JsonLines) else JsonLines()
@@ -189,10 +221,23 @@ class StreamSink(BatchSink):
         data = text.encode("utf-8", "backslashreplace")
         try:
             while data:
-                data = data[os.write(self._descriptor, data) :]
-        except OSError:  # a closed pipe or a full disk must not end the host
+                data = data[self._write_some(data) :]
+        except OSError as error:  # a closed pipe or a full disk must not end the host
+            if not self._failing:
+                self._failing = True
+                self._logger.error("log of functions cannot be written", reason=str(error))
             return False
+        self._failing = False
         return True
+
+    def _write_some(self, data: bytes) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:  # who shares the pipe or terminal may have made it so
+            room = select.poll()
+            room.register(self._descriptor, select.POLLOUT)
+            room.poll()
+            return 0
 
 
 CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)] if code not in (9, 10)}

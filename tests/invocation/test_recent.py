@@ -7,9 +7,11 @@ import json
 import os
 import time
 
+from serverfull.config import LoggingSettings
 from serverfull.interfaces import LogRecord
 from serverfull.invocation.recent import RecentLog
 from serverfull.invocation.sinks import JsonLines, StreamSink, as_console
+from serverfull.observability.logger import HostLogger
 
 
 def piece(*texts: str, function: str = "hello", at: float = 1_700_000_000.0) -> str:
@@ -88,7 +90,7 @@ async def test_a_sink_keeps_what_it_writes_as_json_whatever_it_shows() -> None:
     for render in (as_console, JsonLines()):
         reader, writer = os.pipe()
         recent = RecentLog()
-        sink = StreamSink(writer, render, recent=recent)
+        sink = StreamSink(writer, render, HostLogger(LoggingSettings(output="NULL")), recent=recent)
         sink.start()
         sink.write(LogRecord("hello", "request-1", "function", "a\nb\n", time.time()))
         await sink.written(within=10)
@@ -100,7 +102,7 @@ async def test_a_sink_keeps_what_it_writes_as_json_whatever_it_shows() -> None:
 
 async def test_waiting_for_a_reader_that_does_not_read_ends() -> None:
     reader, writer = os.pipe()
-    sink = StreamSink(writer, lambda record: record.text)
+    sink = StreamSink(writer, lambda record: record.text, HostLogger(LoggingSettings(output="NULL")))
     sink.start()
     for _ in range(3):
         sink.write(LogRecord("hello", "request-1", "function", "x" * 1_000_000, time.time()))

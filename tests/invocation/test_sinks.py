@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from serverfull.config import LoggingSettings
 from serverfull.interfaces import LogRecord
 from serverfull.invocation.sinks import JsonLines, NullSink, StreamSink, as_console
+from serverfull.observability.logger import HostLogger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 FORGED = (
     "START RequestId: 1 Version: $LATEST\nEND RequestId: 1\r\nREPORT RequestId: 1\tDuration: 1 ms\n"
     '"}\n{"time":"x","type":"platform","message":"END"}\n'
     "\x1b[2K\x1b[1A\rother | END\x85next\u2028line\x00\x9b2J\udc80"
 )
+
+
+class HostLog:
+    """The host's own log, and what is in it."""
+
+    def __init__(self) -> None:
+        self._stream = io.StringIO()
+        self.logger = HostLogger(LoggingSettings(format="json"), stream=self._stream)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._stream.getvalue().splitlines()]
+
+
+def plain(record: LogRecord) -> str:
+    return record.text
 
 
 def record(text: str, kind: str = "function") -> LogRecord:
@@ -34,7 +55,7 @@ def read_all(descriptor: int) -> bytes:
 def test_everything_written_before_close_comes_out_in_order() -> None:
     for _ in range(30):
         reader, writer = os.pipe()
-        sink = StreamSink(writer, lambda record: record.text)
+        sink = StreamSink(writer, plain, HostLog().logger)
         sink.start()
         for number in range(50):
             sink.write(record(f"{number}\n"))
@@ -46,7 +67,7 @@ def test_everything_written_before_close_comes_out_in_order() -> None:
 
 def test_a_reader_that_does_not_read_makes_nobody_wait_and_memory_is_bounded() -> None:
     reader, writer = os.pipe()
-    sink = StreamSink(writer, lambda record: record.text, backlog=100)
+    sink = StreamSink(writer, plain, HostLog().logger, backlog=100)
     sink.start()
     for _ in range(2000):  # far more than a pipe and the backlog hold
         sink.write(record("x" * 10_000 + "\n"))
@@ -63,7 +84,7 @@ def test_a_reader_that_does_not_read_makes_nobody_wait_and_memory_is_bounded() -
 
 def test_large_records_are_bounded_by_their_size_too() -> None:
     reader, writer = os.pipe()
-    sink = StreamSink(writer, lambda record: record.text)
+    sink = StreamSink(writer, plain, HostLog().logger)
     sink.start()
     for _ in range(200):
         sink.write(record("x" * 1_000_000 + "\n"))
@@ -77,13 +98,86 @@ def test_large_records_are_bounded_by_their_size_too() -> None:
 
 def test_a_closed_pipe_ends_nothing() -> None:
     reader, writer = os.pipe()
-    sink = StreamSink(writer, lambda record: record.text)
+    sink = StreamSink(writer, plain, HostLog().logger)
     sink.start()
     os.close(reader)
     sink.write(record("x\n"))
     sink.close()
     assert sink.dropped
     os.close(writer)
+
+
+def test_the_hosts_log_says_once_that_nothing_can_be_written_until_it_can_again(tmp_path: Path) -> None:
+    log = HostLog()
+    reader, writer = os.pipe()
+    sink = StreamSink(writer, plain, log.logger)
+    os.close(reader)
+    assert [sink._write_batch([record("x\n")]) for _ in range(3)] == [1, 1, 1]
+    works = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    broken = os.dup(writer)
+    os.dup2(works, writer)
+    assert sink._write_batch([record("y\n")]) == 0
+    os.dup2(broken, writer)
+    assert sink._write_batch([record("z\n")]) == 1
+    for descriptor in (writer, works, broken):
+        os.close(descriptor)
+    assert [(line["level"], line["event"]) for line in log.lines] == [
+        ("error", "log of functions cannot be written")
+    ] * 2
+    assert "Broken pipe" in log.lines[0]["reason"]
+    assert (tmp_path / "log").read_text() == "y\n"
+
+
+def test_the_hosts_log_says_how_much_a_reader_that_was_too_slow_did_not_get() -> None:
+    log = HostLog()
+    reader, writer = os.pipe()
+    sink = StreamSink(writer, plain, log.logger, backlog=100)
+    sink.start()
+    for _ in range(2000):
+        sink.write(record("x" * 10_000 + "\n"))
+    assert log.lines == []  # the thread that could say so waits for the reader
+    kept: list[bytes] = []
+    thread = threading.Thread(target=lambda: kept.append(read_all(reader)))
+    thread.start()
+    sink.close()
+    os.close(writer)
+    thread.join()
+    (line,) = log.lines
+    assert (line["level"], line["event"]) == ("warning", "log of functions was dropped")
+    assert line["records"] == sink.dropped == 2000 - kept[0].count(b"\n")
+
+
+def test_the_hosts_log_says_at_the_end_what_a_reader_that_never_came_back_did_not_get() -> None:
+    log = HostLog()
+    reader, writer = os.pipe()
+    sink = StreamSink(writer, plain, log.logger, backlog=100)
+    sink.start()
+    for _ in range(2000):
+        sink.write(record("x" * 10_000 + "\n"))
+    sink.close(within=0.01)
+    assert [line["records"] for line in log.lines] == [sink.dropped]
+    os.close(reader)
+    sink.close()
+    os.close(writer)
+
+
+def test_a_pipe_that_others_have_made_non_blocking_gets_every_line_whole() -> None:
+    log = HostLog()
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETFL, os.O_NONBLOCK)
+    sink = StreamSink(writer, plain, log.logger)
+    sink.start()
+    line = "x" * 9_999 + "\n"
+    for _ in range(200):  # more than a pipe holds
+        sink.write(record(line))
+    kept: list[bytes] = []
+    thread = threading.Thread(target=lambda: kept.append(read_all(reader)))
+    thread.start()
+    sink.close()
+    os.close(writer)
+    thread.join()
+    assert kept[0] == line.encode() * 200
+    assert (sink.dropped, log.lines) == (0, [])
 
 
 def test_a_sink_that_keeps_nothing_takes_everything() -> None:
