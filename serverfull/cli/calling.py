@@ -60,8 +60,7 @@ def invoke(
     if client_context is not None:
         headers["X-Amz-Client-Context"] = _encoded_context(client_context)
     answer = client_of(flags).invoke(name, _payload(payload), qualifier, headers)
-    log = answer.log_tail.decode(errors="replace")
-    sys.stderr.write(log.replace("\r\n", "\n").replace("\r", "\n"))  # a traceback is one line that has them inside
+    sys.stderr.write(answer.log_tail.decode(errors="replace"))
     _write(answer.body, output)
     if answer.function_error is None:
         return 0

@@ -11,6 +11,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat
 
 from __future__ import annotations
 
+import re
 import resource
 import threading
 import time
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _TURN_WAIT = 0.02
 """Seconds that the end of an invocation waits for a thread that is just passing text on."""
+
+_INNER_RETURN = re.compile(r"\r(?!\n)")
 
 _LONGEST_LINE = 65_536
 """Characters without a newline that are held back before they are passed on as they are."""
@@ -222,8 +225,12 @@ class InvocationLog:
 
 
 def _last_bytes(text: str) -> bytes:
-    """Give the last 4 KB as UTF-8, from the first whole character on."""
-    encoded = text.encode("utf-8", "replace")
+    """Give the last 4 KB as UTF-8, from the first whole character on.
+
+    What runtime clients write as one line with carriage returns in it, such as an error with its traceback, has its
+    newlines there, as on AWS.
+    """
+    encoded = _INNER_RETURN.sub("\n", text).encode("utf-8", "replace")
     if len(encoded) <= LOG_TAIL_BYTES:
         return encoded
     return encoded[-LOG_TAIL_BYTES:].decode("utf-8", "ignore").encode()

@@ -140,13 +140,6 @@ def test_the_log_tail_goes_to_standard_error(run: Run, host: Standin) -> None:
     assert host.requests[0][1]["x-amz-log-type"] == "Tail"
 
 
-def test_a_traceback_in_the_tail_has_its_lines(host: Standin, environ: dict[str, str], tmp_path: Path) -> None:
-    host.answer(200, b"1", X_Amz_Log_Result=base64.b64encode(b"[ERROR] no\rTraceback:\rlast\nEND\n").decode())
-    program = [sys.executable, "-m", "serverfull", "invoke", "hello", "--tail", "--endpoint", host.endpoint]
-    done = subprocess.run(program, cwd=tmp_path, env=environ, capture_output=True, timeout=30, check=False)
-    assert done.stderr == b"[ERROR] no\nTraceback:\nlast\nEND\n"  # as bytes: text would have no carriage returns
-
-
 def test_a_function_that_fails_exits_with_4_and_its_error_document_is_printed(run: Run, host: Standin) -> None:
     host.answer(200, {"errorType": "ValueError", "errorMessage": "no good"}, X_Amz_Function_Error="Unhandled")
     done = run("invoke", "hello", SERVERFULL_ENDPOINT=host.endpoint)

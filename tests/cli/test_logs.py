@@ -62,6 +62,7 @@ def test_a_traceback_has_its_lines(run: Run, host: HostProcess) -> None:
     at = texts.index("[ERROR] ValueError: no good")
     assert texts[at + 1] == "Traceback (most recent call last):"
     assert 'raise ValueError("no good")' in texts[at + 3]
+    assert "\n".join(texts[at : at + 4]) in run("invoke", "fails", "1", "--tail", "--endpoint", host.url).stderr
 
 
 def test_json_gives_the_records_as_the_host_has_them(run: Run, host: HostProcess) -> None:

@@ -324,6 +324,14 @@ def test_a_tail_is_whole_characters_and_ends_with_the_report(character: str, shi
     assert tail.isprintable() or set(tail) <= {"?", "-", character, *map(chr, range(127))}
 
 
+def test_an_error_has_its_lines_in_the_tail_and_is_one_for_the_sinks() -> None:
+    sink = Sink()
+    log = make(sink)
+    log.write("[ERROR] ValueError: no\rTraceback:\r  File x\nof windows\r\n")
+    assert "\n[ERROR] ValueError: no\nTraceback:\n  File x\nof windows\r\nEND" in finish(log)
+    assert sink.text("function") == "[ERROR] ValueError: no\rTraceback:\r  File x\nof windows\r\n"
+
+
 def test_without_the_wish_there_is_no_tail() -> None:
     log = make(Sink(), tail=False)
     log.write("x\n")
