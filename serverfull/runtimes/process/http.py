@@ -155,7 +155,9 @@ class RequestReader:
             del waiting[: len(words)]
             self._seen = 0
             return True
-        request = self._take_result() or self._take_request()
+        # A head that comes in pieces is none of our client's, and looked at once only: by each byte of it this would
+        # go over all that is here.
+        request = (None if self._seen else self._take_result()) or self._take_request()
         if request is None:
             return False
         self._request = request

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serverfull.runtimes.process import connection as connections
+from serverfull.runtimes.process import http
 from serverfull.runtimes.process.http import CHUNKS_AT_ONCE, RequestReader
 
 if TYPE_CHECKING:
@@ -227,3 +228,31 @@ def test_many_small_chunks_are_read_a_few_at_a_time() -> None:
         rounds += 1
     assert request.body == b"a" * 5_000
     assert rounds == 5_001 // CHUNKS_AT_ONCE + 1
+
+
+def test_a_head_that_comes_byte_by_byte_is_compared_with_that_of_our_own_client_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[int] = []
+
+    class Ours:
+        @staticmethod
+        def match(waiting: bytearray, *limits: int) -> re.Match[bytes] | None:
+            compared.append(len(waiting))
+            return ours.match(waiting, *limits)
+
+    ours = http._RESULT
+    monkeypatch.setattr(http, "_RESULT", Ours)
+    reader = RequestReader(LIMIT)
+    head = b"POST /" + b"a" * 8_000 + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: x\r\nContent-Length: 2\r\n\r\n"
+    for byte in head:
+        reader.feed(bytes([byte]))
+        assert reader.read() is None
+    assert compared == [1]
+    reader.feed(b"{}" + post(b"Content-Type: x", b"Content-Length: 2", body=b"[]"))
+    assert [request and request.body for request in (reader.read(), reader.read(), reader.read())] == [
+        b"{}",
+        b"[]",
+        None,
+    ]
+    assert len(compared) == 2
