@@ -86,7 +86,9 @@ class Watchdog:
         """Give the stall of a loop that is going on now, if any; readable from any thread."""
         watched = self._hearts.get(heart)
         stall = None if watched is None else watched.stall
-        return None if stall is None else replace(stall, seconds=max(stall.seconds, heart.silence()))
+        if watched is None or stall is None or heart.last != watched.since:  # it may have beaten since the last look
+            return None
+        return replace(stall, seconds=max(stall.seconds, heart.silence()))
 
     def watch(self, heart: Heart) -> None:
         """Look after one more loop."""
@@ -126,7 +128,7 @@ class Watchdog:
             found = _describe(heart, silence)
             if heart not in self._hearts:
                 return  # given up meanwhile
-            watched.stall, watched.since, watched.counted = found, last, 0.0
+            watched.since, watched.counted, watched.stall = last, 0.0, found
             self._on_stall(found)
         self._on_seconds(watched.stall, silence - watched.counted)
         watched.counted = silence

@@ -104,6 +104,21 @@ async def test_two_stalls_between_two_looks_are_two_stalls() -> None:
     assert told == ["begun", 100, ("over", 100), "begun", 200]
 
 
+async def test_a_stall_is_over_when_the_loop_turns_and_not_when_that_is_looked_at() -> None:
+    dog = Watchdog(0.25, lambda stall: None, lambda stall, seconds: None, lambda stall, seconds: None)
+    heart = Heart(asyncio.get_running_loop())
+    heart.thread_id = threading.get_ident()
+    heart.last = time.monotonic() - 100
+    dog.watch(heart)
+    dog._look(heart, dog._hearts[heart])
+    stall = dog.stall_of(heart)
+    assert stall is not None
+    assert stall.seconds > 99
+    heart.start()
+    assert dog.stall_of(heart) is None
+    heart.stop()
+
+
 async def test_a_stall_of_an_own_loop_is_seen_while_the_host_goes_on(start_host: Any) -> None:
     go = threading.Event()
 
