@@ -24,8 +24,9 @@ OwnPath: TypeAlias = Annotated[
         "a path such as /up, of letters, digits and /._~-, that nothing else here has",
     ),
 ]
-Address: TypeAlias = Annotated[str, Pattern(r"\S*:\d{1,5}", "an address written host:port")]
-NoAddress: TypeAlias = Annotated[str, Pattern(r"(\S*:\d{1,5})?", "an address written host:port, or nothing")]
+_PORT = r"([0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+Address: TypeAlias = Annotated[str, Pattern(rf"\S*:{_PORT}", "an address written host:port")]
+NoAddress: TypeAlias = Annotated[str, Pattern(rf"(\S*:{_PORT})?", "an address written host:port, or nothing")]
 Region: TypeAlias = Annotated[str, Pattern(r"[a-z]+(-[a-z0-9]+)+", "an AWS region such as eu-central-1")]
 Account: TypeAlias = Annotated[str, Pattern(r"\d{12}", "an account number of twelve digits, as text")]
 Namespace: TypeAlias = Annotated[
@@ -118,7 +119,8 @@ class ServerSettings(_Theme):
     """Processes that share the port. More than one needs functions known at start, and ``serverfull serve`` imports
     them in each. Limits of concurrency and of lost threads hold for all processes together. ``max_connections``,
     ``max_connections_per_client`` and ``event_backlog`` are divided among them, ``admin_address`` is the first one's.
-    One that dies is replaced."""
+    One that dies is replaced. ``/metrics`` has the figures of all, whichever answers; those of connections, look-ups
+    and processes that it gets from the others are up to a second old."""
 
     @property
     def on_loopback(self) -> bool:
@@ -254,7 +256,8 @@ class StatsSettings(_Theme):
     output: Literal["NULLSTAT", "DATADOG"] = "NULLSTAT"
     """``DATADOG`` sends every figure there too; ``NULLSTAT`` sends nothing."""
     datadog_address: Address = "localhost:8125"
-    """``host:port`` of the agent; UDP, so nothing waits for it and nothing fails where there is none."""
+    """``host:port`` of the agent; UDP, so nothing waits for it and nothing fails where there is none. A name that means
+    no address is said in the host's log."""
     datadog_packetsize: Count = 32768
     """Bytes of one UDP packet at most."""
     datadog_flushinterval: Seconds = 10.0

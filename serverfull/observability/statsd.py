@@ -1,8 +1,9 @@
 """Sends the figures to a Datadog agent, or to whatever else speaks DogStatsD over UDP.
 
 Entered by the host where ``stats.output`` is ``DATADOG``; one task on the server's loop gathers and sends. Nothing
-waits for the agent: a datagram that cannot be sent is dropped and counted. Each worker process sends what it counted
-itself, so counts add up in the agent; gauges of several workers carry the tag ``worker``.
+waits for the agent: a datagram that cannot be sent is dropped and counted. Where the agent's name means no address, the
+host's log says so once. Each worker process sends what it counted itself, so counts add up in the agent; gauges of
+several workers carry the tag ``worker``.
 
 The protocol: https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/
 """
@@ -96,6 +97,7 @@ class StatsdOutput:
         self._user_metrics = user_metrics
         self._figures = _Figures(settings, metrics, user_metrics)
         self._address: tuple[int, Any] | None = None
+        self._said_so = False
         self._sockets: dict[int, socket.socket] = {}
         self._task: asyncio.Task[None]
 
@@ -135,14 +137,20 @@ class StatsdOutput:
     async def _resolve(self) -> None:
         """Look up the agent again each time, because it may move; while that fails the last known address is used."""
         host, _, port = self._stats.datadog_address.rpartition(":")
-        with contextlib.suppress(OSError, UnicodeError):  # TimeoutError is an OSError
+        try:
             async with asyncio.timeout(RESOLVE_TIMEOUT):
                 found = await asyncio.get_running_loop().getaddrinfo(
                     host.strip("[]") or "localhost", int(port), type=socket.SOCK_DGRAM
                 )
-            # Agents listen on IPv4, and "localhost" often means ::1 first.
-            family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
-            self._address = (family, address)
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
+            if self._address is None and not self._said_so:
+                self._said_so = True
+                reason = str(error) or f"nobody said what it means within {RESOLVE_TIMEOUT:g} s"
+                self._logger.warning("statsd agent not found", address=self._stats.datadog_address, reason=reason)
+            return
+        # Agents listen on IPv4, and "localhost" often means ::1 first.
+        family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        self._address = (family, address)
 
     def _send(self, packet: bytes) -> None:
         if self._address is None:

@@ -36,6 +36,7 @@ class HostLog:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
+        self.logger.flush(10)
         return [json.loads(line) for line in self._stream.getvalue().splitlines()]
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
+import json
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from serverfull.config import ExpvarSettings, Settings, StatsSettings
+from serverfull.config import ExpvarSettings, LoggingSettings, Settings, StatsSettings
+from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
 from serverfull.observability.statsd import StatsdOutput, line, packets
 from serverfull.observability.user_metrics import UserMetrics
@@ -119,12 +122,20 @@ async def test_nobody_at_the_other_end_is_no_error(agent: socket.socket) -> None
             await output.flush()
 
 
-async def test_an_address_that_does_not_resolve_drops_and_counts() -> None:
+async def test_an_address_that_does_not_resolve_drops_and_counts_and_is_said_once() -> None:
+    stream = io.StringIO()
+    log = HostLogger(LoggingSettings(format="json"), stream=stream)
     settings = Settings(stats=StatsSettings(datadog_address="no-such-host.invalid:8125"))
     metrics = Metrics()
-    async with StatsdOutput(settings, metrics, UserMetrics(metrics.cells), NoLog()) as output:
+    async with StatsdOutput(settings, metrics, UserMetrics(metrics.cells), log) as output:
         await output.flush()
         assert output.dropped == 1
+        await output.flush()
+    log.flush(10)
+    (said,) = map(json.loads, stream.getvalue().splitlines())
+    assert (said["level"], said["event"]) == ("warning", "statsd agent not found")
+    assert said["address"] == "no-such-host.invalid:8125"
+    assert said["reason"]
 
 
 def test_lines_are_packed_into_datagrams_of_the_size() -> None:
