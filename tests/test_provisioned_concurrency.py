@@ -142,6 +142,15 @@ def test_one_that_dies_while_idle_is_replaced_before_the_next_call(client: Any) 
     assert after["pid"] != before
 
 
+def test_code_that_ends_while_it_is_loaded_fails_with_a_reason_that_names_no_call(client: Any) -> None:
+    deploy(client, "import os\nos._exit(7)\n")
+    provision(client, 1)
+    failed = until(client, lambda got: got["Status"] == "FAILED")
+    assert failed["StatusReason"] == (
+        "FUNCTION_ERROR_INIT_FAILURE: Runtime.ExitError: Error: Runtime exited with error: exit status 7"
+    )
+
+
 def test_code_that_cannot_be_loaded_fails_with_its_reason_and_heals_with_the_next_version(client: Any) -> None:
     deploy(client, "import nothing_of_that_name\ndef handler(event, context): pass\n")
     provision(client, 2)

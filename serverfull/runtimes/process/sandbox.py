@@ -368,8 +368,12 @@ def _unstartable(why: str, request_id: str) -> Outcome:
 
 
 def _ended(error_type: str, said: str, request_id: str) -> Outcome:
-    """Give AWS's answer where the process has ended, or never began."""
-    document = platform_error_document(error_type, f"RequestId: {request_id} Error: {said}")
+    """Give AWS's answer where the process has ended, or never began.
+
+    :param request_id: of the call that it was for; empty: it was started before there was one.
+    """
+    whose = f"RequestId: {request_id} " if request_id else ""
+    document = platform_error_document(error_type, f"{whose}Error: {said}")
     return Outcome(document, failures.UNHANDLED, status="error", ended_by=error_type)
 
 
