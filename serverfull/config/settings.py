@@ -27,6 +27,16 @@ OwnPath: TypeAlias = Annotated[
 _PORT = r"([0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 Address: TypeAlias = Annotated[str, Pattern(rf"\S*:{_PORT}", "an address written host:port")]
 NoAddress: TypeAlias = Annotated[str, Pattern(rf"(\S*:{_PORT})?", "an address written host:port, or nothing")]
+HostName: TypeAlias = Annotated[
+    str,
+    Pattern(
+        r"[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*",
+        "names or addresses of hosts, without port",
+    ),
+]
+Origin: TypeAlias = Annotated[
+    str, Pattern(r"[a-z][a-z0-9+.-]*://[^\s/?#*]*|null", "origins such as https://app.example, without path")
+]
 Region: TypeAlias = Annotated[str, Pattern(r"[a-z]+(-[a-z0-9]+)+", "an AWS region such as eu-central-1")]
 Account: TypeAlias = Annotated[str, Pattern(r"\d{12}", "an account number of twelve digits, as text")]
 Namespace: TypeAlias = Annotated[
@@ -89,9 +99,9 @@ class ServerSettings(_Theme):
     """Allow a bind that other machines can reach although nothing authenticates them."""
     health_check: OwnPath = "/healthcheck"
     """Path that always answers 200 while the host serves. ``/metrics``, ``/_serverfull/…`` and the API's are taken."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[HostName, ...] = ()
     """Host header values (names without port) accepted besides loopback names and the bind address."""
-    allowed_origins: tuple[str, ...] = ()
+    allowed_origins: tuple[Origin, ...] = ()
     """Exact Origin values of web pages that may call; none by default, because a browser is an attacker on loopback."""
     header_timeout: Seconds = 10.0
     """Seconds within which a request's headers must have arrived."""

@@ -83,7 +83,7 @@ def expected(kind: Any) -> str:
         choices = [str(choice) for choice in get_args(plain)]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if plain is str and rules:
-        return " and ".join(rule.words for rule in rules if isinstance(rule, Pattern))
+        return _words(rules)
     names = {
         bool: "true or false",
         int: "a whole number",
@@ -97,7 +97,13 @@ def _plural(kind: Any) -> str:
     plain, rules = parts(kind)
     if get_origin(plain) is Literal:
         return " or ".join(map(str, get_args(plain)))
+    if plain is str and rules:
+        return _words(rules)
     return " ".join(["whole numbers" if plain is int else "texts", *map(str, rules)])
+
+
+def _words(rules: tuple[Rule, ...]) -> str:
+    return " and ".join(rule.words for rule in rules if isinstance(rule, Pattern))
 
 
 def duration(text: str) -> float:

@@ -155,6 +155,34 @@ def test_a_health_check_where_something_else_answers_or_nobody_would_find_it_is_
         load({}, {"SERVERFULL_SERVER__HEALTH_CHECK": path}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "names", ["lambda.example.com", "LAMBDA", "10.0.0.7", "::1", "::ffff:10.0.0.7", "a.example. b_1"]
+)
+def test_names_and_addresses_of_hosts_may_be_allowed(tmp_path: Path, names: str) -> None:
+    found = load({}, {"SERVERFULL_SERVER__ALLOWED_HOSTS": names}, tmp_path).settings.server.allowed_hosts
+    assert found == tuple(names.split())
+
+
+@pytest.mark.parametrize("name", ["*", "*.example.com", "lambda.example.com:8080", "http://lambda.example.com", "a/b"])
+def test_an_allowed_host_that_no_request_could_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"__ALLOWED_HOSTS: .* is not a list of names or addresses of hosts"):
+        load({}, {"SERVERFULL_SERVER__ALLOWED_HOSTS": name}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://app.example", "http://localhost:3000", "http://[::1]:3000", "null", "file://", "app+x://id"]
+)
+def test_origins_may_be_allowed(tmp_path: Path, origin: str) -> None:
+    found = load({}, {"SERVERFULL_SERVER__ALLOWED_ORIGINS": origin}, tmp_path).settings.server.allowed_origins
+    assert found == (origin,)
+
+
+@pytest.mark.parametrize("origin", ["*", "https://*.example", "https://app.example/", "app.example", "HTTPS://a"])
+def test_an_allowed_origin_that_no_browser_could_send_is_refused(tmp_path: Path, origin: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"__ALLOWED_ORIGINS: .* is not a list of origins such as https://app"):
+        load({}, {"SERVERFULL_SERVER__ALLOWED_ORIGINS": origin}, tmp_path)
+
+
 ANCESTOR = """
     HTTPSERVER_ADDRESS=:8080 CONNSTATE_REPORTINTERVAL=5s CONNSTATE_HIJACKEDCOUNTER=http.server.connstate.hijacked
     CONNSTATE_CLOSEDCOUNTER=http.server.connstate.closed CONNSTATE_IDLEGAUGE=http.server.connstate.idle.gauge
@@ -209,6 +237,7 @@ def test_the_real_name_of_the_log_level_beats_the_one_of_the_readme(tmp_path: Pa
 def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, write: Write) -> None:
     samples = {"logging.level": "WARN", "logging.output": "NULL", "logging.format": "json", "logging.functions": "NULL"}
     samples |= {"stats.output": "DATADOG", "stats.datadog_address": "h:1", "server.admin_address": "h:1"}
+    samples |= {"server.allowed_origins": "http://other"}
     samples |= {"server.health_check": "/up", "functions.region": "eu-north-1", "functions.account": "1" * 12}
     samples |= {"signals.installed": "OS", "signals.os_signals": "1", "client.endpoint": "http://h"}
     samples |= {"state.code_store": "s3://bucket", "execution.mode": "process", "execution.other_python": "error"}
@@ -269,10 +298,10 @@ def test_the_file_can_be_named_by_a_flag_or_by_the_environment(tmp_path: Path, w
 
 
 def test_variables_in_a_file_are_replaced_also_within_each_other_and_in_lists(tmp_path: Path, write: Write) -> None:
-    write("serverfull.toml", "[server]\nport = '${PORT_A}'\nallowed_hosts = ['a.${DOMAIN}', '${X}']\n")
+    write("serverfull.toml", "[server]\nport = '${PORT_A}'\nallowed_origins = ['http://${DOMAIN}', 'http://${X}']\n")
     environ = {"PORT_A": "${PORT_B}", "PORT_B": "9${DIGITS}", "DIGITS": "00", "DOMAIN": "example", "X": "$y"}
     server = load({}, environ, tmp_path).settings.server
-    assert (server.port, server.allowed_hosts) == (900, ("a.example", "$y"))
+    assert (server.port, server.allowed_origins) == (900, ("http://example", "http://$y"))
 
 
 def test_variables_in_a_file_may_be_ten_deep_and_no_deeper(tmp_path: Path, write: Write) -> None:
@@ -308,7 +337,7 @@ def test_variables_in_a_file_may_be_ten_deep_and_no_deeper(tmp_path: Path, write
         ({"SERVERFULL_SERVER__INSECURE_NO_AUTH": "maybe"}, "'maybe' is not true or false"),
         ({"SERVERFULL_LOGGING__LEVEL": "LOUD"}, "'LOUD' is not one of DEBUG, INFO, WARN, ERROR"),
         ({"SERVERFULL_SIGNALS__OS_SIGNALS": "TERM"}, "is not a list of whole numbers of signals"),
-        ({"SERVERFULL_SERVER__ALLOWED_HOSTS": "[oops"}, "is not a list of texts"),
+        ({"SERVERFULL_SERVER__ALLOWED_HOSTS": "[oops"}, "is not a list of names or addresses of hosts"),
         ({"SERVERFULL_FUNCTIONS__ACCOUNT": "12"}, "is not an account number of twelve digits"),
         ({"SERVERFULL_SERVER__HEALTH_CHECK": "up"}, "'up' is not a path such as /up"),
         ({"SERVERFULL_RUNTIME_HTTPSERVER_ADDRESS": "8080"}, "is not an address written host:port or :port"),
@@ -342,7 +371,7 @@ def test_a_wrong_variable_is_named_with_what_would_be_right(
         ("[server]\nport = 1.5", "serverfull.toml: server.port: 1.5 is not a whole number"),
         ("[server]\nport = true", "serverfull.toml: server.port: True is not a whole number"),
         ("[server]\nhost = 7", "serverfull.toml: server.host: 7 is not text"),
-        ("[server]\nallowed_hosts = [1]", "is not a list of texts"),
+        ("[server]\nallowed_hosts = [1]", "[1] is not a list of names or addresses of hosts, without port"),
         ("[server]\nhost = '${GONE}'", "serverfull.toml: server.host: the environment has no variable GONE"),
         ("[server\nport = 1", "serverfull.toml cannot be read: Expected ']'"),
     ],
