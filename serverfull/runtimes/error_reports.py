@@ -200,6 +200,21 @@ def _exit_status(error: BaseException) -> int:
     return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF  # as the interpreter hands it to the system
 
 
+def last_words(error: BaseException, strip: tuple[str, ...] = OUR_FRAMES) -> str:
+    """Give what an interpreter prints when such an exception ends it: a traceback, or the text of an exit."""
+    try:
+        if isinstance(error, SystemExit):
+            code: object = error.code  # whatever the code gave sys.exit()
+            if code is None or isinstance(code, int):
+                return ""
+            return (str.__str__(code) if isinstance(code, str) else text_of(error)) + "\n"
+        report = describe_exception(error, "", strip)
+    except BaseException:  # the exception's own code runs in there
+        return ""
+    title = ": ".join(part for part in (report.error_type, report.message) if part)
+    return f"Traceback (most recent call last):\n{''.join(report.stack_trace)}{title}\n"
+
+
 def init_fault(error: BaseException, module: str, strip: tuple[str, ...] = OUR_FRAMES) -> ErrorReport:
     """Describe why the module of a handler could not be loaded; there is no request yet, so no request id."""
     if isinstance(error, ImportError):

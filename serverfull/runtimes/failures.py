@@ -12,6 +12,7 @@ from serverfull.runtimes.error_reports import (
     error_document,
     error_log_text,
     exit_report,
+    last_words,
     platform_error_document,
 )
 from serverfull.runtimes.loading import LoadFault
@@ -41,9 +42,9 @@ def describe(error: BaseException, request_id: str, log: InvocationLog, log_form
 
 def _describe(error: BaseException, request_id: str, log: InvocationLog, log_format: LogFormat) -> Outcome:
     report = _report(error, request_id)
-    if isinstance(error, SystemExit) and isinstance(error.code, str):
-        log.write(str.__str__(error.code) + "\n")
-    if not report.platform:
+    if not isinstance(error, Exception):
+        log.write(last_words(error))
+    elif not report.platform:
         log.write(error_log_text(report, log_format))
     ended_by = "" if isinstance(error, Exception) else report.error_type
     return Outcome(report.document(), UNHANDLED, status="error", ended_by=ended_by)

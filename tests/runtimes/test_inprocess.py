@@ -213,8 +213,24 @@ async def test_whatever_a_handler_raises_is_its_result_and_the_host_goes_on(star
 
 
 async def test_the_text_that_a_handler_exits_with_is_in_its_log(start_host: Any) -> None:
-    host = await start_host({"f": lambda: sys.exit("so long")})
+    host = await start_host({"f": lambda: sys.exit("so long"), "g": lambda: sys.exit(["so", "long"])})
     assert "so long\n" in (await host.tail("f")).tail()
+    assert "['so', 'long']\n" in (await host.tail("g")).tail()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_where_an_exit_came_from_is_in_the_log_as_a_process_that_it_ends_would_have_it(
+    start_host: Any, kind: str
+) -> None:
+    def body(event: Any, context: Any) -> None:
+        raise_({"cancelled": asyncio.CancelledError("why"), "interrupt": KeyboardInterrupt()}[event])
+
+    host = await start_host({"f": of_kind(kind, body)})
+    for event, last_line in (("cancelled", "CancelledError: why"), ("interrupt", "KeyboardInterrupt")):
+        lines = (await host.tail("f", event)).tail().splitlines()
+        start = lines.index("Traceback (most recent call last):")
+        assert "in body" in lines[lines.index(last_line, start) - 4]
+        assert __file__ in lines[start + 1]
 
 
 def spin(release: threading.Event) -> None:
