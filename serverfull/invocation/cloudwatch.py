@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from serverfull.errors import ExtraMissing
 from serverfull.interfaces import LogRecord
-from serverfull.invocation.sinks import BatchSink
+from serverfull.invocation.sinks import BatchSink, with_newlines
 
 AWS = "aws"
 """Stands for the endpoint that boto3 finds by itself."""
@@ -231,14 +231,10 @@ def _by_stream(batch: Iterable[LogRecord]) -> dict[tuple[str, str], list[Event]]
 
 
 def events_of(record: LogRecord) -> Iterator[Event]:
-    """Make an event of each line, and several of one that is too long.
-
-    Runtime clients write carriage returns for the newlines of what is to be one event, such as an error with its
-    traceback; on AWS it has newlines.
-    """
+    """Make an event of each line, and several of one that is too long."""
     at = int(record.at * 1000)
     for line in record.text.removesuffix("\n").split("\n"):
-        text = (line.replace("\r", "\n") if "\r" in line else line) + "\n"
+        text = with_newlines(line + "\n")
         if len(text) * 3 <= MOST_EVENT_BYTES:  # the usual case, without encoding it
             yield {"timestamp": at, "message": _sendable(text)}
             continue

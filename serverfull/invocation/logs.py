@@ -11,7 +11,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat
 
 from __future__ import annotations
 
-import re
 import resource
 import threading
 import time
@@ -23,14 +22,13 @@ from serverfull.domain.log_levels import RANKS
 from serverfull.interfaces import LogRecord
 from serverfull.invocation import platform_lines
 from serverfull.invocation.levels import kept
+from serverfull.invocation.sinks import with_newlines
 
 if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity, LogSink
 
 _TURN_WAIT = 0.02
 """Seconds that the end of an invocation waits for a thread that is just passing text on."""
-
-_INNER_RETURN = re.compile(r"\r(?!\n)")
 
 _LONGEST_LINE = 65_536
 """Characters without a newline that are held back before they are passed on as they are."""
@@ -225,12 +223,8 @@ class InvocationLog:
 
 
 def _last_bytes(text: str) -> bytes:
-    """Give the last 4 KB as UTF-8, from the first whole character on.
-
-    What runtime clients write as one line with carriage returns in it, such as an error with its traceback, has its
-    newlines there, as on AWS.
-    """
-    encoded = _INNER_RETURN.sub("\n", text).encode("utf-8", "replace")
+    """Give the last 4 KB as UTF-8, from the first whole character on."""
+    encoded = with_newlines(text).encode("utf-8", "replace")
     if len(encoded) <= LOG_TAIL_BYTES:
         return encoded
     return encoded[-LOG_TAIL_BYTES:].decode("utf-8", "ignore").encode()

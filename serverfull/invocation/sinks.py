@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import re
 import select
 import threading
 import time
@@ -244,13 +245,21 @@ CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), 127, *range(128, 160)
 """Turns control characters into text, for ``str.translate``; only tabs and newlines stay."""
 
 
-def lines_for_people(text: str) -> list[str]:
-    """Give the lines of a text, with control characters escaped.
+_INNER_RETURN = re.compile(r"\r(?!\n)")
 
-    A carriage return ends a line too: runtime clients write it in place of newlines, so that a traceback is one event
-    where the log goes.
+
+def with_newlines(text: str) -> str:
+    """Give text with the newlines that it has on AWS.
+
+    Runtime clients write carriage returns in their place, so that what is to be one event, such as an error with its
+    traceback, is one line where lines are told apart.
     """
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(CONTROL).removesuffix("\n").split("\n")
+    return _INNER_RETURN.sub("\n", text) if "\r" in text else text
+
+
+def lines_for_people(text: str) -> list[str]:
+    """Give the lines of a text, with control characters escaped."""
+    return with_newlines(text).replace("\r\n", "\n").translate(CONTROL).removesuffix("\n").split("\n")
 
 
 def as_console(record: LogRecord) -> str:

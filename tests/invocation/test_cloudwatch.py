@@ -40,10 +40,10 @@ def test_each_line_is_an_event_with_its_newline() -> None:
 
 
 def test_a_traceback_is_one_event_with_newlines() -> None:
-    written = "[ERROR] ValueError: no\rTraceback:\r  File x\nnext\n"
+    written = "[ERROR] ValueError: no\rTraceback:\r  File x\nnext\r\n"
     assert [one["message"] for one in events_of(record(written))] == [
         "[ERROR] ValueError: no\nTraceback:\n  File x\n",
-        "next\n",
+        "next\r\n",
     ]
 
 
