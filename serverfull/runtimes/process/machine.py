@@ -101,9 +101,9 @@ class Machine:
         if self.watched:
             self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)
 
-    def close(self) -> None:
-        """Remove the folder, and forget the deadlines. Closing twice is fine."""
+    async def aclose(self) -> None:
+        """Forget the deadlines, and remove the folder. Closing twice is fine."""
         self.deadlines.close()
-        if self._folder is not None:
-            remove_tree(self._folder)
-            self._folder = None
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            await asyncio.to_thread(remove_tree, folder)

@@ -76,7 +76,7 @@ class ProcessRuntime(Runtime):
             await asyncio.wait(self._ending)
         await self._machine.spares.aclose()
         await self._recipes.aclose()
-        await asyncio.to_thread(self._machine.close)
+        await self._machine.aclose()
 
     def get_ready(self) -> None:
         """Look what the machine can do, and say it in the log."""

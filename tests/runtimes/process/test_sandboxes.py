@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from serverfull.domain.invocations import Invocation, Outcome
 from serverfull.errors import FunctionNotReady, InvalidRequestContent, TooManyRequests
 from serverfull.invocation.invoker import identify
 from serverfull.observability.logger import HostLogger
+from serverfull.runtimes.deadlines import Deadlines
 from serverfull.runtimes.pool import PoolPolicy
 from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import Interpreters
@@ -509,3 +511,17 @@ async def test_each_process_has_a_log_stream_of_its_own(fleet: Fleet) -> None:
         streams += [log.log_stream for log in logs]
     assert streams[0] == streams[1]
     assert len(set(streams[2:])) == 2
+
+
+async def test_the_deadlines_end_on_the_loop_whose_timer_they_have(fleet: Fleet) -> None:
+    ended_on = []
+
+    class Heard(Deadlines):
+        def close(self) -> None:
+            ended_on.append(threading.current_thread())
+            super().close()
+
+    fleet.runtime._machine.deadlines = Heard()
+    assert await fleet.function("def handler(event, context):\n    return 1\n").result() == 1
+    await fleet.runtime.aclose()
+    assert ended_on == [threading.current_thread()]

@@ -52,7 +52,7 @@ async def machine(request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
     await made.open()
     yield made
     await made.spares.aclose()
-    made.close()
+    await made.aclose()
 
 
 async def until(condition: Callable[[], Any]) -> Any:
