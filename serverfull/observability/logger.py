@@ -324,7 +324,7 @@ class InvocationLogger:
         return self._with({name: value for name, value in self._context.items() if name not in names})
 
     def _with(self, context: dict[str, Any]) -> InvocationLogger:
-        logger = object.__new__(InvocationLogger)
+        logger = object.__new__(type(self))
         logger._write, logger._request_id, logger._function = self._write, self._request_id, self._function
         logger._render, logger._context = self._render, context
         return logger

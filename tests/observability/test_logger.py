@@ -298,3 +298,43 @@ class TestHandles:
             assert metrics() is running.metrics
         finally:
             CURRENT.reset(token)
+
+    def test_what_a_module_takes_at_its_import_belongs_to_the_invocation_that_uses_it(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        taken, bound, figures = logger(), logger().bind(shop="tea"), metrics()
+        counted: list[tuple[str, float, dict[str, object]]] = []
+
+        class Counting(NoMetrics):
+            def count(self, name: str, value: float = 1, **tags: object) -> None:
+                counted.append((name, value, tags))
+
+            gauge = histogram = timing = count
+
+        def invoke(number: int) -> list[str]:
+            lines: list[str] = []
+
+            class Running:
+                logger = InvocationLogger(lines.append, f"id-{number}", "hello", "Text")
+                metrics = Counting()
+
+            token = CURRENT.set(Running())
+            try:
+                taken.info("sold", item="a")
+                bound.unbind("shop").bind(n=number).warning("%s left", "none")
+                figures.count("orders", 2, item="a")
+                figures.gauge("stock", number)
+                figures.histogram("size", 3)
+                figures.timing("took", 0.5)
+            finally:
+                CURRENT.reset(token)
+            return lines
+
+        for number in (1, 2):
+            assert [line.split("\t", 2)[2] for line in invoke(number)] == [
+                f"id-{number}\tsold item=a\n",
+                f"id-{number}\tnone left n={number}\n",
+            ]
+        assert counted[:4] == [("orders", 2, {"item": "a"}), ("stock", 1, {}), ("size", 3, {}), ("took", 0.5, {})]
+        bound.info("outside")
+        assert json.loads(capsys.readouterr().err)["shop"] == "tea"
