@@ -30,10 +30,11 @@ class StaticFetcher(Fetcher):
     """
 
     source = "static"
+    _fixed = False  # what inherits may fetch more than there is here
 
     def __init__(self, functions: Mapping[str, Function | Callable[..., Any]]) -> None:
         self._functions = MappingProxyType({checked_name(name): _wrapped(name, f) for name, f in functions.items()})
-        self._fixed = type(self).fetch is StaticFetcher.fetch  # what inherits may fetch more than there is here
+        self._fixed = type(self).fetch is StaticFetcher.fetch
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Give the function of that name; there are no versions and no aliases, only ``$LATEST``."""

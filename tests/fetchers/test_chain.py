@@ -102,6 +102,17 @@ async def test_a_fetcher_that_inherits_from_the_static_one_is_asked_for_whatever
     assert first.names == ["a"]
 
 
+async def test_a_fetcher_that_inherits_from_the_static_one_may_keep_its_functions_elsewhere() -> None:
+    class Elsewhere(StaticFetcher):
+        def __init__(self) -> None:
+            self.kept = Function(hello)
+
+        async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+            return self.kept
+
+    assert (await ChainFetcher(Elsewhere()).fetch("a")).handler is hello
+
+
 async def test_an_alias_of_a_hidden_function_does_not_shine_through() -> None:
     chain = ChainFetcher(StaticFetcher({"a": hello}), WithAlias({"a": other, "b": other}))
     assert (await chain.fetch("b", "prod")).handler is other
