@@ -363,6 +363,10 @@ async def _drain(app: web.Application, runner: HardenedRunner, signals: Signals)
         if at_once.done():
             host.logger.warning("ending at once", reason="a second signal")
             runner.abort()
+        elif cut_off := runner.hardened.awaited:
+            host.logger.warning(
+                "calls cut off at shutdown", count=cut_off, hint="they took longer than the shutdown_timeout"
+            )
     finally:
         for task in (finishing, at_once):
             task.cancel()

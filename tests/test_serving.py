@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -116,6 +117,18 @@ def test_events_that_do_not_finish_in_time_are_reported_as_lost(serve: Serve, tm
     host.send_signal(signal.SIGTERM)
     assert host.wait() == 0
     assert any("events lost" in line for line in host.stderr_lines())
+
+
+def test_calls_that_do_not_finish_in_time_are_cut_off_and_said(serve: Serve, tmp_path: Path) -> None:
+    host = serve(SLOW, "--shutdown-timeout", "0.2s")
+    calls = [Call(host, function, f'"{function}"'.encode()) for function in ("slow", "slow_async")]
+    for function in ("slow", "slow_async"):
+        wait_for_file(tmp_path / f"{function}.entered")
+    host.send_signal(signal.SIGTERM)
+    assert host.wait() == 0
+    assert all(isinstance(call.result(), (OSError, http.client.HTTPException)) for call in calls)
+    (line,) = (json.loads(line) for line in host.stderr_lines() if "cut off" in line)
+    assert (line["level"], line["event"], line["count"]) == ("warning", "calls cut off at shutdown", 2)
 
 
 def test_sigint_ends_with_130(serve: Serve) -> None:

@@ -286,6 +286,11 @@ class HardenedServer(web.Server):
         """Wait until every request that was in flight when the drain began has its answer."""
         await self._drained.wait()
 
+    @property
+    def awaited(self) -> int:
+        """How many requests that were in flight when the drain began have no answer yet."""
+        return len(self._awaited)
+
     def abort(self) -> None:
         """Cut every connection off and cancel what runs for it."""
         for connection in list(self._open):
