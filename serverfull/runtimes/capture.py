@@ -26,13 +26,14 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from json import dumps
 from typing import Any
 
 from serverfull.domain.log_levels import RANKS
 from serverfull.observability.handles import CURRENT
 from serverfull.runtimes.activity import Activity
+from serverfull.runtimes.patches import Patch
 
 
 class RoutedStream:
@@ -272,27 +273,12 @@ def _json_line(record: logging.LogRecord, activity: Activity) -> str:
     return dumps({**document, **extra}, ensure_ascii=False, default=str) + "\n"
 
 
-class CapturePatch:
-    """Installs the routing above, and takes it back. Several hosts in one process share one installation."""
-
-    _users = 0
-    _undo: list[Callable[[], None]] = []  # noqa: RUF012 - the process has one set of standard streams
+class CapturePatch(Patch):
+    """Installs the routing above, and takes it back."""
 
     @classmethod
-    def install(cls) -> None:
-        """Start routing; calls nest."""
-        cls._users += 1
-        if cls._users == 1:
-            cls._undo = [_route_streams(), _route_logging(), _route_threads(), _route_pools()]
-
-    @classmethod
-    def uninstall(cls) -> None:
-        """Stop routing when the last host is gone."""
-        cls._users -= 1
-        if cls._users == 0:
-            for undo in reversed(cls._undo):
-                undo()
-            cls._undo = []
+    def _apply(cls) -> Sequence[Callable[[], None]]:
+        return [_route_streams(), _route_logging(), _route_threads(), _route_pools()]
 
 
 def _route_streams() -> Callable[[], None]:

@@ -17,11 +17,12 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from serverfull.observability.handles import CURRENT
 from serverfull.runtimes.activity import Activity
+from serverfull.runtimes.patches import Patch
 
 TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -99,27 +100,17 @@ def _of_function(activity: Activity, key: str) -> Any:
     return activity.region if value is _ABSENT and key in REGION_VARIABLES else value
 
 
-class EnvironPatch:
-    """Gives ``os.environ`` its per-function view, and takes it back. Several hosts in one process share it."""
-
-    _users = 0
-    _undo_children: Callable[[], None]
+class EnvironPatch(Patch):
+    """Gives ``os.environ`` its per-function view, and its own class back."""
 
     @classmethod
-    def install(cls) -> None:
-        """Start to show functions their own variables."""
-        cls._users += 1
-        if cls._users == 1:
-            os.environ.__class__ = FunctionEnviron
-            cls._undo_children = _route_children()
+    def _apply(cls) -> Sequence[Callable[[], None]]:
+        os.environ.__class__ = FunctionEnviron
+        return [_give_class_back, _route_children()]
 
-    @classmethod
-    def uninstall(cls) -> None:
-        """Give ``os.environ`` its own class back when the last host is gone."""
-        cls._users -= 1
-        if cls._users == 0:
-            cls._undo_children()
-            os.environ.__class__ = _Plain
+
+def _give_class_back() -> None:
+    os.environ.__class__ = _Plain
 
 
 _ENV_POSITION = 11

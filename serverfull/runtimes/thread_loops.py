@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from serverfull.runtimes.patches import Patch
 
 
 class HandlerThread(threading.Thread):
@@ -33,25 +35,12 @@ class _Kept:
 _of_thread = threading.local()
 
 
-class ThreadLoops:
-    """Lets handler threads ask for a loop, and takes that back. Several hosts in one process share it."""
-
-    _users = 0
-    _undo: Callable[[], None]
+class ThreadLoops(Patch):
+    """Lets handler threads ask for a loop, and takes that back."""
 
     @classmethod
-    def install(cls) -> None:
-        """Start to give loops; calls nest."""
-        cls._users += 1
-        if cls._users == 1:
-            cls._undo = _give_loops()
-
-    @classmethod
-    def uninstall(cls) -> None:
-        """Stop when the last host is gone."""
-        cls._users -= 1
-        if cls._users == 0:
-            cls._undo()
+    def _apply(cls) -> Sequence[Callable[[], None]]:
+        return [_give_loops()]
 
 
 def _give_loops() -> Callable[[], None]:
