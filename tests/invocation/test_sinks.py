@@ -53,6 +53,17 @@ def read_all(descriptor: int) -> bytes:
         return stream.read()
 
 
+def read_while_closing(sink: StreamSink, reader: int, writer: int) -> bytes:
+    """Close a sink that has more to write than its pipe holds, and give what comes out of that."""
+    kept: list[bytes] = []
+    thread = threading.Thread(target=lambda: kept.append(read_all(reader)))
+    thread.start()
+    sink.close()
+    os.close(writer)
+    thread.join()
+    return kept[0]
+
+
 def test_everything_written_before_close_comes_out_in_order() -> None:
     for _ in range(30):
         reader, writer = os.pipe()
@@ -74,13 +85,8 @@ def test_a_reader_that_does_not_read_makes_nobody_wait_and_memory_is_bounded() -
         sink.write(record("x" * 10_000 + "\n"))
     assert sink.dropped > 1000
     assert len(sink._records) <= 100
-    kept: list[bytes] = []
-    thread = threading.Thread(target=lambda: kept.append(read_all(reader)))
-    thread.start()
-    sink.close()
-    os.close(writer)
-    thread.join()
-    assert kept[0].count(b"\n") == 2000 - sink.dropped
+    kept = read_while_closing(sink, reader, writer)
+    assert kept.count(b"\n") == 2000 - sink.dropped
 
 
 def test_large_records_are_bounded_by_their_size_too() -> None:
@@ -137,15 +143,10 @@ def test_the_hosts_log_says_how_much_a_reader_that_was_too_slow_did_not_get() ->
     for _ in range(2000):
         sink.write(record("x" * 10_000 + "\n"))
     assert log.lines == []  # the thread that could say so waits for the reader
-    kept: list[bytes] = []
-    thread = threading.Thread(target=lambda: kept.append(read_all(reader)))
-    thread.start()
-    sink.close()
-    os.close(writer)
-    thread.join()
+    kept = read_while_closing(sink, reader, writer)
     (line,) = log.lines
     assert (line["level"], line["event"]) == ("warning", "log of functions was dropped")
-    assert line["records"] == sink.dropped == 2000 - kept[0].count(b"\n")
+    assert line["records"] == sink.dropped == 2000 - kept.count(b"\n")
 
 
 def test_the_hosts_log_says_at_the_end_what_a_reader_that_never_came_back_did_not_get() -> None:
@@ -171,13 +172,8 @@ def test_a_pipe_that_others_have_made_non_blocking_gets_every_line_whole() -> No
     line = "x" * 9_999 + "\n"
     for _ in range(200):  # more than a pipe holds
         sink.write(record(line))
-    kept: list[bytes] = []
-    thread = threading.Thread(target=lambda: kept.append(read_all(reader)))
-    thread.start()
-    sink.close()
-    os.close(writer)
-    thread.join()
-    assert kept[0] == line.encode() * 200
+    kept = read_while_closing(sink, reader, writer)
+    assert kept == line.encode() * 200
     assert (sink.dropped, log.lines) == (0, [])
 
 
