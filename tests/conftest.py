@@ -42,13 +42,14 @@ ON_BOTH_LOOPS = {
         "api/test_server.py",
         "runtimes/process/test_runtime_api.py",
         "runtimes/process/test_runtime_api_corpus.py",
+        "runtimes/test_deadlines.py",
         "runtimes/test_stalls.py",
     )
 }
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[..., Any]]:
-    """Run the tests that speak to sockets on uvloop too: its transports are not asyncio's."""
+    """Run the tests of sockets and timers on uvloop too: its own are not asyncio's."""
     factories: dict[str, Callable[..., Any]] = {"asyncio": asyncio.new_event_loop}
     if item.path in ON_BOTH_LOOPS:
         try:

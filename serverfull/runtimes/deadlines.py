@@ -15,7 +15,7 @@ from typing import Any
 
 _NEVER = float("inf")
 _TICK = 0.001
-"""Seconds: a timer of uvloop's may fire so much early, as it counts whole milliseconds."""
+"""Seconds: uvloop counts whole milliseconds, so that a timer may fire this much early and is then set once more."""
 
 
 class Deadlines:
@@ -52,11 +52,11 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._looks_at = at
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._look)
+        self._timer = asyncio.get_running_loop().call_later(max(_TICK, at - time.monotonic()), self._look)
 
     def _look(self) -> None:
         self._timer, self._looks_at = None, _NEVER
-        now = time.monotonic() + _TICK
+        now = time.monotonic()
         overdue = [what for what, (at, _, _) in self._pending.items() if at <= now]
         calls = [self._pending.pop(what) for what in overdue]
         if self._pending:
