@@ -238,9 +238,10 @@ class Host:
         from serverfull.runtimes.pool import PoolPolicy
         from serverfull.runtimes.process.confinement import Level
         from serverfull.runtimes.process.interpreters import Interpreters
+        from serverfull.runtimes.process.launcher import ProcessLaunchers
         from serverfull.runtimes.process.machine import Machine
         from serverfull.runtimes.process.recipes import Recipes
-        from serverfull.runtimes.process.runtime import ProcessRuntime
+        from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 
         settings = self.settings.execution
         machine = Machine(Level.of(settings.sandbox), self.logger)
@@ -251,7 +252,8 @@ class Host:
             uses=settings.recycle_after,
             memory_mb=settings.recycle_mb,
         )
-        runtime = ProcessRuntime(recipes, machine, policy, self.logger, self.metrics.function)
+        launchers = ProcessLaunchers(recipes, machine)
+        runtime = SandboxRuntime(launchers, policy, self.logger, self.metrics.function)
         self._stack.push_async_callback(runtime.aclose)
         return runtime
 

@@ -6,7 +6,7 @@ seam            what it does                                      who implements
 `Fetcher`       name → Function                                   ``fetchers/``, and users
 `Runtime`       Function → Environment                            ``runtimes/``
 `Environment`   runs invocations of one function                  ``runtimes/``
-`Sandbox`       one execution environment: one call at a time     ``runtimes/process``
+`Sandbox`       one execution environment: one call at a time     ``runtimes/sandboxes``
 `EventQueue`    takes Event invocations, runs them later          ``invocation/queue.py``
 `LogSink`       takes what functions print and log                ``invocation/sinks.py``
 `Admission`     who may run now                                   ``invocation/admission.py``

@@ -40,8 +40,8 @@ ON_BOTH_LOOPS = {
     for name in (
         "api/test_raw_corpus.py",
         "api/test_server.py",
-        "runtimes/process/test_runtime_api.py",
-        "runtimes/process/test_runtime_api_corpus.py",
+        "runtimes/runtime_api/test_runtime_api.py",
+        "runtimes/runtime_api/test_runtime_api_corpus.py",
         "runtimes/test_deadlines.py",
         "runtimes/test_stalls.py",
     )

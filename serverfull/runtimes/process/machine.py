@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from serverfull.runtimes.deadlines import Deadlines
 from serverfull.runtimes.process.cgroups import Place
 from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
 from serverfull.runtimes.process.leftovers import make_own_folder, remove_tree
@@ -45,7 +44,6 @@ class Machine:
         self._folder: Path | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.watched: set[Watched] = set()
-        self.deadlines = Deadlines()
         self.spares = Spares(self)
         self.means: Means
 
@@ -102,8 +100,7 @@ class Machine:
             self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)
 
     async def aclose(self) -> None:
-        """Forget the deadlines, and remove the folder. Closing twice is fine."""
-        self.deadlines.close()
+        """Remove the folder. Closing twice is fine."""
         folder, self._folder = self._folder, None
         if folder is not None:
             await asyncio.to_thread(remove_tree, folder)

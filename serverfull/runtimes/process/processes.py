@@ -19,8 +19,9 @@ from serverfull.errors import InternalFailure
 from serverfull.runtimes.process.confinement import Confinement
 from serverfull.runtimes.process.leftovers import remove_tree
 from serverfull.runtimes.process.log_pipe import LogPipe
-from serverfull.runtimes.process.runtime_api import RuntimeApi
 from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order
+from serverfull.runtimes.runtime_api.api import RuntimeApi
+from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
 
 if TYPE_CHECKING:
     from serverfull.runtimes.process.machine import Machine
@@ -61,25 +62,13 @@ class Recipe:
         return self.interpreter is None or self.interpreter.exists()
 
 
-class Gone(Exception):
-    """The process has ended.
-
-    :param why: as AWS words it, such as ``exit status 1`` or ``signal: killed``; empty for status 0.
-    """
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-
-class Unstartable(Exception):
-    """The program that the function brings cannot be executed; the message says why."""
-
-
 class Process:
-    """A started process with its Runtime API, its log pipe and its limits."""
+    """A started process with its Runtime API, its log pipe and its limits: an `Instance`."""
 
-    def __init__(self, folder: Path, confinement: Confinement, api: RuntimeApi, pipe: LogPipe) -> None:
+    def __init__(
+        self, machine: Machine, folder: Path, confinement: Confinement, api: RuntimeApi, pipe: LogPipe
+    ) -> None:
+        self._machine = machine
         self.folder = folder
         self.confinement = confinement
         self.api = api
@@ -113,7 +102,7 @@ class Process:
             remove_tree(folder)
             raise
         pipe = LogPipe(write)
-        process = cls(folder, confinement, api, pipe)
+        process = cls(machine, folder, confinement, api, pipe)
         if recipe.client is not None:
             api.on_abuse = process._abused
         try:
@@ -170,8 +159,28 @@ class Process:
             self.launched.kill()
         self.confinement.kill(self.pid)
 
-    def signal(self, number: signal.Signals) -> bool:
-        """Send a signal to the process's group; says whether there was one."""
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called when the process has ended."""
+        assert self.launched is not None
+        self.launched.exited.add_done_callback(lambda _exited: call())
+
+    def watch(self) -> None:
+        """Look at its memory, where that is needed."""
+        self._machine.watch(self)
+
+    def unwatch(self) -> None:
+        """Look no more."""
+        self._machine.watched.discard(self)
+
+    def freeze(self) -> bool:
+        """Stop the process's group; says whether there was one."""
+        return self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the process's group go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> bool:
         if not self.alive:
             return False
         try:

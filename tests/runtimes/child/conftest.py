@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serverfull.runtimes.process.runtime_api import Answer, RuntimeApi, Work
 from serverfull.runtimes.process.zygotes import Order, Zygote
+from serverfull.runtimes.runtime_api.api import Answer, RuntimeApi, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,9 +20,10 @@ from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.pool import PoolPolicy
 from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import Interpreters
+from serverfull.runtimes.process.launcher import ProcessLaunchers
 from serverfull.runtimes.process.machine import Machine
 from serverfull.runtimes.process.recipes import Recipes
-from serverfull.runtimes.process.runtime import ProcessRuntime
+from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 from serverfull.testing import deeds
 from serverfull.testing.runtime_kit import PYTHON, PYTHON_BEFORE_3_12, REGION, ClientManners, RuntimeKit
 
@@ -72,7 +73,8 @@ async def process_kit(packages: Callable[..., Any]) -> AsyncIterator[Callable[..
         ) -> RuntimeKit:
             logger = HostLogger(LoggingSettings(), stream=io.StringIO())
             machine = Machine(Level.LIMITS, logger)
-            made = ProcessRuntime(Recipes(machine, Interpreters(), client, logger), machine, policy, logger)
+            recipes = Recipes(machine, Interpreters(), client, logger)
+            made = SandboxRuntime(ProcessLaunchers(recipes, machine), policy, logger)
             stack.push_async_callback(made.aclose)
             return RuntimeKit(runtime=made, new_function=packages(runtime), client=manners, close=made.aclose)
 

@@ -26,9 +26,10 @@ from serverfull.runtimes.deadlines import Deadlines
 from serverfull.runtimes.pool import PoolPolicy
 from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import Interpreters
+from serverfull.runtimes.process.launcher import ProcessLaunchers
 from serverfull.runtimes.process.machine import Machine
 from serverfull.runtimes.process.recipes import Recipes
-from serverfull.runtimes.process.runtime import ProcessRuntime
+from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 
 if TYPE_CHECKING:
     from serverfull.interfaces import Environment
@@ -164,7 +165,7 @@ class Log:
 class Fleet:
     """A process runtime, and functions in folders of their own."""
 
-    runtime: ProcessRuntime
+    runtime: SandboxRuntime
     folder: Path
     handlers: list[DeployedHandler] = field(default_factory=list)
 
@@ -207,10 +208,11 @@ class Called:
         return document["errorType"], document["errorMessage"]
 
 
-def runtime_with(policy: PoolPolicy) -> ProcessRuntime:
+def runtime_with(policy: PoolPolicy) -> SandboxRuntime:
     logger = HostLogger(LoggingSettings(), stream=io.StringIO())
     machine = Machine(Level.LIMITS, logger)
-    return ProcessRuntime(Recipes(machine, Interpreters(), "own", logger), machine, policy, logger)
+    recipes = Recipes(machine, Interpreters(), "own", logger)
+    return SandboxRuntime(ProcessLaunchers(recipes, machine), policy, logger)
 
 
 @pytest.fixture
@@ -521,7 +523,7 @@ async def test_the_deadlines_end_on_the_loop_whose_timer_they_have(fleet: Fleet)
             ended_on.append(threading.current_thread())
             super().close()
 
-    fleet.runtime._machine.deadlines = Heard()
+    fleet.runtime._deadlines = Heard()
     assert await fleet.function("def handler(event, context):\n    return 1\n").result() == 1
     await fleet.runtime.aclose()
     assert ended_on == [threading.current_thread()]

@@ -8,7 +8,7 @@ only host and port. States, statuses and bodies are those of AWS's Runtime Inter
 
 Extensions are not run: their API answers 404, and those of logs and telemetry that they are not supported.
 
-Everything here runs on the host's loop. What the process sends is bounded by `serverfull.runtimes.process.connection`.
+Everything here runs on the host's loop. What a runtime sends is bounded by `connection`.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
-from serverfull.runtimes.process.connection import RESPONSE_MODE, STREAMING, Connection, error_document
-from serverfull.runtimes.process.messages import (
+from serverfull.runtimes.runtime_api.connection import RESPONSE_MODE, STREAMING, Connection, error_document
+from serverfull.runtimes.runtime_api.messages import (
     Answer,
     Work,
     error_answer,
@@ -35,7 +35,7 @@ from serverfull.runtimes.process.messages import (
 )
 
 if TYPE_CHECKING:
-    from serverfull.runtimes.process.http import Request
+    from serverfull.runtimes.runtime_api.http import Request
 
 __all__ = ["Answer", "RuntimeApi", "RuntimeApiClosed", "Work"]
 

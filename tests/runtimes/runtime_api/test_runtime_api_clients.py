@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.runtime_api import Answer, RuntimeApi, Work
+from serverfull.runtimes.runtime_api.api import Answer, RuntimeApi, Work
 
 DEADLINE = 30.0
 

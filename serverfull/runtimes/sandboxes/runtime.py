@@ -1,7 +1,7 @@
-"""Runs deployed functions in processes of their own, each in a pool of sandboxes.
+"""Runs deployed functions in sandboxes, each function in a pool of its own.
 
 A function's pool lives as long as the handler object that the fetcher gives for it, so a change of code or
-configuration begins with new processes, and one of limits or tags does not.
+configuration begins with new instances, and one of limits or tags does not.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from weakref import WeakKeyDictionary, finalize
 
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.interfaces import Environment, Runtime
+from serverfull.runtimes.deadlines import Deadlines
 from serverfull.runtimes.pool import Pool, PooledEnvironment, PoolPolicy
-from serverfull.runtimes.process.machine import Machine
-from serverfull.runtimes.process.programs import CLIENT_TAG
-from serverfull.runtimes.process.sandbox import PROVISIONED, ProcessSandbox
 from serverfull.runtimes.reserve import UNCOUNTED
+from serverfull.runtimes.sandboxes.sandbox import PROVISIONED, LaunchedSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -26,8 +25,12 @@ if TYPE_CHECKING:
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.interfaces import FunctionIdentity
-    from serverfull.runtimes.process.recipes import Recipes
     from serverfull.runtimes.reserve import ReserveFigures
+    from serverfull.runtimes.sandboxes.launching import Launchers
+
+
+OWN_TAGS = "serverfull:"
+"""What the tags begin with by which a function chooses how it is run."""
 
 
 @dataclass(slots=True)
@@ -41,29 +44,27 @@ class _Kept:
     pool: Pool
 
 
-class ProcessRuntime(Runtime):
-    """Makes environments whose invocations run in processes. Close it when nothing runs any more.
+class SandboxRuntime(Runtime):
+    """Makes environments whose invocations run in sandboxes. Close it when nothing runs any more.
 
-    :param recipes: says what a function's sandboxes are made of.
-    :param machine: what the sandboxes share.
+    :param launchers: starts what is in the sandboxes.
     :param policy: how long they live.
     :param figures: gives what hears of a function's provisioned sandboxes.
     """
 
     def __init__(
         self,
-        recipes: Recipes,
-        machine: Machine,
+        launchers: Launchers,
         policy: PoolPolicy,
         logger: Any,
         figures: Callable[[str], ReserveFigures] = lambda _name: UNCOUNTED,
     ) -> None:
-        self._recipes = recipes
-        self._machine = machine
+        self._launchers = launchers
         self._policy = policy
         self._logger = logger
         self._figures = figures
         self._pools: WeakKeyDictionary[DeployedHandler, _Kept] = WeakKeyDictionary()
+        self._deadlines = Deadlines()
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -74,17 +75,16 @@ class ProcessRuntime(Runtime):
             kept.pool.close()
         while self._ending:
             await asyncio.wait(self._ending)
-        await self._machine.spares.aclose()
-        await self._recipes.aclose()
-        await self._machine.aclose()
+        self._deadlines.close()
+        await self._launchers.aclose()
 
     def get_ready(self) -> None:
         """Look what the machine can do, and say it in the log."""
         if not self._closed:
-            self._spawn(self._machine.open())
+            self._spawn(self._launchers.open())
 
     def check(self, function: Function) -> None:
-        """Nothing can be said before the interpreter has been looked for, which takes too long here."""
+        """Nothing can be said before what runs it has been looked for, which takes too long here."""
 
     def environment(self, identity: FunctionIdentity) -> Environment:
         """Make the environment of a function, with the pool that its handler has already if it has one."""
@@ -101,7 +101,7 @@ class ProcessRuntime(Runtime):
             identity.application_log_level,
             identity.system_log_level,
             tuple(sorted(identity.function.environment.items())),
-            identity.function.tags.get(CLIENT_TAG),
+            tuple(sorted(tag for tag in identity.function.tags.items() if tag[0].startswith(OWN_TAGS))),
         )
         kept = self._pools.get(handler)
         if kept is None or kept.made_of != made_of:
@@ -114,7 +114,7 @@ class ProcessRuntime(Runtime):
         """Say why nothing here runs a function."""
         handler = identity.function.handler
         assert isinstance(handler, DeployedHandler)
-        return await self._recipes.unfit(identity, handler)
+        return await self._launchers.unfit(identity, handler)
 
     def provision(self, identity: FunctionIdentity, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many of a function's sandboxes ready."""
@@ -124,8 +124,7 @@ class ProcessRuntime(Runtime):
     def _new_pool(self, identity: FunctionIdentity, handler: DeployedHandler) -> Pool:
         # Nothing in here may hold the handler: the pool ends with it.
         identity = replace(identity, function=replace(identity.function, handler=None))
-        find = self._recipes.of(identity, handler)
-        make = partial(ProcessSandbox, identity, find, self._machine)
+        make = partial(LaunchedSandbox, identity, self._launchers.of(identity, handler), self._deadlines)
         ready = partial(make, initialization=PROVISIONED)
         pool = Pool(make, self._policy, self._spawn, make_ready=ready, figures=self._figures(identity.name))
         finalize(handler, pool.close).atexit = False

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Protocol, cast
 
 from serverfull.domain.json_functions import dumps
-from serverfull.runtimes.process.http import Malformed, Request, RequestReader, TooLong
+from serverfull.runtimes.runtime_api.http import Malformed, Request, RequestReader, TooLong
 
 HEAD_TIMEOUT = 10.0
 """Seconds from the first byte of a request to the last of its headers."""

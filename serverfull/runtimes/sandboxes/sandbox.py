@@ -1,7 +1,8 @@
-"""One execution environment in a process of its own: when it starts, what it is given, how its ends are answered.
+"""One execution environment: when its instance starts, what that is given, how its ends are answered.
 
-A `ProcessSandbox` starts with its first invocation. From then on it runs one at a time until it is closed, its process
-ends, or an invocation takes longer than it may; it is of no use after that, and its whole process tree is killed.
+A `LaunchedSandbox` starts with its first invocation. From then on it runs one at a time until it is closed, its
+instance ends, or an invocation takes longer than it may; it is of no use after that, and all that it has started is
+killed.
 
 Everything here runs on the host's loop.
 
@@ -11,11 +12,9 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.htm
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +26,15 @@ from serverfull.errors import InvocationNotBegun
 from serverfull.interfaces import Sandbox
 from serverfull.runtimes import failures
 from serverfull.runtimes.error_reports import platform_error_document
-from serverfull.runtimes.process.processes import Gone, Process, Unstartable
-from serverfull.runtimes.process.runtime_api import Work
+from serverfull.runtimes.runtime_api.api import Work
+from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
 
 if TYPE_CHECKING:
     from serverfull.domain.invocations import Invocation
     from serverfull.interfaces import FunctionIdentity, InvocationLog
-    from serverfull.runtimes.process.machine import Machine
-    from serverfull.runtimes.process.processes import Recipe
-    from serverfull.runtimes.process.runtime_api import Answer
+    from serverfull.runtimes.deadlines import Deadlines
+    from serverfull.runtimes.runtime_api.api import Answer
+    from serverfull.runtimes.sandboxes.launching import Instance, Launcher
 
 _arn = lru_cache(maxsize=4096)(function_arn)
 
@@ -106,29 +105,29 @@ class _Loading:
         log.initialised(*self._ended)
 
 
-class ProcessSandbox(Sandbox):
-    """A process with the code of one function.
+class LaunchedSandbox(Sandbox):
+    """An instance with the code of one function.
 
-    :param find_recipe: says what it is made of; asked when it starts.
-    :param machine: what all sandboxes of the host share.
+    :param launcher: starts it.
+    :param deadlines: of all invocations that run in sandboxes.
     :param initialization: what its code is told of how it is started.
     """
 
     def __init__(
         self,
         identity: FunctionIdentity,
-        find_recipe: Callable[[], Awaitable[Recipe]],
-        machine: Machine,
+        launcher: Launcher,
+        deadlines: Deadlines,
         initialization: str = "on-demand",
     ) -> None:
         self._identity = identity
-        self._find_recipe = find_recipe
-        self._machine = machine
+        self._launcher = launcher
+        self._deadlines = deadlines
         self._initialization = initialization
         self._log_stream = new_log_stream(identity.version)
         self._early = ""
         self._log: InvocationLog | None = None
-        self._running: Process | None = None
+        self._running: Instance | None = None
         self._ready = False
         self._closed = False
         self._init_seconds: float | None = None
@@ -158,9 +157,9 @@ class ProcessSandbox(Sandbox):
         return failed
 
     def when_ended(self, call: Callable[[], None]) -> None:
-        """Have this called when the process has ended."""
-        if self._running is not None and self._running.launched is not None:
-            self._running.launched.exited.add_done_callback(lambda _exited: call())
+        """Have this called when the instance has ended."""
+        if self._running is not None:
+            self._running.when_ended(call)
 
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         """Run one invocation; the first one loads the code before, which may take 10 seconds more."""
@@ -197,23 +196,22 @@ class ProcessSandbox(Sandbox):
     def freeze(self) -> None:
         """Stop what the function has left running until the next invocation, as AWS does."""
         if self._running is not None and not self.frozen:
-            self.frozen = self._running.signal(signal.SIGSTOP)
+            self.frozen = self._running.freeze()
 
     async def aclose(self) -> None:
-        """Kill the process and what it has started, and give back what they held. Closing twice is fine."""
+        """Kill the instance and what it has started, and give back what they held. Closing twice is fine."""
         self._closed = True
         running, self._running = self._running, None
         if running is not None:
             await running.aclose()
 
     async def _begin(self, request_id: str, until: float) -> Outcome | None:
-        """Start the process and wait until it asks for an invocation; not `_ready` where it does not in time."""
-        await self._machine.open()
-        recipe = self._initialised(await self._find_recipe())
+        """Start an instance and wait until it asks for an invocation; not `_ready` where it does not in time."""
+        await self._launcher.prepare()
         began = time.monotonic()
         self._loading.begin(self._log)
         try:
-            running = await Process.start(recipe, self._identity.memory_size, self._machine, self._write)
+            running = await self._launcher.launch(self._variables(), self._write)
         except Unstartable as failed:
             self._loading.end(self._log, "error", "Runtime.InvalidEntrypoint")
             return self._failed_init(partial(_unstartable, str(failed)), request_id)
@@ -221,7 +219,7 @@ class ProcessSandbox(Sandbox):
         if self._closed:  # while it was started
             await self.aclose()
             return None
-        self._machine.watch(running)
+        running.watch()
         try:
             async with asyncio.timeout(max(0.0, until - began)):
                 answer = await running.api.initialised()
@@ -237,7 +235,7 @@ class ProcessSandbox(Sandbox):
             self._loading.end(self._log, "error", "Runtime.ExitError")
             return self._failed_init(partial(_exited, gone.why), request_id)
         finally:
-            self._machine.watched.discard(running)
+            running.unwatch()
         running.drain()
         if answer is not None:
             self._loading.end(self._log, "error", _error_type(answer))
@@ -246,13 +244,12 @@ class ProcessSandbox(Sandbox):
         self._ready = True
         return None
 
-    def _initialised(self, recipe: Recipe) -> Recipe:
+    def _variables(self) -> Mapping[str, str]:
         """Let the code know how it is started, and where its log goes."""
-        own = {
+        return {
             "AWS_LAMBDA_INITIALIZATION_TYPE": self._initialization,
             "AWS_LAMBDA_LOG_STREAM_NAME": self._log_stream,
         }
-        return replace(recipe, environment={**recipe.environment, **own})
 
     def _failed_init(self, make: Callable[[str], Outcome], request_id: str) -> Outcome:
         memory_mb = self._measured()
@@ -269,12 +266,12 @@ class ProcessSandbox(Sandbox):
         running = self._running
         assert running is not None
         if self.frozen:
-            running.signal(signal.SIGCONT)
+            running.thaw()
             self.frozen = False
         began = time.monotonic()
         left = max(0.0, deadline - began)
-        self._machine.deadlines.note(self, deadline, running.api.interrupt, Overdue())
-        self._machine.watch(running)
+        self._deadlines.note(self, deadline, running.api.interrupt, Overdue())
+        running.watch()
         try:
             answer = await running.api.run(self._work(invocation, left))
         except Overdue:
@@ -288,8 +285,8 @@ class ProcessSandbox(Sandbox):
             running.drain()
             outcome = _answered(answer)
         finally:
-            self._machine.deadlines.cross_off(self)
-            self._machine.watched.discard(running)
+            self._deadlines.cross_off(self)
+            running.unwatch()
         known, until = self._memory
         ended = time.monotonic()
         brief = running.alive and ended - began < SHORT and ended < until
@@ -358,7 +355,7 @@ def _error_type(answer: Answer) -> str:
 
 
 def _exited(why: str, request_id: str) -> Outcome:
-    """Give AWS's answer for a process that ended by itself."""
+    """Give AWS's answer for an instance that ended by itself."""
     said = f"Runtime exited with error: {why}" if why else "Runtime exited without providing a reason"
     return _ended("Runtime.ExitError", said, request_id)
 
@@ -368,7 +365,7 @@ def _unstartable(why: str, request_id: str) -> Outcome:
 
 
 def _ended(error_type: str, said: str, request_id: str) -> Outcome:
-    """Give AWS's answer where the process has ended, or never began.
+    """Give AWS's answer where the instance has ended, or never began.
 
     :param request_id: of the call that it was for; empty: it was started before there was one.
     """

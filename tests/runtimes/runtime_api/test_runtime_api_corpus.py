@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serverfull.runtimes.process import connection as connections
-from serverfull.runtimes.process import http
-from serverfull.runtimes.process.http import CHUNKS_AT_ONCE, RequestReader
+from serverfull.runtimes.runtime_api import connection as connections
+from serverfull.runtimes.runtime_api import http
+from serverfull.runtimes.runtime_api.http import CHUNKS_AT_ONCE, RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

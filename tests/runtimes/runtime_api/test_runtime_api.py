@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
-from serverfull.runtimes.process import connection as connections
-from serverfull.runtimes.process.runtime_api import MOST_CONNECTIONS, Answer, RuntimeApiClosed, Work
+from serverfull.runtimes.runtime_api import connection as connections
+from serverfull.runtimes.runtime_api.api import MOST_CONNECTIONS, Answer, RuntimeApiClosed, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serverfull.runtimes.process.runtime_api import RuntimeApi, Work
+from serverfull.runtimes.runtime_api.api import RuntimeApi, Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

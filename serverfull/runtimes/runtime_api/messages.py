@@ -1,6 +1,6 @@
 """What passes through the Runtime API: invocations as headers and an event, results and errors as what was posted.
 
-`serverfull.runtimes.process.runtime_api` calls this; nothing here keeps state.
+`serverfull.runtimes.runtime_api.api` calls this; nothing here keeps state.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -17,7 +17,7 @@ from serverfull.domain.json_functions import dumps, loads
 from serverfull.runtimes.error_reports import platform_error_document
 
 if TYPE_CHECKING:
-    from serverfull.runtimes.process.http import Request
+    from serverfull.runtimes.runtime_api.http import Request
 
 JSON_TYPE = "application/json"
 

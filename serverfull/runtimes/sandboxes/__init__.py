@@ -1,0 +1,1 @@
+"""Execution environments that launchers start and that speak the Runtime API: processes."""

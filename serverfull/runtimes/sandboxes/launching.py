@@ -1,0 +1,114 @@
+"""The seam between sandboxes and what they are made of: a launcher starts an instance, which speaks the Runtime API.
+
+A process and a container differ only in what is here. `LaunchedSandbox` gives an instance invocations, keeps its
+deadlines and says how its ends are answered; `SandboxRuntime` has a pool of sandboxes for each function.
+
+Everything here is called on the host's loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from serverfull.domain.deployed_handler import DeployedHandler
+    from serverfull.domain.readiness import Unfit
+    from serverfull.interfaces import FunctionIdentity
+    from serverfull.runtimes.runtime_api.api import RuntimeApi
+
+
+class Gone(Exception):
+    """The instance has ended.
+
+    :param why: as AWS words it, such as ``exit status 1`` or ``signal: killed``; empty for status 0.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Unstartable(Exception):
+    """The program that the function brings cannot be executed; the message says why."""
+
+
+class Instance(Protocol):
+    """The code of one function, started, with a Runtime API of its own. Of no use once it has ended.
+
+    Its launcher calls `RuntimeApi.end` with `Gone` when it has ended by itself.
+
+    :ivar api: what it asks for invocations.
+    """
+
+    api: RuntimeApi
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called, once, when it has ended."""
+
+    def watch(self) -> None:
+        """Look after what the kernel does not limit by itself, while it is busy."""
+
+    def unwatch(self) -> None:
+        """It is not busy any more."""
+
+    def drain(self) -> None:
+        """Take what it has written to its log until now."""
+
+    def most_memory_mb(self) -> int:
+        """Give the most megabytes that it has used so far.
+
+        :raises OSError: that is not known.
+        """
+
+    def freeze(self) -> bool:
+        """Stop it, with all that it has started; says whether that was done."""
+
+    def thaw(self) -> None:
+        """Let it go on."""
+
+    def kill(self) -> None:
+        """Kill it and everything that it has started, and do not wait for it."""
+
+    async def aclose(self) -> None:
+        """Kill it, wait until it is gone, and give back what it held. Closing twice is fine."""
+
+
+class Launcher(Protocol):
+    """Starts the instances of one function."""
+
+    async def prepare(self) -> None:
+        """Get what all instances need; what takes long is done once.
+
+        :raises FunctionNotReady: nothing here runs the function.
+        """
+
+    async def launch(self, variables: Mapping[str, str], write: Callable[[str], object]) -> Instance:
+        """Start an instance. What fails on the way leaves nothing behind, and neither does being cancelled.
+
+        :param variables: of the environment, beside those that all instances of the function have.
+        :param write: gets what it writes to its log.
+        :raises Unstartable: its program cannot be executed.
+        :raises InternalFailure: it cannot be started for a reason that is the host's.
+        """
+
+
+class Launchers(Protocol):
+    """Makes the launchers of functions, and owns what they share."""
+
+    async def open(self) -> None:
+        """Look what this machine can do, and remove what a killed host has left. Opening twice is fine."""
+
+    def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> Launcher:
+        """Make the launcher of a function. It must not keep the handler alive."""
+
+    async def unfit(self, identity: FunctionIdentity, handler: DeployedHandler) -> Unfit | None:
+        """Say why nothing here runs a function; None: something does."""
+
+    async def aclose(self) -> None:
+        """Give back what the launchers shared. Closing twice is fine."""
