@@ -7,6 +7,7 @@ of registered functions never read a record.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,22 @@ WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """What a function says instead of its container image; None: what the image itself says.
+
+    :param command: what the entry point gets, such as the name of a handler.
+    :param entry_point: what is started.
+    :param working_directory: where.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/dg/images-create.html#images-parms
+    """
+
+    command: tuple[str, ...] | None = None
+    entry_point: tuple[str, ...] | None = None
+    working_directory: str | None = None
 
 
 class DeployedHandler:
@@ -28,6 +45,8 @@ class DeployedHandler:
     :param layers: the folders of its unpacked layers; what later ones hold counts.
     :param region: where it is deployed, such as ``us-east-1``.
     :param ephemeral_mb: megabytes of ``/tmp``.
+    :param image_uri: the container image that is the function's package, instead of one in ``root``; empty: it is none.
+    :param image_config: of that image.
     """
 
     def __init__(
@@ -39,6 +58,8 @@ class DeployedHandler:
         layers: Sequence[Path] = (),
         region: str = "",
         ephemeral_mb: int = 512,
+        image_uri: str = "",
+        image_config: ImageConfig | None = None,
     ) -> None:
         self.name = name
         self.root = root
@@ -46,6 +67,8 @@ class DeployedHandler:
         self.layers = tuple(layers)
         self.region = region
         self.ephemeral_mb = ephemeral_mb
+        self.image_uri = image_uri
+        self.image_config = image_config or ImageConfig()
         self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
 
     def __call__(self, event: Any, context: Any) -> Any:
