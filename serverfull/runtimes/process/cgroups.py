@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from serverfull.runtimes.process.leftovers import abandoned, kill_all, own_name
+from serverfull.runtimes.sandboxes.leftovers import abandoned, kill_all, own_name
 
 CLOSING = 5.0
 """Seconds within which killed processes must be gone: the kernel has to free their memory."""

@@ -33,7 +33,6 @@ from serverfull.domain.json_functions import loads
 from serverfull.errors import ConfigurationError
 from serverfull.runtimes import child
 from serverfull.runtimes.process.cgroups import Group, GroupRefused, Held, Place, make_group, sweep_groups
-from serverfull.runtimes.process.leftovers import kill_all, remove_tree, sweep_folders
 from serverfull.runtimes.process.places import find_place
 from serverfull.runtimes.process.proc import (
     family,
@@ -44,6 +43,7 @@ from serverfull.runtimes.process.proc import (
     resident,
     tasks_of_user,
 )
+from serverfull.runtimes.sandboxes.leftovers import kill_all, remove_tree, sweep_folders
 
 MEGABYTE = 1 << 20
 

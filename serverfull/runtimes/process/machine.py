@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from serverfull.runtimes.process.cgroups import Place
 from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
-from serverfull.runtimes.process.leftovers import make_own_folder, remove_tree
 from serverfull.runtimes.process.spares import Spares
+from serverfull.runtimes.sandboxes.leftovers import make_own_folder, remove_tree
 
 WATCH_EVERY = 0.1
 """Seconds between two looks at the memory of busy processes, where the kernel does not limit it by itself."""

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from serverfull.errors import InternalFailure
 from serverfull.runtimes.process.confinement import Confinement
-from serverfull.runtimes.process.leftovers import remove_tree
-from serverfull.runtimes.process.log_pipe import LogPipe
 from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order
 from serverfull.runtimes.runtime_api.api import RuntimeApi
 from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
+from serverfull.runtimes.sandboxes.leftovers import remove_tree
+from serverfull.runtimes.sandboxes.log_pipe import LogPipe
 
 if TYPE_CHECKING:
     from serverfull.runtimes.process.machine import Machine

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.runtimes.process.interpreters import Interpreter, Missing, node_command
-from serverfull.runtimes.process.variables import OPT, python_path
+from serverfull.runtimes.sandboxes.variables import OPT, python_path
 
 if TYPE_CHECKING:
     from serverfull.domain.deployed_handler import DeployedHandler

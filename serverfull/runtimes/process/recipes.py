@@ -16,12 +16,12 @@ from weakref import finalize
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.runtimes.process.interpreters import Missing
-from serverfull.runtimes.process.layers import copied, merged
-from serverfull.runtimes.process.leftovers import remove_tree
 from serverfull.runtimes.process.processes import Recipe
 from serverfull.runtimes.process.programs import Unrunnable, chosen_client, find_program, wanted
-from serverfull.runtimes.process.variables import OPT, function_variables
 from serverfull.runtimes.process.zygotes import Zygote
+from serverfull.runtimes.sandboxes.layers import copied, merged
+from serverfull.runtimes.sandboxes.leftovers import remove_tree
+from serverfull.runtimes.sandboxes.variables import OPT, function_variables
 
 if TYPE_CHECKING:
     from serverfull.domain.deployed_handler import DeployedHandler

@@ -26,7 +26,7 @@ from serverfull.errors import ConfigurationError
 from serverfull.runtimes import child
 from serverfull.runtimes.process.cgroups import GroupRefused, Place
 from serverfull.runtimes.process.confinement import MEGABYTE, Confinement, Level, Means, probe, sweep
-from serverfull.runtimes.process.leftovers import make_own_folder, own_name, remove_tree
+from serverfull.runtimes.sandboxes.leftovers import make_own_folder, own_name, remove_tree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are the Linux kernel's")
 
@@ -517,7 +517,7 @@ def test_a_host_that_was_killed_leaves_nothing_to_the_next_one(groups: Means, tm
 import json, subprocess, sys
 from pathlib import Path
 from serverfull.runtimes.process.confinement import Confinement, Level, probe
-from serverfull.runtimes.process.leftovers import make_own_folder
+from serverfull.runtimes.sandboxes.leftovers import make_own_folder
 folder = make_own_folder(Path(sys.argv[1])) / "1"
 folder.mkdir()
 made = Confinement.prepare(probe(), Level.LIMITS, memory_mb=64, ephemeral_mb=8, folder=folder, opt=None)

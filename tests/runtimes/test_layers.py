@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serverfull.runtimes.process.layers import merged
+from serverfull.runtimes.sandboxes.layers import merged
 
 
 def layer(folder: Path, **files: str) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from serverfull.runtimes.process.leftovers import remove_tree
+from serverfull.runtimes.sandboxes.leftovers import remove_tree
 
 
 def merged(layers: Sequence[Path], into: Path) -> Path:
