@@ -135,6 +135,6 @@ docs: $(STAMPS)/dev ## Regenerate docs/settings.md and docs/operations.md from t
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	rm -rf .venv .venv-newest $(AWSCLI_VENV) $(CHALICE_VENV) $(S3_VENV) $(JS)/node_modules $(OSLS)/node_modules \
+	rm -rf .venv .venv-newest $(AWSCLI_VENV) $(CHALICE_VENV) $(S3_VENV) $(JS)/node_modules $(OSLS)/node_modules .base-image \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
