@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,13 +219,9 @@ def test_a_mocked_artifact_answers_without_running_its_handler(
         assert json.loads(native.invoke({"item": "coffee"}).payload) == {}
 
 
-def test_a_bootstrap_runs_in_a_container_of_debian_packages(order_bootstrap: Path, tmp_path: Path) -> None:
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
-    ):
-        # Not `require`: an engine is no part of what the project asks of a machine.
-        pytest.skip("there is no Docker engine here")
+def test_a_bootstrap_runs_in_a_container_of_debian_packages(engine, order_bootstrap, require, tmp_path) -> None:
+    require("the docker command", shutil.which("docker"), "apt-get install docker.io")
+    environment = {**plain_environment(), "DOCKER_HOST": engine.url}
     image, container = "serverfull-test-bootstrap", f"serverfull-test-{os.getpid()}"
     root = tmp_path / "root"
     subprocess.run(["apt-get", "download", "libc6", "zlib1g"], cwd=tmp_path, check=True, timeout=120)
@@ -233,14 +230,15 @@ def test_a_bootstrap_runs_in_a_container_of_debian_packages(order_bootstrap: Pat
     (root / "tmp").mkdir(mode=0o1777)
     shutil.copy(order_bootstrap, root / "bootstrap")
     packed = subprocess.run(["tar", "--create", "--directory", root, "."], check=True, capture_output=True, timeout=60)
-    subprocess.run(["docker", "import", "-", image], input=packed.stdout, check=True, capture_output=True, timeout=120)
+    run = partial(subprocess.run, capture_output=True, env=environment)
+    run(["docker", "import", "-", image], input=packed.stdout, check=True, timeout=120)
     names = ["AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_FUNCTION_NAME"]
     command = ["docker", "run", "--rm", "--network=host", f"--name={container}", *(f"--env={name}" for name in names)]
     try:
-        with NativeLambda([*command, image, "/bootstrap"], env=plain_environment(), timeout=30) as native:
+        with NativeLambda([*command, image, "/bootstrap"], env=environment, timeout=30) as native:
             assert native.invoke({"item": "tea"}).json()["price"] == 250
             assert native.invoke({"item": "coffee"}).json()["errorType"] == "NoPriceError"
             assert native.invoke({"item": "tea"}).cold is False
     finally:
-        subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
-        subprocess.run(["docker", "rmi", "--force", image], capture_output=True, check=False)
+        run(["docker", "rm", "--force", container], check=False)
+        run(["docker", "rmi", "--force", image], check=False)
