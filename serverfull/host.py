@@ -39,6 +39,7 @@ from serverfull.invocation.sinks import BatchSink, JsonLines, StreamSink, as_con
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
 from serverfull.observability.user_metrics import UserMetrics
+from serverfull.runtimes.aws_access import AwsAccess
 from serverfull.runtimes.choosing import ChoosingRuntime
 from serverfull.runtimes.inprocess import InProcessRuntime
 
@@ -112,7 +113,8 @@ class Host:
     :param logger: the host's own log; None makes one from the settings.
     :param sharing: what it shares with other processes; None: it is alone.
     :param mock: where the answers of mock mode come from, which it switches on. None: the settings say both.
-    :raises ConfigurationError: the answers that the settings name cannot be used.
+    :raises ConfigurationError: the answers that the settings name cannot be used, or what functions are to reach AWS
+        with is missing.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Host:
         self.started_at = time.time()
         self.sharing = sharing
         self.metrics = sharing.metrics if sharing else Metrics()
+        self.aws = AwsAccess.of(settings.aws)
         self.user_metrics = UserMetrics(self.metrics.cells, self.logger.warning)
         self._fetcher = fetcher
         self.registered = ObservingFetcher(fetcher, self.logger, self.metrics)
@@ -231,7 +234,7 @@ class Host:
         """Make what runs deployed functions in the host's own process."""
         from serverfull.runtimes.deployed import DeployedRuntime
 
-        return DeployedRuntime(self.runtime)
+        return DeployedRuntime(self.runtime, self.aws)
 
     def process_runtime(self) -> Runtime:
         """Make what runs functions in processes of their own; most hosts of registered functions never need it."""
@@ -245,7 +248,7 @@ class Host:
 
         settings = self.settings.execution
         machine = Machine(Level.of(settings.sandbox), self.logger)
-        recipes = Recipes(machine, Interpreters(settings.other_python), settings.client, self.logger)
+        recipes = Recipes(machine, Interpreters(settings.other_python), settings.client, self.logger, self.aws)
         policy = PoolPolicy(
             idle_timeout=0.0 if settings.ephemeral else settings.idle_timeout,
             most=settings.max_environments,

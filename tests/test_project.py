@@ -14,6 +14,7 @@ PACKAGE = ROOT / "serverfull"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 READS_ENVIRONMENT = {
+    "config/credentials.py": "the credentials that functions are to have too",
     "config/loading.py": "the settings",
     "config/native.py": "the settings of a native Lambda",
     "building/freezing.py": "starts PyInstaller with the machine's environment and its own search path",

@@ -6,6 +6,7 @@
 
 from serverfull.config.loading import LoadedSettings, load
 from serverfull.config.settings import (
+    AwsSettings,
     ClientSettings,
     ConnstateSettings,
     ExecutionSettings,
@@ -23,6 +24,7 @@ from serverfull.config.settings import (
 )
 
 __all__ = [
+    "AwsSettings",
     "ClientSettings",
     "ConnstateSettings",
     "ExecutionSettings",

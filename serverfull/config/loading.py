@@ -98,7 +98,7 @@ def _validated(layers: Sequence[Layer], winners: Layer, kinds: Mapping[str, Any]
         merged = create_model("Merged", __base__=Layered, **models)()  # type: ignore[call-overload]
     except ValidationError as wrong:
         wrong_keys = dict.fromkeys(".".join(map(str, error["loc"][:2])) for error in wrong.errors())
-        raise ConfigurationError("\n".join(_problem(winners[key], kinds[key]) for key in wrong_keys)) from None
+        raise ConfigurationError("\n".join(_problem(key, winners[key], kinds[key]) for key in wrong_keys)) from None
     dumped = merged.model_dump(exclude_unset=True)
     return {f"{group}.{field}": value for group, inner in dumped.items() for field, value in inner.items()}
 
@@ -119,7 +119,7 @@ def _nested(layer: Layer) -> dict[str, Any]:
 
 def _check(values: Mapping[str, object], winners: Layer, kinds: Mapping[str, Any]) -> None:
     problems = [
-        _problem(winners[key], kinds[key]) if key in kinds else f"{winners[key].origin}: {key} is no setting"
+        _problem(key, winners[key], kinds[key]) if key in kinds else f"{winners[key].origin}: {key} is no setting"
         for key, value in values.items()
         if key not in kinds or not fits(kinds[key], value)
     ]
@@ -127,8 +127,9 @@ def _check(values: Mapping[str, object], winners: Layer, kinds: Mapping[str, Any
         raise ConfigurationError("\n".join(problems))
 
 
-def _problem(found: Found, kind: Any) -> str:
-    return f"{found.origin}: {found.value!r} is not {expected(kind)}"
+def _problem(key: str, found: Found, kind: Any) -> str:
+    value = "what it says" if key in names.secret_keys() else repr(found.value)
+    return f"{found.origin}: {value} is not {expected(kind)}"
 
 
 def _settings(values: Mapping[str, object]) -> Settings:

@@ -71,6 +71,16 @@ def setting_keys() -> Iterator[tuple[str, str]]:
             yield group.name, field.name
 
 
+def secret_keys() -> frozenset[str]:
+    """Give the settings, as ``group.field``, whose values are shown to nobody: those that are left out of reprs."""
+    return frozenset(
+        f"{group.name}.{field.name}"
+        for group in fields(Settings)
+        for field in fields(group.default_factory)  # type: ignore[arg-type]
+        if not field.repr
+    )
+
+
 def variable(group: str, field: str) -> str:
     """Give the environment variable of a setting."""
     return f"{PREFIX}{group}__{field}".upper()

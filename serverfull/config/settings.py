@@ -49,6 +49,10 @@ CloudWatchUrl: TypeAlias = Annotated[
     str, Pattern(r"(aws|https?://\S+)?", "a URL that starts with http:// or https://, aws, or nothing")
 ]
 Url: TypeAlias = Annotated[str, Pattern(r"https?://\S+", "a URL that starts with http:// or https://")]
+NoUrl: TypeAlias = Annotated[str, Pattern(r"(https?://\S+)?", "a URL that starts with http:// or https://, or nothing")]
+ServiceUrl: TypeAlias = Annotated[
+    str, Pattern(r"[A-Za-z0-9][\w-]*=https?://\S+", "services with their URLs, such as S3=http://localhost:9000")
+]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
@@ -85,7 +89,8 @@ class _Theme:
         return hash(tuple(self.__dict__.values()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+        shown = (known.name for known in fields(self) if known.repr)  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in shown)})"
 
 
 class ServerSettings(_Theme):
@@ -220,6 +225,31 @@ class ExecutionSettings(_Theme):
     """Invocations after which an environment is replaced, for code that leaks; 0: never."""
     recycle_mb: Annotated[int, Range(least=0)] = 0
     """MB of memory after which an environment is replaced, once its invocation is over; 0: never."""
+
+
+class AwsSettings(_Theme):
+    """What deployed functions reach AWS with, or what stands for it. A function's own variables win over all of it."""
+
+    credentials: Literal["none", "static", "passthrough", "profile"] = "none"
+    """``none``: a function finds no credentials but those that it brings, because a host must not lend its own unasked.
+    ``static``: the three values that follow. ``passthrough``: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and
+    ``AWS_SESSION_TOKEN`` of the host's own environment. ``profile``: the files in ``profile_folder``, and no keys."""
+    access_key_id: str = "test"
+    """The access key id of ``static``. Services that imitate AWS's take anything."""
+    secret_access_key: str = field(default="test", repr=False)
+    """The secret access key of ``static``."""
+    session_token: str = field(default="test", repr=False)
+    """The session token of ``static``. Nothing: functions find none."""
+    profile_folder: str = "~/.aws"
+    """The folder whose files ``credentials`` and ``config`` functions read with ``profile``: for processes
+    ``AWS_SHARED_CREDENTIALS_FILE`` and ``AWS_CONFIG_FILE`` name them."""
+    profile: str = ""
+    """``AWS_PROFILE`` of functions with ``profile``. Nothing: SDKs take the profile ``default``."""
+    endpoint_url: NoUrl = ""
+    """``AWS_ENDPOINT_URL`` of functions: what SDKs call instead of AWS. Nothing: SDKs call AWS."""
+    endpoints: tuple[ServiceUrl, ...] = ()
+    """What SDKs call for single services: ``S3=URL`` is ``AWS_ENDPOINT_URL_S3`` of functions, which wins over
+    ``endpoint_url``. The names are those of SDKs, such as ``DYNAMODB`` or ``CLOUDWATCH_LOGS``; others are refused."""
 
 
 class MockSettings(_Theme):
@@ -379,6 +409,7 @@ class Settings(_Theme):
     limits: LimitSettings = field(default_factory=LimitSettings)
     state: StateSettings = field(default_factory=StateSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    aws: AwsSettings = field(default_factory=AwsSettings)
     mock: MockSettings = field(default_factory=MockSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     stats: StatsSettings = field(default_factory=StatsSettings)

@@ -18,6 +18,7 @@ from serverfull.domain.functions import Function
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.interfaces import Environment, Runtime
+from serverfull.runtimes.aws_access import AwsAccess
 from serverfull.runtimes.error_reports import ErrorReport
 from serverfull.runtimes.handlers import bind
 from serverfull.runtimes.loading import LoadFault, load_handler
@@ -41,10 +42,12 @@ class DeployedRuntime(Runtime):
     """Makes environments for deployed functions, and leaves all others to the runtime that it decorates.
 
     :param inner: runs functions in process.
+    :param aws: what functions reach AWS with.
     """
 
-    def __init__(self, inner: InProcessRuntime) -> None:
+    def __init__(self, inner: InProcessRuntime, aws: AwsAccess | None = None) -> None:
         self._inner = inner
+        self._aws = aws or AwsAccess()
         self._loaded: WeakKeyDictionary[DeployedHandler, Code] = WeakKeyDictionary()
 
     def check(self, function: Function) -> None:
@@ -65,7 +68,7 @@ class DeployedRuntime(Runtime):
         code = self._loaded.get(handler)
         if code is None:
             code = self._loaded[handler] = Code(handler, identity.name)
-        return DeployedEnvironment(identity, code, self._inner)
+        return DeployedEnvironment(identity, code, self._inner, self._aws)
 
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
         """Say why a function cannot run in the host's own process."""
@@ -121,10 +124,11 @@ class Code:
 class DeployedEnvironment(Environment):
     """Loads the code with its first invocation, then runs it in process."""
 
-    def __init__(self, identity: FunctionIdentity, code: Code, runtime: InProcessRuntime) -> None:
+    def __init__(self, identity: FunctionIdentity, code: Code, runtime: InProcessRuntime, aws: AwsAccess) -> None:
         self._identity = identity
         self._code = code
         self._runtime = runtime
+        self._aws = aws
         self._inner: InProcessEnvironment | None = None
         self._loader: InProcessEnvironment | None = None
 
@@ -176,7 +180,8 @@ class DeployedEnvironment(Environment):
     def _in_process(self, handler: Any, timeout: float, bound: BoundHandler | None = None) -> InProcessEnvironment:
         function = replace(self._identity.function, handler=handler)
         made = self._runtime.environment(replace(self._identity, function=function, timeout=timeout), bound)
-        made.variables |= {"_HANDLER": self._code.name, "LAMBDA_TASK_ROOT": str(self._code.root)}
+        own = {"_HANDLER": self._code.name, "LAMBDA_TASK_ROOT": str(self._code.root)}
+        made.variables = {**self._aws.of_code_in_process(), **made.variables, **own}
         return made
 
 

@@ -15,6 +15,7 @@ from weakref import finalize
 
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
+from serverfull.runtimes.aws_access import AwsAccess
 from serverfull.runtimes.process.interpreters import Missing
 from serverfull.runtimes.process.processes import Recipe
 from serverfull.runtimes.process.programs import Unrunnable, chosen_client, find_program, wanted
@@ -40,13 +41,22 @@ class Recipes:
 
     :param interpreters: finds what runs a runtime.
     :param client: of functions that do not choose: ``own``, or ``awslambdaric`` for the official runtime clients.
+    :param aws: what functions reach AWS with.
     """
 
-    def __init__(self, machine: Machine, interpreters: Interpreters, client: Client, logger: Any) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        interpreters: Interpreters,
+        client: Client,
+        logger: Any,
+        aws: AwsAccess | None = None,
+    ) -> None:
         self._machine = machine
         self._interpreters = interpreters
         self._client = client
         self._logger = logger
+        self._aws = aws or AwsAccess()
         self._zygotes: dict[Path, Zygote] = {}
 
     def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> FindRecipe:
@@ -93,6 +103,7 @@ class Recipes:
             opt=opt,
             region=function.region,
             log_level=function.identity.application_log_level,
+            aws=self._aws.of_process(),
         )
         return Recipe(
             zygote=self._zygote(found if program.client else None),
@@ -102,7 +113,7 @@ class Recipes:
             client=program.client,
             opt=layers if mounted else None,
             interpreter=found.path,
-            visible=[path for path in (opt, found.path) if path is not None],
+            visible=[path for path in (opt, found.path, self._aws.folder) if path is not None],
             ephemeral_mb=function.ephemeral_mb,
         )
 

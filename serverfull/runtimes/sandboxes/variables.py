@@ -5,7 +5,9 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#con
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from serverfull.runtimes import child
@@ -30,6 +32,7 @@ def function_variables(
     opt: Path | None,
     region: str,
     log_level: str | None = None,
+    aws: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Give all variables but those of a single process.
 
@@ -38,6 +41,7 @@ def function_variables(
     :param root: the folder of the unpacked package.
     :param opt: where the process finds its layers: ``/opt``, or a folder where it can have no ``/opt`` of its own.
     :param log_level: of a function whose log is JSON, the level from which on it is kept.
+    :param aws: the host's credentials and endpoints for functions, as `AwsAccess` gives them.
     """
     layers = opt or OPT
     usual = {
@@ -67,7 +71,7 @@ def function_variables(
         of_version = runtime.removesuffix(".x").replace("nodejs", f"{layers}/nodejs/node")
         folders = (f"{of_version}/node_modules", f"{layers}/nodejs/node_modules", f"{root}/node_modules", str(root))
         usual["NODE_PATH"] = ":".join(folders)
-    return {**usual, **identity.function.environment, **reserved}
+    return {**usual, **aws, **identity.function.environment, **reserved}
 
 
 def python_path(root: Path, opt: Path | None, version: str) -> list[str]:
