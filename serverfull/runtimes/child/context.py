@@ -33,8 +33,10 @@ class CognitoIdentity(_Record):
     """Who called, where an Amazon Cognito identity was given."""
 
     __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
-    cognito_identity_id: Any
-    cognito_identity_pool_id: Any
+
+    def __init__(self) -> None:
+        self.cognito_identity_id: Any = None
+        self.cognito_identity_pool_id: Any = None
 
 
 class Client(_Record):
@@ -83,11 +85,11 @@ class LambdaContext:
         self.function_version = function["AWS_LAMBDA_FUNCTION_VERSION"]
         self.invoked_function_arn = arn
         self.tenant_id = tenant_id
-        self._w3c_fields = _trace_fields(client_context)
+        self._w3c_fields = {} if client_context is None else _trace_fields(client_context)
         self.client_context = None if client_context is None else ClientContext(client_context)
         if self.client_context is not None and self.client_context.client is not None:
             self.client_context.client = Client(self.client_context.client)
-        self.identity = CognitoIdentity({})
+        self.identity = CognitoIdentity()
         if cognito is not None:
             self.identity.cognito_identity_id = cognito.get("cognitoIdentityId")
             self.identity.cognito_identity_pool_id = cognito.get("cognitoIdentityPoolId")

@@ -13,6 +13,7 @@ from json import encoder as _json
 from typing import Any
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))
+_SPACE = " \t\n\r"
 _TOO_DEEP = "maximum recursion depth exceeded while encoding a JSON object"
 
 
@@ -20,7 +21,22 @@ def _no_constant(literal: str) -> Any:
     raise ValueError(f"{literal} is not allowed in JSON")
 
 
-decode: Callable[[str], Any] = json.JSONDecoder(parse_constant=_no_constant).decode
+_decoder = json.JSONDecoder(parse_constant=_no_constant)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
+
+
+def decode(text: str) -> Any:
+    """Give the value of a JSON text.
+
+    :raises ValueError: it is none.
+    """
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return _decoder.decode(text)  # it begins with a space, or is wrong
+    if end != len(text) and text[end:].strip(_SPACE):
+        return _decoder.decode(text)  # words the error
+    return value
 
 
 def _is_plain(value: Any) -> bool:
@@ -60,6 +76,8 @@ class Encoder:
 
         :raises Exception: whatever is wrong with it, worded as simplejson does.
         """
+        if type(value) is str:
+            return self._text(value)
         try:
             if _is_plain(value):
                 return self._fast(value)

@@ -12,6 +12,7 @@ Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html and https://docs.kern
 from __future__ import annotations
 
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from serverfull.runtimes.process.proc import read_figures
 from serverfull.runtimes.sandboxes.leftovers import abandoned, kill_all, own_name
 
 CLOSING = 5.0
@@ -27,6 +29,9 @@ CLOSING = 5.0
 
 _LOOK_AGAIN = 0.02
 """Seconds until a group that is not empty yet is looked at again."""
+
+_HELD_1 = re.compile(rb"^(total_rss|total_cache) (\d+)$", re.MULTILINE)
+_HELD_2 = re.compile(rb"^(anon|file|kernel_stack|pagetables) (\d+)$", re.MULTILINE)
 
 _HOST = "host"
 """The group of version 2 that the host itself goes to: a group with limits for its children holds no process itself."""
@@ -70,23 +75,21 @@ class Group(ABC):
 
     :param places: for each controller, where its group is made.
     :param name: of the sandbox, unique within this host.
+    :ivar entrances: the files that a process writes ``0`` into to be in the groups.
     :raises GroupRefused: a group could not be made; none is left.
     """
 
     def __init__(self, places: Mapping[str, Place], name: str) -> None:
         self._folders: dict[str, Path] = {}
         self._peak_file = -1
+        self.entrances: list[str] = []
         try:
             for controller, place in places.items():
                 self._folders[controller] = _make(place, name, places)
         except OSError as error:
             self.close()
             raise GroupRefused(f"{error.filename}: {error.strerror}") from error
-
-    @property
-    def entrances(self) -> list[str]:
-        """The files that a process writes ``0`` into to be in the groups."""
-        return [str(folder / "cgroup.procs") for folder in dict.fromkeys(self._folders.values())]
+        self.entrances = [str(folder / "cgroup.procs") for folder in dict.fromkeys(self._folders.values())]
 
     @abstractmethod
     def limit_memory(self, limit: int) -> None:
@@ -114,7 +117,7 @@ class Group(ABC):
         found: set[int] = set()
         for entrance in self.entrances:
             with suppress(OSError):
-                found.update(map(int, _words(Path(entrance))))
+                found.update(map(int, read_figures(entrance).split()))
         return sorted(found)
 
     def kill(self) -> None:
@@ -142,9 +145,9 @@ class Group(ABC):
             self._peak_file = os.open(self._folders["memory"] / name, os.O_RDONLY)
         return int(os.pread(self._peak_file, 32, 0))
 
-    def _statistics(self) -> dict[str, int]:
-        lines = (self._folders["memory"] / "memory.stat").read_text().splitlines()
-        return {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
+    def _statistics(self, wanted: re.Pattern[bytes]) -> dict[bytes, int]:
+        said = read_figures(f"{self._folders['memory']}/memory.stat")
+        return {name: int(value) for name, value in wanted.findall(said)}
 
 
 class Group2(Group):
@@ -164,9 +167,9 @@ class Group2(Group):
             return self._read_peak("memory.current")
 
     def held(self) -> Held:
-        figures = self._statistics()
-        kernels = figures.get("kernel_stack", 0) + figures.get("pagetables", 0)
-        return Held(figures["anon"] + kernels, figures["file"])
+        figures = self._statistics(_HELD_2)
+        kernels = figures.get(b"kernel_stack", 0) + figures.get(b"pagetables", 0)
+        return Held(figures[b"anon"] + kernels, figures[b"file"])
 
     def kill(self) -> None:
         with suppress(OSError):  # before Linux 5.14
@@ -189,8 +192,8 @@ class Group1(Group):
         return self._read_peak("memory.max_usage_in_bytes")
 
     def held(self) -> Held:
-        figures = self._statistics()
-        return Held(figures["total_rss"], figures["total_cache"])
+        figures = self._statistics(_HELD_1)
+        return Held(figures[b"total_rss"], figures[b"total_cache"])
 
 
 def make_group(places: Mapping[str, Place], name: str) -> Group:

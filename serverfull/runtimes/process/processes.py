@@ -63,7 +63,10 @@ class Recipe:
 
 
 class Process:
-    """A started process with its Runtime API, its log pipe and its limits: an `Instance`."""
+    """A started process with its Runtime API, its log pipe and its limits: an `Instance`.
+
+    :ivar alive: whether it runs.
+    """
 
     def __init__(
         self, machine: Machine, folder: Path, confinement: Confinement, api: RuntimeApi, pipe: LogPipe
@@ -74,6 +77,7 @@ class Process:
         self.api = api
         self.pipe = pipe
         self.launched: Launched | None = None
+        self.alive = False
 
     @classmethod
     async def start(cls, recipe: Recipe, memory_mb: int, machine: Machine, write: Callable[[str], object]) -> Process:
@@ -120,6 +124,7 @@ class Process:
             raise
         finally:
             pipe.close_writer()
+        process.alive = True
         process.launched.exited.add_done_callback(process._exited)
         return process
 
@@ -127,11 +132,6 @@ class Process:
     def pid(self) -> int:
         """Of the process that was started."""
         return 0 if self.launched is None else self.launched.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self.launched is not None and not self.launched.exited.done()
 
     def most_memory_mb(self) -> int:
         """Give the most megabytes that it and what it has started have used so far.
@@ -170,7 +170,7 @@ class Process:
 
     def unwatch(self) -> None:
         """Look no more."""
-        self._machine.watched.discard(self)
+        self._machine.unwatch(self)
 
     def freeze(self) -> bool:
         """Stop the process's group; says whether there was one."""
@@ -213,6 +213,7 @@ class Process:
         remove_tree(self.folder)
 
     def _exited(self, exited: asyncio.Future[Exit]) -> None:
+        self.alive = False
         status = 9 if exited.cancelled() or exited.exception() else exited.result().status
         self.api.end(Gone(_why(status)))
 

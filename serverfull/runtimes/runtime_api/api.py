@@ -43,7 +43,6 @@ MOST_CONNECTIONS = 64
 """Connections to one sandbox. A runtime has one or two."""
 
 _ANSWER_PATH = re.compile(r"/2018-06-01/runtime/invocation/([^/]+)/(response|error)")
-_ACCEPTED = b'{"status":"OK"}\n'
 
 # The states of a runtime, by the names that AWS's messages give them.
 _STARTED = "Started"
@@ -80,6 +79,7 @@ class RuntimeApi:
         self._init_error: Answer | None = None
         self._polls: deque[Connection] = deque()  # that wait for an invocation, the oldest on the left
         self._work: Work | None = None
+        self._result_path = ""  # what its result is posted to
         self._delivered = False
         self._cut_off = ""  # the id of one whose answer has ended in the middle, with its connection
         self._answered = ""  # the id of the invocation that was answered last
@@ -151,7 +151,7 @@ class RuntimeApi:
             return self._init_error
         if self._work is not None:
             raise RuntimeError("A sandbox runs one invocation at a time.")
-        self._work = work
+        self._work, self._result_path = work, f"/2018-06-01/runtime/invocation/{work.request_id}/response"
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._answer = answer
         if self._polls:
@@ -236,6 +236,10 @@ class RuntimeApi:
         if "origin" in fields or "sec-fetch-site" in fields:
             connection.answer(403, error_document("Forbidden", "Web pages may not call the Runtime API."))
             return
+        work = self._work
+        if work is not None and request.path == self._result_path and request.method == "POST":
+            self._take_answer(connection, request, work.request_id, "response")  # found without looking at its parts
+            return
         route = self._routes.get((request.method, request.path))
         if route is not None:
             route(connection, request)
@@ -297,7 +301,7 @@ class RuntimeApi:
             self._resolve(platform_answer("Runtime.InvalidResponseModeHeader", message))
             connection.answer(400, error_document("InvalidFunctionResponseMode", message))
             return
-        connection.answer(202, _ACCEPTED)
+        connection.accept()
 
     def _may_answer(self, connection: Connection, request_id: str, kind: str) -> bool:
         """Say whether that invocation waits for an answer; the request is answered where it does not."""
@@ -341,7 +345,7 @@ class RuntimeApi:
         self._init_error = start_answer(request)
         self._state = state
         self._wake_starts()
-        connection.answer(202, _ACCEPTED)
+        connection.accept()
 
     def _forbid(self, connection: Connection, wanted: str) -> None:
         message = (

@@ -41,6 +41,9 @@ MOST_AHEAD = 65_536
 _COPIED = 65_536
 """Bytes of a payload up to which it is put behind its headers instead of being written by itself."""
 
+ACCEPTED = b'{"status":"OK"}\n'
+"""The body of an answer that takes what was posted."""
+
 RESPONSE_MODE = "lambda-runtime-function-response-mode"
 STREAMING = "streaming"
 
@@ -124,6 +127,17 @@ class Connection(asyncio.Protocol):
             self._go_on()
         if status >= 400:
             self._service.refused()
+
+    def accept(self) -> None:
+        """Answer that what was posted is taken, as `answer` does with 202 and AWS's body; it is said for each call."""
+        request = self._request
+        if request is None or not request.keep_alive:
+            self.answer(202, ACCEPTED)
+            return
+        self._request = None
+        self._write(_acceptance_at(int(time.time())), b"")
+        if not self._reading and (self._paused or len(self._reader)):
+            self._go_on()
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -296,6 +310,12 @@ class Connection(asyncio.Protocol):
 def error_document(error_type: str, message: str) -> bytes:
     """Give the body of an answer that is an error."""
     return dumps({"errorMessage": message, "errorType": error_type}).encode() + b"\n"
+
+
+@lru_cache(maxsize=1)
+def _acceptance_at(second: int) -> bytes:
+    head = f"{_STATUS_LINES[202]}Content-Type: application/json\r\nDate: {_date_of(second)}\r\n"
+    return f"{head}Content-Length: {len(ACCEPTED)}\r\n\r\n".encode() + ACCEPTED
 
 
 def _date() -> str:

@@ -173,7 +173,7 @@ class RequestReader:
         del self._bytes[: result.end()]
         self._seen = 0
         fields = {"host": "localhost", "content-type": content_type, "content-length": length}
-        return Request("POST", path.partition("?")[0], fields, int(length), True)
+        return Request("POST", path.partition("?")[0] if "?" in path else path, fields, int(length), True)
 
     def _take_request(self) -> Request | None:
         head = self._take_head()

@@ -40,13 +40,11 @@ class Instance(Protocol):
     Its launcher calls `RuntimeApi.end` with `Gone` when it has ended by itself.
 
     :ivar api: what it asks for invocations.
+    :ivar alive: whether it runs.
     """
 
     api: RuntimeApi
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
+    alive: bool
 
     def when_ended(self, call: Callable[[], None]) -> None:
         """Have this called, once, when it has ended."""
