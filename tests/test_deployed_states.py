@@ -97,8 +97,21 @@ def test_container_images_are_failed_with_what_to_do(client: Any) -> None:
         Code={"ImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1"},
     )
     state = wait_until_settled(client, "f")
-    assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidRuntime")
-    assert "a later one will, with Docker. Deploy a .zip package." in state["StateReason"]
+    assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidConfiguration")
+    assert "this host makes no containers: deploy a .zip package." in state["StateReason"]
+
+
+def test_a_container_image_that_is_to_run_without_a_container_is_failed(client: Any) -> None:
+    client.create_function(
+        FunctionName="f",
+        PackageType="Image",
+        Role="arn:aws:iam::123456789012:role/runner",
+        Code={"ImageUri": "app:1"},
+        Tags={"serverfull:execution": "inprocess"},
+    )
+    state = wait_until_settled(client, "f")
+    assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidConfiguration")
+    assert "Its tag serverfull:execution says 'inprocess', and it is the container image app:1" in state["StateReason"]
 
 
 def test_an_update_that_nothing_here_runs_fails_and_leaves_the_function_as_it_was(client: Any) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serverfull.domain.changes import Changes
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.names import RequestScope
-    from serverfull.domain.readiness import Unfit
+    from serverfull.domain.readiness import Fitness
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
@@ -134,7 +134,7 @@ class ControlPlane:
             self._logger,
             failure_of=self._failure_of,
             fetch_object=objects.fetch_object,
-            find_unfit=partial(self._find_unfit, deployed),
+            examine=partial(self._examine, deployed),
             readiness=warming.readiness,
         )
         self._stack.push_async_callback(resources.aclose)
@@ -161,15 +161,18 @@ class ControlPlane:
         if self._bucket is not None:
             await self._publish(state, changes, *self._bucket)
 
-    async def _find_unfit(
-        self, deployed: DeployedFetcher, partition: Partition, version: FunctionVersion
-    ) -> Unfit | None:
-        """Say why nothing here runs a version; a function that is gone meanwhile needs nothing."""
+    async def _examine(self, deployed: DeployedFetcher, partition: Partition, version: FunctionVersion) -> Fitness:
+        """See whether something here runs a version; a function that is gone meanwhile needs nothing."""
+        from serverfull.domain.deployed_handler import DeployedHandler
+        from serverfull.domain.readiness import Fitness
+
         try:
             function = await deployed.candidate(partition, version)
         except NotFoundError:
-            return None
-        return await self._running.unfit(version.function, function)
+            return Fitness()
+        unfit = await self._running.unfit(version.function, function)
+        assert isinstance(function.handler, DeployedHandler)
+        return Fitness(unfit, function.handler.image_found)
 
     async def _publish(self, state: StateStore, changes: Changes, bucket: str, prefix: str) -> None:
         """Let other hosts see in the bucket what is deployed here."""

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
     from serverfull.management.concurrency import FindReadiness
     from serverfull.management.packages import FetchObject, Unpackable
-    from serverfull.management.preparation import FindUnfit
+    from serverfull.management.preparation import Examine
 
 _SWEEP_AFTER = 5.0
 """Seconds after the state was opened: the start is over by then."""
@@ -61,7 +61,7 @@ class Resources:
     :param registered: the operator's own functions.
     :param failure_of: says why one of these is Failed; None where it is Active.
     :param fetch_object: reads packages from callers' buckets.
-    :param find_unfit: says why the host cannot run a version.
+    :param examine: sees whether the host can run a version.
     :param readiness: says how far provisioned concurrency is.
     """
 
@@ -76,13 +76,13 @@ class Resources:
         *,
         failure_of: Callable[[str], str | None],
         fetch_object: FetchObject,
-        find_unfit: FindUnfit,
+        examine: Examine,
         readiness: FindReadiness,
     ) -> None:
         self._state = state
         self._code = code
         self._logger = logger
-        self._preparations = preparations = Preparations(state, changes, partial(make_ready, code, find_unfit), logger)
+        self._preparations = preparations = Preparations(state, changes, partial(make_ready, code, examine), logger)
         self._sweeping: asyncio.Task[None] | None = None
         resolver = FunctionResolver(registered)
         limits = AccountLimits(

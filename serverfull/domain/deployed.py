@@ -51,7 +51,9 @@ class FunctionVersion:
     :param code_sha256: of the deployment package, in hexadecimal: its name in the code store. Empty for images.
     :param code_size: bytes of the deployment package.
     :param unzipped_size: bytes of its files; 0 where that was not counted yet.
-    :param image_uri: of a function that is an image.
+    :param image_uri: of a function that is an image, as it was given.
+    :param resolved_image: the image that this meant when its code was prepared, as ``repository@sha256:digest``: what
+        runs, whatever the same name means by now. None: that is not known yet.
     :param settings: all other members of AWS's FunctionConfiguration that the caller gave, by their names there.
     :param state: ``Pending``, ``Active``, ``Inactive`` or ``Failed``, with its reason and the reason's code.
     :param last_update_status: ``Successful``, ``InProgress`` or ``Failed``, with its reason and the reason's code.
@@ -76,6 +78,7 @@ class FunctionVersion:
     code_size: int = 0
     unzipped_size: int = 0
     image_uri: str | None = None
+    resolved_image: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     state: str = "Active"
     state_reason: str | None = None

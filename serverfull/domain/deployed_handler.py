@@ -47,6 +47,8 @@ class DeployedHandler:
     :param ephemeral_mb: megabytes of ``/tmp``.
     :param image_uri: the container image that is the function's package, instead of one in ``root``; empty: it is none.
     :param image_config: of that image.
+    :ivar image_found: the image that ``image_uri`` meant when a runtime looked for it, as ``repository@sha256:digest``;
+        None: none has. The runtime that looks writes it.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class DeployedHandler:
         self.ephemeral_mb = ephemeral_mb
         self.image_uri = image_uri
         self.image_config = image_config or ImageConfig()
+        self.image_found: str | None = None
         self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
 
     def __call__(self, event: Any, context: Any) -> Any:

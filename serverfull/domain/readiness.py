@@ -19,6 +19,19 @@ class Unfit:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitness:
+    """What was found when somebody looked whether a version can run here.
+
+    :param unfit: why it cannot; None: it can.
+    :param image: the container image that its URI means, as ``repository@sha256:digest``; None: it is none, or that is
+        not known.
+    """
+
+    unfit: Unfit | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Readiness:
     """How far a host is with environments that are to be ready before they are needed.
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
-from serverfull.domain.deployed_handler import DeployedHandler
+from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
 from serverfull.domain.functions import Function
 from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST
-from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError
+from serverfull.errors import FunctionNotReady, NotFoundError
 from serverfull.fetchers.reservations import Reservations
 from serverfull.interfaces import Fetcher
 
@@ -122,7 +123,6 @@ class DeployedFetcher(Fetcher):
 
         :raises NotFoundError: there is no such function, version or alias.
         :raises FunctionNotReady: it is still being made after all patience, or that has failed.
-        :raises InvalidRuntime: no runtime here runs it.
         """
         try:
             return await self.function_now(partition, name, qualifier)
@@ -250,13 +250,15 @@ class DeployedFetcher(Fetcher):
             tuple(layer["Arn"] for layer in version.settings.get("Layers", ())),
             version.settings.get("EphemeralStorage", {}).get("Size", 512),
             tuple(sorted(version.environment.items())),
+            version.resolved_image or version.image_uri,
+            str(version.settings.get("ImageConfig")),
         )
         handlers = self._handlers.setdefault((partition, version.function), {})
         kept = handlers.get(version.number)
         if kept is None or kept[0] != made_of:
             assert self._stores is not None
             code = self._stores[1]
-            root = await code.tree(version.code_sha256)
+            root = await code.tree(version.code_sha256) if version.package_type == "Zip" else Path()
             layers = [await code.tree(sha256) for sha256 in await self._layers(partition, version)]
             kept = handlers.get(version.number)  # again: calls that came together must not load the code twice
             if kept is None or kept[0] != made_of:
@@ -267,6 +269,8 @@ class DeployedFetcher(Fetcher):
                     layers=layers,
                     region=partition.region,
                     ephemeral_mb=made_of[4],
+                    image_uri=version.resolved_image or version.image_uri or "",
+                    image_config=_image_config(version.settings.get("ImageConfig", {})),
                 )
                 kept = handlers[version.number] = made_of, handler
         return kept[1]
@@ -302,7 +306,7 @@ class _View(Fetcher):
         for name in await self._deployed.names(self._partition):
             try:
                 found[name] = await self._deployed.function_now(self._partition, name, None)
-            except (NotFoundError, FunctionNotReady, InvalidRuntime):
+            except (NotFoundError, FunctionNotReady):
                 continue
         return found
 
@@ -339,8 +343,15 @@ def _routed(alias: Alias) -> str:
     return alias.version
 
 
+def _image_config(config: Mapping[str, Any]) -> ImageConfig:
+    """Read AWS's ImageConfig; what is empty there is left to the image, as what is not there."""
+    return ImageConfig(
+        command=tuple(config.get("Command", ())) or None,
+        entry_point=tuple(config.get("EntryPoint", ())) or None,
+        working_directory=config.get("WorkingDirectory") or None,
+    )
+
+
 def _check_runnable(version: FunctionVersion) -> None:
     if version.state in ("Pending", "Failed"):
         raise FunctionNotReady(version.function, version.state, version.state_reason or "")
-    if version.package_type != "Zip":
-        raise InvalidRuntime(f"Function {version.function} is a container image, and this host runs packages.")

@@ -175,15 +175,15 @@ def _levels(function: Function) -> Mapping[str, str]:
     return {**default_levels(function.log_format), **{name: level for name, level in given.items() if level}}
 
 
-def image_digest(image_uri: str | None) -> str | None:
-    """Give the SHA-256 of an image, in hexadecimal, where its URI says it."""
-    _, found, digest = (image_uri or "").rpartition("@sha256:")
-    return digest if found else None
+def resolved_image(version: FunctionVersion) -> str | None:
+    """Give the image that a version is, with its digest, as far as that is known."""
+    return version.resolved_image or (version.image_uri if "@sha256:" in (version.image_uri or "") else None)
 
 
 def _code_sha256(version: FunctionVersion) -> str | None:
     if version.image_uri is not None:
-        return image_digest(version.image_uri)
+        image = resolved_image(version)
+        return image and image.rpartition("@sha256:")[2]
     return code_sha256(version.code_sha256) if version.code_sha256 else None
 
 

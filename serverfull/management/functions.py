@@ -16,7 +16,7 @@ from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS, Deplo
 from serverfull.domain.functions import Function
 from serverfull.domain.names import LATEST, FunctionReference, function_not_found
 from serverfull.errors import InvalidParameterValue, NotFoundError
-from serverfull.management.configuration import image_digest, listed
+from serverfull.management.configuration import listed, resolved_image
 from serverfull.management.packages import KMS_KEY
 from serverfull.management.paging import Page, read_page
 from serverfull.management.sources import SourceCode, read_source
@@ -196,8 +196,11 @@ class Functions:
 
     async def _location(self, version: FunctionVersion, scope: RequestScope) -> Response:
         if version.image_uri is not None:
-            resolved = version.image_uri if image_digest(version.image_uri) else None
-            return {"RepositoryType": "ECR", "ImageUri": version.image_uri, "ResolvedImageUri": resolved}
+            return {
+                "RepositoryType": "ECR",
+                "ImageUri": version.image_uri,
+                "ResolvedImageUri": resolved_image(version),
+            }
         url = await self._code.url(version.code_sha256, CODE_URL_SECONDS)
         return {
             "RepositoryType": "S3",

@@ -15,6 +15,7 @@ from serverfull.domain.checksums import sha256_of
 from serverfull.domain.limits import ZIPPED_PACKAGE_BYTES
 from serverfull.errors import InvalidParameterValue, RequestEntityTooLarge
 from serverfull.management.code_signing import is_signed
+from serverfull.management.validation import check_image_uri
 
 if TYPE_CHECKING:
     from serverfull.domain.deployed import FunctionVersion
@@ -67,6 +68,7 @@ class Package:
             code_size=len(self.content or b""),
             unzipped_size=self.unzipped_size,
             image_uri=self.image_uri,
+            resolved_image=None,
             settings=settings,
         )
 
@@ -95,6 +97,7 @@ class PackageIntake:
         _check_sources(members, package_type)
         kms_key = members.get(KMS_KEY)
         if package_type == "Image":
+            check_image_uri(members["ImageUri"])
             return Package(image_uri=members["ImageUri"], kms_key=kms_key)
         if "ZipFile" in members:
             content: bytes = members["ZipFile"]

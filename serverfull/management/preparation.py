@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import PREPARATIONS, VERSIONS, Preparation
 from serverfull.errors import InvalidParameterValue
+from serverfull.management.contents import with_image
 from serverfull.management.stamps import new_revision
 
 if TYPE_CHECKING:
     from serverfull.domain.changes import Changes
     from serverfull.domain.deployed import FunctionVersion
-    from serverfull.domain.readiness import Unfit
+    from serverfull.domain.readiness import Fitness
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Records, StateStore
 
@@ -36,13 +37,14 @@ CREATING = "The function is being created."
 AGAIN_AFTER = 30.0
 """Seconds after a preparation that has failed before a call of the function has it tried again."""
 
-FindUnfit: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[Unfit | None]]"
-"""Says why the host cannot run an unpacked version; None where it can."""
+Examine: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[Fitness]]"
+"""Sees whether the host can run a version, which is unpacked where it is a package."""
 
 _Key: TypeAlias = "tuple[Partition, str, int]"
 
-Prepare: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[None]]"
-"""Makes the code of a version ready to run; raises `PreparationFailed` where it never will be."""
+Prepare: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[str | None]]"
+"""Makes the code of a version ready to run, and gives the image that it is; raises `PreparationFailed` where it never
+will be."""
 
 
 class PreparationFailed(Exception):
@@ -69,25 +71,22 @@ class _Failure:
         return self.code != "InvalidZipFileException"
 
 
-async def make_ready(code: CodeStore, find_unfit: FindUnfit, partition: Partition, version: FunctionVersion) -> None:
-    """Unpack the code of a version on this machine, and see whether something here runs it.
+async def make_ready(code: CodeStore, examine: Examine, partition: Partition, version: FunctionVersion) -> str | None:
+    """Unpack the code of a version on this machine or find its image, and see whether something here runs it.
 
-    :param find_unfit: sees that.
-    :raises PreparationFailed: it cannot be unpacked, or nothing here runs it.
+    :param examine: sees that.
+    :returns: the image that it is, as ``repository@sha256:digest``; None for packages.
+    :raises PreparationFailed: it cannot be unpacked or found, or nothing here runs it.
     """
-    if version.package_type == "Image":
-        raise PreparationFailed(
-            f"This version runs no container images, and so not {version.image_uri}: a later one will, with Docker. "
-            "Deploy a .zip package.",
-            "InvalidRuntime",
-        )
     try:
-        await code.tree(version.code_sha256)
-        unfit = await find_unfit(partition, version)
+        if version.package_type == "Zip":
+            await code.tree(version.code_sha256)
+        fitness = await examine(partition, version)
     except InvalidParameterValue as broken:
         raise PreparationFailed(broken.message, "InvalidZipFileException") from None
-    if unfit is not None:
-        raise PreparationFailed(unfit.reason, unfit.code)
+    if fitness.unfit is not None:
+        raise PreparationFailed(fitness.unfit.reason, fitness.unfit.code)
+    return fitness.image
 
 
 class Preparations:
@@ -169,13 +168,14 @@ class Preparations:
         version, preparation = await self._state.read(partition, find)
         if version is None or preparation is None:
             return
-        failure = await self._attempt(partition, version)
-        if await self._state.write(partition, lambda records: _finish(records, preparation, failure)):
+        result = await self._attempt(partition, version)
+        if await self._state.write(partition, lambda records: _finish(records, preparation, result)):
             self._changes.publish(FunctionChanged(partition, function))
 
-    async def _attempt(self, partition: Partition, version: FunctionVersion) -> _Failure | None:
+    async def _attempt(self, partition: Partition, version: FunctionVersion) -> _Failure | str | None:
+        """Give the image that was found, if it is one, or why the version is not ready."""
         try:
-            await self._prepare(partition, version)
+            return await self._prepare(partition, version)
         except PreparationFailed as failed:
             return _Failure(failed.reason, failed.code)
         except Exception as error:
@@ -183,7 +183,6 @@ class Preparations:
                 "preparing code failed", function=version.function, version=version.version, exc_info=error
             )
             return _Failure("The host failed to prepare the code; see its log.", "InternalError")
-        return None
 
 
 def pending(version: FunctionVersion) -> FunctionVersion:
@@ -212,15 +211,18 @@ def request_preparation(records: Records, version: FunctionVersion) -> None:
     records.insert(PREPARATIONS, Preparation(function=version.function, number=version.number, token=str(uuid.uuid4())))
 
 
-def _finish(records: Records, preparation: Preparation, failure: _Failure | None) -> bool:
+def _finish(records: Records, preparation: Preparation, result: _Failure | str | None) -> bool:
     """Write how a preparation went, unless it was for a version that is no longer there; tells whether that is news."""
     key = preparation.function, preparation.number
     version = records.get(VERSIONS, *key)
     if version is None or records.get(PREPARATIONS, *key) != preparation:
         return False
+    failure = result if isinstance(result, _Failure) else None
     if failure is None or not failure.may_pass:
         records.delete(PREPARATIONS, *key)
     settled = _settled(version, failure)
+    if isinstance(result, str):
+        settled = with_image(settled, result)
     if settled == version:
         return False
     records.replace(VERSIONS, replace(settled, revision_id=new_revision()))

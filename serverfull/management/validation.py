@@ -8,7 +8,8 @@ AWS: https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.layers import MAX_LAYERS
@@ -80,6 +81,14 @@ REFUSED_RUNTIMES = frozenset(
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html: Java from 11, Python from 3.12, .NET from 8.
 _SNAP_START_FROM = {"java": 11, "python3.": 12, "dotnet": 8}
 
+# A registry with its port, a path of lower case, a tag and a digest, as engines of containers read them:
+# https://pkg.go.dev/github.com/distribution/reference
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+
 _DEAD_LETTER_SERVICES = ("sqs", "sns")
 
 
@@ -141,6 +150,15 @@ def check_configuration(version: FunctionVersion) -> None:
     _check_snap_start(version)
 
 
+def check_image_uri(uri: str) -> None:
+    """Refuse what names no container image.
+
+    :raises InvalidParameterValue: it does not.
+    """
+    if not _IMAGE.fullmatch(uri):
+        raise InvalidParameterValue(f"Source image {shown(uri)} is not valid. Provide a valid source image.")
+
+
 def check_layers(arns: Sequence[str], scope: RequestScope) -> None:
     """Refuse a list of layers that no function can have, whether they exist or not.
 
@@ -166,6 +184,7 @@ def check_layers(arns: Sequence[str], scope: RequestScope) -> None:
 
 def _check_package_type(version: FunctionVersion) -> None:
     if version.package_type == "Image":
+        _check_image_config(version.settings.get("ImageConfig", {}))
         if version.handler is not None or version.runtime is not None or "Layers" in version.settings:
             raise InvalidParameterValue(
                 "The Runtime, Handler and Layers parameters are not supported for functions created with container "
@@ -178,6 +197,14 @@ def _check_package_type(version: FunctionVersion) -> None:
         )
     if "ImageConfig" in version.settings:
         raise InvalidParameterValue("ImageConfig is supported for functions of packageType Image only.")
+
+
+def _check_image_config(config: Mapping[str, Any]) -> None:
+    folder = config.get("WorkingDirectory")
+    if folder and not folder.startswith("/"):
+        raise InvalidParameterValue(f"The WorkingDirectory {shown(folder)} of ImageConfig is not an absolute path.")
+    if any("\0" in word for word in (folder or "", *config.get("EntryPoint", ()), *config.get("Command", ()))):
+        raise InvalidParameterValue("ImageConfig has a null character, which no argument and no path can have.")
 
 
 def _check_environment(variables: Mapping[str, str]) -> None:

@@ -6,17 +6,16 @@ UpdateFunctionCode.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from hashlib import sha256
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import FUNCTIONS, VERSIONS, FunctionVersion
-from serverfull.domain.json_functions import dumps
 from serverfull.domain.names import LATEST, FunctionReference, function_arn
 from serverfull.errors import InvalidParameterValue
 from serverfull.management.account import check_code_storage
 from serverfull.management.configuration import listed
+from serverfull.management.contents import content_of
 from serverfull.management.paging import read_page
 from serverfull.management.preparation import is_settled, pending, request_preparation
 from serverfull.management.resolution import check_not_updating
@@ -37,24 +36,6 @@ if TYPE_CHECKING:
     from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.preparation import Preparations
     from serverfull.management.resolution import FunctionResolver
-
-
-# What tells one state of $LATEST from another is everything but these.
-_NOT_CONTENT = frozenset(
-    (
-        "number",
-        "state",
-        "state_reason",
-        "state_reason_code",
-        "last_update_status",
-        "last_update_status_reason",
-        "last_update_status_reason_code",
-        "last_modified",
-        "revision_id",
-        "published_from",
-        "unzipped_size",  # follows from the code
-    )
-)
 
 
 class Versions:
@@ -184,12 +165,6 @@ def publish(
     if not ready:
         request_preparation(records, version)
     return version
-
-
-def content_of(version: FunctionVersion) -> str:
-    """Give a digest of code and configuration, which differs where publishing them makes another version."""
-    content = {each.name: getattr(version, each.name) for each in fields(version) if each.name not in _NOT_CONTENT}
-    return sha256(dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_publish_to(request: Request) -> None:

@@ -22,6 +22,10 @@ EXECUTION_TAG = "serverfull:execution"
 """The tag of a function that chooses for it."""
 
 
+NO_CONTAINERS = "and this host makes no containers: deploy a .zip package"
+"""Of functions that are images, on hosts without the runtime of containers."""
+
+
 class ChoosingRuntime(Runtime):
     """Gives each function to the runtime that it is to be run by.
 
@@ -75,6 +79,8 @@ class ChoosingRuntime(Runtime):
     def _chosen(self, function: Function) -> Runtime:
         if not isinstance(function.handler, DeployedHandler):
             return self._registered
+        if function.handler.image_uri:
+            return self._of_images(function, function.handler.image_uri)
         mode = chosen_mode(function.tags, self._mode)
         if mode not in self._deployed:
             offered = ", ".join(sorted(self._deployed))
@@ -83,6 +89,14 @@ class ChoosingRuntime(Runtime):
                 f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.{later}"
             )
         return self._of(mode)
+
+    def _of_images(self, function: Function, image: str) -> Runtime:
+        mode = function.tags.get(EXECUTION_TAG, "auto")
+        if mode not in ("auto", "docker"):
+            raise TypeError(f"Its tag {EXECUTION_TAG} says {mode!r}, and it is the container image {image}.")
+        if "docker" not in self._deployed:
+            raise TypeError(f"It is the container image {image}, {NO_CONTAINERS}.")
+        return self._of("docker")
 
     def _of(self, mode: str) -> Runtime:
         if mode not in self._made:

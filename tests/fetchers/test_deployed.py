@@ -13,8 +13,9 @@ import pytest
 
 from serverfull.domain.changes import Changes, FunctionChanged
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS, Alias, DeployedFunction, FunctionVersion
+from serverfull.domain.deployed_handler import ImageConfig
 from serverfull.domain.records import Partition
-from serverfull.errors import FunctionNotReady, InternalFailure, InvalidRuntime, NotFoundError
+from serverfull.errors import FunctionNotReady, InternalFailure, NotFoundError
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.deployed import DeployedFetcher
 from serverfull.fetchers.static import StaticFetcher
@@ -41,8 +42,9 @@ class Deployments:
 
     async def deploy(self, name: str, text: str = "x = 1", partition: Partition = HOME, **fields: Any) -> None:
         sha256 = await self.code.put(zipped({"lambda_function.py": text}))
-        given: dict[str, Any] = {"handler": "lambda_function.handler", "runtime": "python3.11", "role": "arn"} | fields
-        version = FunctionVersion(function=name, code_sha256=sha256, last_modified="", revision_id="", **given)
+        given: dict[str, Any] = {"handler": "lambda_function.handler", "runtime": "python3.11", "role": "arn"}
+        given = given | {"code_sha256": sha256} | fields
+        version = FunctionVersion(function=name, last_modified="", revision_id="", **given)
 
         def work(records: Any) -> None:
             if records.get(FUNCTIONS, name) is None:
@@ -177,10 +179,19 @@ async def test_a_call_waits_for_a_function_that_is_being_made_until_the_change_t
             await asyncio.wait(calls)
 
 
-async def test_what_no_runtime_here_runs_is_refused_by_name(deployments: Deployments) -> None:
-    await deployments.deploy("f", package_type="Image", runtime=None)
-    with pytest.raises(InvalidRuntime, match="Function f"):
-        await deployments.fetch("f")
+async def test_an_image_is_given_with_its_digest_and_its_configuration(deployments: Deployments) -> None:
+    image = {"package_type": "Image", "runtime": None, "handler": None, "code_sha256": "", "image_uri": "app:1"}
+    config = {"Command": ["a.handler"], "EntryPoint": [], "WorkingDirectory": "/srv"}
+    await deployments.deploy("f", settings={"ImageConfig": config}, **image)
+    named = (await deployments.fetch("f")).handler
+    assert (named.image_uri, named.layers, named.runtime) == ("app:1", (), "")
+    assert named.image_config == ImageConfig(command=("a.handler",), working_directory="/srv")
+    await deployments.deploy("f", settings={"ImageConfig": config}, resolved_image="app@sha256:12", **image)
+    pinned = (await deployments.fetch("f")).handler
+    assert pinned is not named
+    assert pinned.image_uri == "app@sha256:12"
+    await deployments.deploy("f", resolved_image="app@sha256:12", **image)
+    assert (await deployments.fetch("f")).handler.image_config == ImageConfig()
 
 
 async def test_a_chain_shows_each_account_the_operators_functions_and_its_own(deployments: Deployments) -> None:

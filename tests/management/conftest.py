@@ -42,6 +42,7 @@ from serverfull.domain.concurrency import AccountLimits
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS, Alias, DeployedFunction, FunctionVersion
 from serverfull.domain.layers import LayerVersion
 from serverfull.domain.names import LATEST
+from serverfull.domain.readiness import Fitness, Unfit
 from serverfull.domain.records import Partition
 from serverfull.errors import InvalidParameterValue, NotFoundError
 from serverfull.interfaces import Fetcher
@@ -276,14 +277,14 @@ PACKAGE = zipped(app="def handler(event, context): return event")
 OTHER = zipped(app="def handler(event, context): return 2")
 
 
-async def _find_nothing(partition: Any, version: Any) -> None:
-    """Say that everything can be run."""
-
-
 class Preparing:
-    """Prepares versions as a host does, when the test lets it."""
+    """Prepares versions as a host does, when the test lets it; everything can be run.
+
+    :ivar images: the digests that images have, by their URIs.
+    """
 
     def __init__(self, code: Any) -> None:
+        self.images: dict[str, str] = {}
         self.failure: Exception | None = None
         self.fails: Callable[[Any], bool] = lambda version: True
         self.holds: Callable[[Any], bool] = lambda version: True
@@ -300,14 +301,21 @@ class Preparing:
         """Let everything come to its end."""
         self._may.set()
 
-    async def __call__(self, partition: Any, version: Any) -> None:
+    async def __call__(self, partition: Any, version: Any) -> str | None:
         self.begun.append(version)
         async with asyncio.timeout(DEADLINE):
             while not self._may.is_set() and self.holds(version):  # noqa: ASYNC110 - the event is of another thread
                 await asyncio.sleep(0.005)
         if self.failure is not None and self.fails(version):
             raise self.failure
-        await make_ready(self._code, _find_nothing, partition, version)
+        return await make_ready(self._code, self._examine, partition, version)
+
+    async def _examine(self, partition: Any, version: Any) -> Fitness:
+        if version.image_uri is None or version.resolved_image is not None:
+            return Fitness(image=version.resolved_image)
+        if (digest := self.images.get(version.image_uri)) is None:
+            return Fitness(Unfit(f"There is no image {version.image_uri}", "InvalidImage"))
+        return Fitness(image=f"{version.image_uri.rpartition(':')[0]}@sha256:{digest}")
 
 
 class Deploying:

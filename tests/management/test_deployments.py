@@ -268,41 +268,6 @@ def test_a_package_in_the_request_has_a_limit(deploying, client):
     assert message == "Zipped size must be smaller than 52428800 bytes"
 
 
-def test_an_image_is_kept_and_fails_honestly(deploying, client):
-    uri = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app@sha256:" + "ab" * 32
-    config = {"Command": ["app.handler"], "WorkingDirectory": "/srv"}
-    image = {"PackageType": "Image", "Runtime": None, "Handler": None, "ImageConfig": config}
-    created = deploying.create(client, Code={"ImageUri": uri}, **image)
-    assert created["State"] == "Pending"
-    assert created["ImageConfigResponse"] == {"ImageConfig": config}
-    assert not {"Runtime", "Handler", "RuntimeVersionConfig"} & set(created)
-    got = plain(client.get_function(FunctionName="hello"))
-    assert got["Code"] == {"RepositoryType": "ECR", "ImageUri": uri, "ResolvedImageUri": uri}
-    configuration = got["Configuration"]
-    assert (configuration["State"], configuration["StateReasonCode"]) == ("Failed", "InvalidRuntime")
-    assert "runs no container images" in configuration["StateReason"]
-    assert (configuration["CodeSha256"], configuration["CodeSize"]) == ("ab" * 32, 0)
-    assert "packageType Image" in refused(
-        client.update_function_code, "InvalidParameterValueException", FunctionName="hello", ZipFile=deploying.package
-    )
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"Handler": "app.handler"},
-        {"Runtime": "python3.12"},
-        {"Layers": ["arn:aws:lambda:eu-west-1:123456789012:layer:known:1"]},
-        {"CodeSigningConfigArn": "arn:aws:lambda:eu-west-1:123456789012:code-signing-config:csc-0123456789abcdefg"},
-    ],
-)
-def test_images_have_neither_runtime_nor_handler_nor_layers_nor_signatures(deploying, client, members):
-    request = {"PackageType": "Image", "Code": {"ImageUri": "image:1"}, "Handler": None, "Runtime": None, **members}
-    assert "container images" in refused(
-        client.create_function, "InvalidParameterValueException", **deploying.request(**request)
-    )
-
-
 def test_other_code_is_in_progress_until_it_is_prepared(deploying, client):
     before = deploying.create(client)
     deploying.preparing.hold()
