@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    import asyncio
+
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
     from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
@@ -123,6 +125,16 @@ class InvocationLog(Protocol):
     def initialised(self, seconds: float, status: str, error_type: str = "") -> object:
         """Hear that this has ended, in a ``success``, an ``error`` or a ``timeout``."""
 
+    def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> object:
+        """Hear how the initialisation of an extension went: in the state ``Ready``, or in one of a failure.
+
+        :param events: that it is registered for.
+        :param error_type: empty: there is none.
+        """
+
+    def timed_out(self) -> object:
+        """Hear that the extensions were not done by the end of an invocation's time, although its runtime was."""
+
 
 class Environment(ABC):
     """Runs the invocations of one function; made by a `Runtime`."""
@@ -162,6 +174,9 @@ class Sandbox(ABC):
 
     init_failure: Callable[[str], Outcome] | None
     """Makes the outcome for a request id where its code could not be loaded."""
+
+    settling: asyncio.Future[None] | None = None
+    """What is done when it is free again, where `run` has returned before. Cancelling it is fine; it never fails."""
 
     @property
     @abstractmethod

@@ -25,6 +25,8 @@ from serverfull.invocation.levels import kept
 from serverfull.invocation.sinks import with_newlines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from serverfull.interfaces import FunctionIdentity, LogSink
 
 _TURN_WAIT = 0.02
@@ -102,6 +104,14 @@ class InvocationLog:
         self._early_ms = seconds * 1000.0 if self._loading != platform_lines.ON_DEMAND else None
         self._loading, self._phase = "", "invoke" if self._phase == "init" else "over"
         self._started = time.time()
+
+    def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
+        """Say how the initialisation of an extension went."""
+        self._pass_on("platform", platform_lines.extension(self._identity, name, state, events, error_type))
+
+    def timed_out(self) -> None:
+        """Say that extensions were not done in time; END and REPORT have been written."""
+        self._pass_on("platform", platform_lines.timed_out(self._identity, self._request_id))
 
     def write(self, text: str) -> None:
         """Take text of the handler; complete lines go to the sink at once."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from serverfull.domain.json_functions import dumps
@@ -71,7 +71,7 @@ def end(
         init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
         late = ended = ""
         if status == TIMEOUT:
-            late, ended = _timed_out(identity, request_id), "Status: timeout\t"
+            late, ended = timed_out(identity, request_id), "Status: timeout\t"
         elif ended_by:
             ended = f"Status: {status}\tError Type: {ended_by}\t"
         return (
@@ -80,7 +80,7 @@ def end(
             f"Memory Size: {identity.memory_size} MB\tMax Memory Used: {memory_mb} MB\t{init}{ended}\n"
             f"{_xray_line(trace_id) if trace_id else ''}"
         )
-    said = _timed_out(identity, request_id) if status == TIMEOUT else ""
+    said = timed_out(identity, request_id) if status == TIMEOUT else ""
     now = timestamp(time.time())
     error = f',"errorType":"{ended_by}"' if ended_by else ""
     if _shows(identity, "DEBUG" if status == SUCCESS else "WARN"):
@@ -138,11 +138,33 @@ def init_end(identity: FunctionIdentity, how: str, phase: str, *, ms: float, sta
     return said
 
 
-def _timed_out(identity: FunctionIdentity, request_id: str) -> str:
+def extension(identity: FunctionIdentity, name: str, state: str, events: Sequence[str], error_type: str) -> str:
+    """Say how the initialisation of an extension went.
+
+    :param state: ``Ready``, or one of a failure.
+    :param error_type: empty: there is none.
+    """
+    if identity.log_format != "JSON":
+        said = f"EXTENSION\tName: {name}\tState: {state}\tEvents: [{', '.join(events)}]"
+        return _on_one_line(f"{said}\tError Type: {error_type}" if error_type else said) + "\n"
+    if not _shows(identity, "INFO" if state == "Ready" else "WARN"):
+        return ""
+    record: dict[str, object] = {"name": name, "state": state, "events": list(events)}
+    if error_type:
+        record["errorType"] = error_type
+    return _record("platform.extension", time.time(), record)
+
+
+def timed_out(identity: FunctionIdentity, request_id: str) -> str:
     """Say so in AWS's words; in a JSON log it is a line as one of the function's that is no record."""
     if identity.application_log_level is not None and RANKS[identity.application_log_level] > RANKS["INFO"]:
         return ""
     return f"{timestamp(time.time())} {request_id} Task timed out after {identity.timeout:.2f} seconds\n\n"
+
+
+def _on_one_line(text: str) -> str:
+    """Make names harmless that somebody else has chosen, who might want to write lines that look like ours."""
+    return "".join(letter if letter.isprintable() or letter == "\t" else " " for letter in text)
 
 
 def _shows(identity: FunctionIdentity, level: str) -> bool:

@@ -76,6 +76,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._idle: deque[tuple[float, Sandbox]] = deque()  # used last on the right, with the time of that
         self._reserve = Reserve(make_ready or make, spawn, figures)
+        self._settling: set[asyncio.Future[None]] = set()
         self._alive = 0  # beside those of the reserve
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -102,7 +103,10 @@ class Pool:
                     continue  # an idle one has just ended: each attempt leaves one less of them
                 raise
             self._crashes.note(sandbox.init_failure)
-            self._give_back(sandbox)
+            if sandbox.settling is None:
+                self._give_back(sandbox)
+            else:
+                self._spawn(self._give_back_settled(sandbox, sandbox.settling))
             return outcome
 
     def provision(self, count: int, changed: Callable[[Readiness], None]) -> None:
@@ -123,6 +127,8 @@ class Pool:
         self._reserve.close()
         if self._timer is not None:
             self._timer.cancel()
+        for settling in self._settling:
+            settling.cancel()
         while self._idle:
             self._discard(self._idle.popleft()[1])
 
@@ -154,6 +160,16 @@ class Pool:
             return
         self._idle.append((self._loop.time(), sandbox))
         self._tend_later()
+
+    async def _give_back_settled(self, sandbox: Sandbox, settling: asyncio.Future[None]) -> None:
+        """Take back a sandbox that has answered its caller, when it is free; at once where the pool is closed."""
+        sandbox.settling = None
+        self._settling.add(settling)
+        if self._closed:
+            settling.cancel()
+        await asyncio.wait([settling])
+        self._settling.discard(settling)
+        self._give_back(sandbox)
 
     def _tend_later(self) -> None:
         """Tend soon. A look that is due much later, when others have been idle for too long, is not soon enough."""

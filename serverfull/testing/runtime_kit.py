@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,12 @@ class Log:
 
     def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
         """Hear how that has ended."""
+
+    def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
+        """Hear how an extension began."""
+
+    def timed_out(self) -> None:
+        """Hear that extensions were not done in time."""
 
     @property
     def text(self) -> str:

@@ -41,6 +41,7 @@ _KEPT_FLAGS = {1: 0x1, 2: 0x2, 4: 0x4, 8: 0x8, 1024: 0x400, 2048: 0x800, 4096: 0
 
 _TMP = "/tmp"  # noqa: S108 - that is the place
 _OPT = "/opt"
+_HOSTS = "/etc/hosts"
 
 _SET_DEATH_SIGNAL = 1
 _CAPABILITIES_VERSION = 0x20080522
@@ -76,6 +77,8 @@ def apply(
     _yield_to_the_host()
     if orders.get("namespace"):
         _own_mounts(orders["namespace"], visible)
+    elif orders.get("join"):
+        _join(orders["join"]["pid"], user=orders["join"]["user"])
     for name, value in orders.get("limits", {}).items():
         _limit(getattr(resource, "RLIMIT_" + name), value)
     os.umask(0o022)
@@ -152,6 +155,8 @@ def _own_mounts(orders: Mapping[str, Any], visible: Iterable[str]) -> None:
     _mount(None, "/", None, _RECURSIVE | _SLAVE, None)
     paths = [*orders.get("visible", ()), *visible]
     tmp_mb, opt = orders.get("tmp_mb"), orders.get("opt")
+    if orders.get("hosts"):
+        _bind(orders["hosts"], _HOSTS, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
     # All is taken in hand before anything is covered: one may lie below the other's place.
     under_tmp = _Kept(_TMP, paths) if tmp_mb is not None else None
     under_opt = _Kept(_OPT, paths) if opt is not None else None
@@ -163,6 +168,20 @@ def _own_mounts(orders: Mapping[str, Any], visible: Iterable[str]) -> None:
         _mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={tmp_mb}m,mode=1777")
         under_tmp.put_back()
     if orders["user"]:
+        _drop_capabilities()
+
+
+def _join(pid: int, *, user: bool) -> None:
+    """See what another process sees, which is in namespaces of its own.
+
+    :param user: one of them is a user namespace.
+    """
+    kinds = ("user", "mnt") if user else ("mnt",)
+    spaces = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds}
+    for kind, space in spaces.items():
+        _check(_libc.setns(space, 0), f"the {kind} namespace of process {pid}")
+        os.close(space)
+    if user:
         _drop_capabilities()
 
 

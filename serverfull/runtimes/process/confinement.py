@@ -187,6 +187,7 @@ class Confinement:
         opt: Path | None,
         visible: Sequence[Path] = (),
         group: Group | None = None,
+        hosts: Path | None = None,
     ) -> Confinement:
         """Make what the limits of a sandbox need.
 
@@ -198,6 +199,7 @@ class Confinement:
             as its code. Its interpreter is there anyway, and its folder is not.
         :param group: made for the sandbox already, with its process in it perhaps; None: one is made now, which may
             block for 20 ms.
+        :param hosts: what the process sees as ``/etc/hosts`` where it has mounts of its own; None: the machine's.
         :raises GroupRefused: a control group cannot be made although it could when the means were found.
         """
         made = cls(memory_mb)
@@ -212,7 +214,7 @@ class Confinement:
             made._tmp.mkdir(mode=0o700, exist_ok=True)
             made.environment["TMPDIR"] = str(made._tmp)
         needed = [*visible, made._tmp] if made._tmp is not None else visible
-        made._cover(means, ephemeral_mb, opt if means.opt == "mount" else None, needed)
+        made._cover(means, ephemeral_mb, opt if means.opt == "mount" else None, needed, hosts)
         return made
 
     def memory_mb(self, pid: int, ended: int = 0) -> int:
@@ -233,17 +235,36 @@ class Confinement:
         self._remember(pid)
         return -(-self._most // MEGABYTE)
 
-    def over(self, pid: int) -> bool:
+    def joining(self, pid: int) -> dict[str, Any]:
+        """Give the orders for one more process of the sandbox, which sees what the others see.
+
+        :param pid: of one of them, which has begun and not ended.
+        """
+        if "namespace" not in self.orders:
+            return self.orders
+        return {**self.orders, "namespace": None, "join": {"pid": pid, "user": self.orders["namespace"]["user"]}}
+
+    def members(self, first: Sequence[int]) -> list[int]:
+        """Give the processes in the sandbox.
+
+        :param first: those that the host has started in it; without a control group, their descendants count.
+        """
+        if self._group is not None:
+            return self._group.members()
+        return [member for pid in first if pid for member in family(pid)]
+
+    def over(self, pid: int, others: Sequence[int] = ()) -> bool:
         """Whether the sandbox uses more memory than it may now: then it has to be killed.
 
         :param pid: of the sandbox's first process; without a control group, its descendants are counted too.
+        :param others: that were started beside it, counted in the same way.
         """
         self._remember(pid)
         try:
             if self._group is not None and "memory" in self._group.controllers:
                 used = self._look(self._group).processes
             else:
-                used = sum(map(resident, family(pid)))
+                used = sum(resident(member) for each in (pid, *others) for member in family(each))
         except OSError:
             return False  # it has just ended
         self._note(used)
@@ -306,12 +327,16 @@ class Confinement:
             raise GroupRefused(f"{error.filename}: {error.strerror}") from error
         self.orders["groups"] = group.entrances
 
-    def _cover(self, means: Means, ephemeral_mb: int, opt: Path | None, visible: Sequence[Path]) -> None:
+    def _cover(
+        self, means: Means, ephemeral_mb: int, opt: Path | None, visible: Sequence[Path], hosts: Path | None
+    ) -> None:
         namespace: dict[str, Any] = {}
         if means.tmp == "tmpfs":
             namespace["tmp_mb"] = ephemeral_mb
         if opt is not None:
             namespace["opt"] = str(opt)
+        if namespace and hosts is not None:
+            namespace["hosts"] = str(hosts)
         if namespace:
             self.orders["namespace"] = namespace | {"user": means.as_user, "visible": [str(path) for path in visible]}
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity
     from serverfull.runtimes.process.machine import Machine
     from serverfull.runtimes.process.recipes import FindRecipe, Recipes
+    from serverfull.runtimes.runtime_api.extensions import Extensions
 
 
 class ProcessLauncher:
@@ -37,15 +38,19 @@ class ProcessLauncher:
         await self._machine.open()
         await self._find_recipe()
 
-    async def launch(self, variables: Mapping[str, str], write: Callable[[str], object]) -> Process:
-        """Start a process.
+    async def launch(
+        self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
+    ) -> Process:
+        """Start a process, after those of its extensions.
 
         :raises Unstartable: its program cannot be executed.
+        :raises ExtensionFailed: one of its extensions has failed.
+        :raises TimeoutError: one of its extensions has not registered in time.
         :raises InternalFailure: it cannot be started for another reason.
         """
         recipe = await self._find_recipe()
         recipe = replace(recipe, environment={**recipe.environment, **variables})
-        return await Process.start(recipe, self._memory_mb, self._machine, write)
+        return await Process.start(recipe, self._memory_mb, self._machine, write, extensions)
 
 
 class ProcessLaunchers:

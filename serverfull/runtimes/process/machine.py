@@ -12,7 +12,10 @@ from typing import Any, Protocol
 from serverfull.runtimes.process.cgroups import Place
 from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
 from serverfull.runtimes.process.spares import Spares
+from serverfull.runtimes.runtime_api.extensions import SANDBOX_NAMES
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder, remove_tree
+
+_HOSTS = Path("/etc/hosts")
 
 WATCH_EVERY = 0.1
 """Seconds between two looks at the memory of busy processes, where the kernel does not limit it by itself. Those that
@@ -43,6 +46,7 @@ class Machine:
         self._numbers = itertools.count(1)
         self._opening = asyncio.Lock()
         self._folder: Path | None = None
+        self._hosts: Path | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watched: set[Watched] = set()
         self._just_begun: set[Watched] = set()
@@ -78,6 +82,19 @@ class Machine:
         """The folder that merged layers are in."""
         assert self._folder is not None
         return self._folder / "layers"
+
+    @property
+    def hosts(self) -> Path | None:
+        """The file that extensions see as ``/etc/hosts``; None: the machine has none.
+
+        It knows the names by which AWS calls the loopback of an environment, which extensions listen on.
+        """
+        if self._hosts is None and _HOSTS.is_file():
+            assert self._folder is not None
+            path = self._folder / "hosts"
+            path.write_bytes(_HOSTS.read_bytes().rstrip() + f"\n127.0.0.1 {' '.join(SANDBOX_NAMES)}\n".encode())
+            self._hosts = path
+        return self._hosts
 
     def new_folder(self) -> Path:
         """Make the folder of a sandbox."""

@@ -1,5 +1,7 @@
 """A process with a function's code: its Runtime API, its log pipe, its limits, and the folder that they are in.
 
+Extensions are processes beside it, in the same limits.
+
 It is started by a zygote as a `Recipe` says, and of no use once it has ended. Everything here runs on the host's loop.
 """
 
@@ -16,16 +18,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.errors import InternalFailure
+from serverfull.runtimes.process.companions import Companions
 from serverfull.runtimes.process.confinement import Confinement
+from serverfull.runtimes.process.listeners import listens
 from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order
 from serverfull.runtimes.runtime_api.api import RuntimeApi
+from serverfull.runtimes.runtime_api.door import Door
+from serverfull.runtimes.runtime_api.extensions import ENDING
 from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
 from serverfull.runtimes.sandboxes.log_pipe import LogPipe
 
 if TYPE_CHECKING:
+    from asyncio import StreamReader, StreamWriter
+
     from serverfull.runtimes.process.machine import Machine
     from serverfull.runtimes.process.zygotes import Exit, Launched, Zygote
+    from serverfull.runtimes.runtime_api.extensions import Extensions
 
 CLOSING = 2.0
 """Seconds within which a killed process must be gone."""
@@ -44,6 +53,8 @@ class Recipe:
     :param interpreter: what of the machine runs it, and has to be there; None: it brings what is executed.
     :param visible: what it needs although it may lie below the machine's ``/tmp``, beside its package.
     :param ephemeral_mb: megabytes of ``/tmp``.
+    :param extensions: the programs of its external extensions, as its processes see them.
+    :param extensible: whether it may have extensions, internal ones too, beside a client that they cannot reach.
     """
 
     zygote: Zygote
@@ -55,6 +66,8 @@ class Recipe:
     interpreter: Path | None = None
     visible: Sequence[Path] = ()
     ephemeral_mb: int = 512
+    extensions: Sequence[Path] = ()
+    extensible: bool = False
 
     @property
     def usable(self) -> bool:
@@ -78,10 +91,14 @@ class Process:
         self.pipe = pipe
         self.launched: Launched | None = None
         self.alive = False
+        self._companions: Companions | None = None
+        self._door: Door | None = None
 
     @classmethod
-    async def start(cls, recipe: Recipe, memory_mb: int, machine: Machine, write: Callable[[str], object]) -> Process:
-        """Start it; what fails on the way leaves nothing behind."""
+    async def start(
+        cls, recipe: Recipe, memory_mb: int, machine: Machine, write: Callable[[str], object], extensions: Extensions
+    ) -> Process:
+        """Start it, after its extensions; what fails on the way leaves nothing behind."""
         spare = machine.spares.take(recipe.zygote)
         folder = machine.new_folder() if spare is None else spare.folder
         prepare = partial(
@@ -93,6 +110,7 @@ class Process:
             folder=folder,
             opt=recipe.opt,
             visible=[recipe.root, *recipe.visible],
+            hosts=machine.hosts if recipe.extensible else None,
         )
         try:
             confinement = await _in_thread(prepare) if spare is None else prepare(group=spare.group)
@@ -100,7 +118,8 @@ class Process:
             remove_tree(folder)
             raise
         try:
-            api = await RuntimeApi.open(socket=None if recipe.client is None else folder / "api")
+            socket = None if recipe.client is None else folder / "api"
+            api = await RuntimeApi.open(socket=socket, extensions=extensions if socket is None else None)
         except BaseException:
             confinement.close()
             remove_tree(folder)
@@ -110,6 +129,8 @@ class Process:
         if recipe.client is not None:
             api.on_abuse = process._abused
         try:
+            if recipe.extensible:
+                await process._extend(recipe, extensions)
             process.launched = await recipe.zygote.launch(
                 process._order(recipe), None if spare is None else spare.waiting
             )
@@ -117,7 +138,11 @@ class Process:
             await process.aclose()
             raise Unstartable(str(failed)) from None
         except LaunchFailed as failed:
-            await process.aclose()
+            try:
+                if recipe.extensions:  # it may be that the runtime cannot join one that has just ended
+                    await extensions.failing(ENDING)
+            finally:
+                await process.aclose()
             raise InternalFailure from failed
         except BaseException:
             await process.aclose()
@@ -128,9 +153,17 @@ class Process:
         process.launched.exited.add_done_callback(process._exited)
         return process
 
+    async def _extend(self, recipe: Recipe, extensions: Extensions) -> None:
+        """Let extensions find their API, and start those that have processes of their own."""
+        if recipe.client is not None:
+            self._door = await Door.open(extensions)
+        if recipe.extensions:
+            self._companions = Companions(recipe.zygote, extensions, self.confinement)
+            await self._companions.start(recipe.extensions, self._variables(recipe))
+
     @property
     def pid(self) -> int:
-        """Of the process that was started."""
+        """Of the runtime's process."""
         return 0 if self.launched is None else self.launched.pid
 
     def most_memory_mb(self) -> int:
@@ -146,21 +179,26 @@ class Process:
 
     def check_memory(self) -> None:
         """Kill the process where it has more memory than it may."""
-        if self.alive and self.confinement.over(self.pid):
+        others = [] if self._companions is None else self._companions.pids
+        if self.alive and self.confinement.over(self.pid, others):
             self.kill()
 
     def drain(self) -> None:
-        """Take what is in the log pipe now."""
+        """Take what is in the log pipes now."""
         self.pipe.drain()
+        if self._companions is not None:
+            self._companions.drain()
 
     def kill(self) -> None:
-        """Kill the process and everything that it has started."""
+        """Kill the processes and everything that they have started."""
+        if self._companions is not None:
+            self._companions.kill()
         if self.launched is not None:
             self.launched.kill()
         self.confinement.kill(self.pid)
 
     def when_ended(self, call: Callable[[], None]) -> None:
-        """Have this called when the process has ended."""
+        """Have this called when the runtime's process has ended."""
         assert self.launched is not None
         self.launched.exited.add_done_callback(lambda _exited: call())
 
@@ -173,12 +211,21 @@ class Process:
         self._machine.unwatch(self)
 
     def freeze(self) -> bool:
-        """Stop the process's group; says whether there was one."""
-        return self._signal(signal.SIGSTOP)
+        """Stop the processes' groups; says whether there was that of the runtime."""
+        stopped = self._signal(signal.SIGSTOP)
+        if stopped and self._companions is not None:
+            self._companions.send_signal(signal.SIGSTOP)
+        return stopped
 
     def thaw(self) -> None:
-        """Let the process's group go on."""
+        """Let the processes' groups go on."""
         self._signal(signal.SIGCONT)
+        if self._companions is not None:
+            self._companions.send_signal(signal.SIGCONT)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the group of the runtime's process."""
+        self._signal(number)
 
     def _signal(self, number: signal.Signals) -> bool:
         if not self.alive:
@@ -189,6 +236,16 @@ class Process:
             return False
         return True
 
+    async def connect(self, port: int) -> tuple[StreamReader, StreamWriter]:
+        """Connect to a port of loopback, where one of its processes listens.
+
+        :raises OSError: none does.
+        """
+        first = [self.pid, *([] if self._companions is None else self._companions.pids)]
+        if not await asyncio.to_thread(lambda: listens(self.confinement.members(first), port)):
+            raise ConnectionRefusedError(f"nothing in the environment listens on port {port}")
+        return await asyncio.open_connection("127.0.0.1", port)
+
     async def aclose(self) -> None:
         """Kill it, wait until it is gone, and give back what it held."""
         self.kill()
@@ -197,7 +254,14 @@ class Process:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSING):
                     await asyncio.shield(self.launched.exited)
+        if self._companions is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING):
+                    await self._companions.gone()
+            self._companions.close()
         self.pipe.close()
+        if self._door is not None:
+            self._door.close()
         await self.api.aclose()
         await asyncio.to_thread(self._clean_up)
 
@@ -214,22 +278,26 @@ class Process:
 
     def _exited(self, exited: asyncio.Future[Exit]) -> None:
         self.alive = False
-        status = 9 if exited.cancelled() or exited.exception() else exited.result().status
-        self.api.end(Gone(_why(status)))
+        lost = exited.cancelled() or exited.exception() is not None
+        self.api.end(Gone("signal: killed" if lost else exited.result().why))
 
     def _order(self, recipe: Recipe) -> Order:
-        client = None if recipe.client is None else {**recipe.client, "socket": self.api.address}
-        environment = {**recipe.environment, **self.confinement.environment}
-        if client is None:
-            environment["AWS_LAMBDA_RUNTIME_API"] = self.api.address
         return Order(
-            environment=environment,
+            environment=self._variables(recipe),
             cwd=recipe.root,
-            confinement=self.confinement.orders,
+            confinement=self.confinement.orders if self._companions is None else self._companions.orders,
             command=recipe.command,
-            client=client,
+            client=None if recipe.client is None else {**recipe.client, "socket": self.api.address},
             log=self.pipe.writer,
         )
+
+    def _variables(self, recipe: Recipe) -> dict[str, str]:
+        environment = {**recipe.environment, **self.confinement.environment}
+        if self._door is not None:
+            environment["AWS_LAMBDA_RUNTIME_API"] = self._door.address
+        elif recipe.client is None:
+            environment["AWS_LAMBDA_RUNTIME_API"] = self.api.address
+        return environment
 
 
 async def _in_thread(prepare: Callable[[], Confinement]) -> Confinement:
@@ -240,12 +308,3 @@ async def _in_thread(prepare: Callable[[], Confinement]) -> Confinement:
     except asyncio.CancelledError:
         preparing.add_done_callback(lambda made: None if made.exception() else made.result().close())
         raise
-
-
-def _why(status: int) -> str:
-    """Word a wait status as AWS does; empty for a process that ended with status 0."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}" if code else ""
-    name = (signal.strsignal(-code) or f"signal {-code}").lower()
-    return f"signal: {name}"

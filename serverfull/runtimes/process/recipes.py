@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
+from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.runtimes.aws_access import AwsAccess
+from serverfull.runtimes.process.companions import extension_programs
 from serverfull.runtimes.process.interpreters import Missing
 from serverfull.runtimes.process.processes import Recipe
 from serverfull.runtimes.process.programs import Unrunnable, chosen_client, find_program, wanted
@@ -105,6 +107,8 @@ class Recipes:
             log_level=function.identity.application_log_level,
             aws=self._aws.of_process(),
         )
+        seen = opt or OPT
+        programs = [] if layers is None else await asyncio.to_thread(extension_programs, layers)
         return Recipe(
             zygote=self._zygote(found if program.client else None),
             environment=variables,
@@ -115,6 +119,8 @@ class Recipes:
             interpreter=found.path,
             visible=[path for path in (opt, found.path, self._aws.folder) if path is not None],
             ephemeral_mb=function.ephemeral_mb,
+            extensions=[seen / "extensions" / program.name for program in programs],
+            extensible=layers is not None or WRAPPER_VARIABLE in variables,
         )
 
     async def _find(self, function: Wanted, opt: Path = OPT, *, anew: bool = False) -> tuple[Interpreter, Program]:

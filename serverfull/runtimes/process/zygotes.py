@@ -93,6 +93,15 @@ class Exit:
     status: int
     max_rss_kb: int
 
+    @property
+    def why(self) -> str:
+        """Why it has ended, as AWS words it; empty for a process that ended with status 0."""
+        code = os.waitstatus_to_exitcode(self.status)
+        if code >= 0:
+            return f"exit status {code}" if code else ""
+        name = (signal.strsignal(-code) or f"signal {-code}").lower()
+        return f"signal: {name}"
+
 
 class Launched:
     """A process that has been started. It may have ended already.

@@ -6,7 +6,9 @@ only host and port. States, statuses and bodies are those of AWS's Runtime Inter
 * there are no snapshots: a runtime that asks whether it is restored is told so at once;
 * a result that is streamed is collected, and given as a whole.
 
-Extensions are not run: their API answers 404, and those of logs and telemetry that they are not supported.
+What extensions ask is answered by the sandbox's `Extensions`, where it has them: a function that our own client runs
+has a `Door` for that instead. Without them their API answers 404, and those of logs and telemetry that they are not
+supported.
 
 Everything here runs on the host's loop. What a runtime sends is bounded by `connection`.
 
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.runtimes.runtime_api.connection import RESPONSE_MODE, STREAMING, Connection, error_document
+from serverfull.runtimes.runtime_api.extensions import LOGS, ROUTES, TELEMETRY
 from serverfull.runtimes.runtime_api.messages import (
     Answer,
     Work,
@@ -35,6 +38,7 @@ from serverfull.runtimes.runtime_api.messages import (
 )
 
 if TYPE_CHECKING:
+    from serverfull.runtimes.runtime_api.extensions import Extensions
     from serverfull.runtimes.runtime_api.http import Request
 
 __all__ = ["Answer", "RuntimeApi", "RuntimeApiClosed", "Work"]
@@ -62,14 +66,16 @@ class RuntimeApi:
     """The Runtime API of one sandbox; made by `open`.
 
     :param limit: bytes of a result, at most.
+    :param extensions: who may ask here too; None: extensions are not supported.
     :ivar address: ``127.0.0.1:39121`` or the path of the socket: what ``AWS_LAMBDA_RUNTIME_API`` is set to.
     :ivar on_abuse: called when something is asked that a faultless client does not ask, so that the function itself
         must have spoken; None: any client may come, and be wrong.
     """
 
-    def __init__(self, limit: int = RESPONSE_PAYLOAD_BYTES) -> None:
+    def __init__(self, limit: int = RESPONSE_PAYLOAD_BYTES, extensions: Extensions | None = None) -> None:
         self.address = ""
         self._limit = limit
+        self._extensions = extensions
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._socket: Path | None = None
@@ -93,26 +99,27 @@ class RuntimeApi:
             ("GET", "/2018-06-01/runtime/restore/next"): self._restore,
             ("POST", "/2018-06-01/runtime/restore/error"): self._fail_restore,
             ("GET", "/2018-06-01/ping"): self._ping,
-            ("POST", "/2020-01-01/extension/register"): self._no_extensions,
-            ("GET", "/2020-01-01/extension/event/next"): self._no_extensions,
-            ("POST", "/2020-01-01/extension/init/error"): self._no_extensions,
-            ("POST", "/2020-01-01/extension/exit/error"): self._no_extensions,
-            ("PUT", "/2020-08-15/logs"): self._no_logs,
-            ("PUT", "/2022-07-01/telemetry"): self._no_telemetry,
+            **dict.fromkeys(ROUTES, self._extend),
         }
         self._paths = {path for _, path in self._routes}
 
     @classmethod
     async def open(
-        cls, *, socket: Path | None = None, host: str = "127.0.0.1", limit: int = RESPONSE_PAYLOAD_BYTES
+        cls,
+        *,
+        socket: Path | None = None,
+        host: str = "127.0.0.1",
+        limit: int = RESPONSE_PAYLOAD_BYTES,
+        extensions: Extensions | None = None,
     ) -> RuntimeApi:
         """Listen.
 
         :param socket: the path of a Unix socket; None: a port of ``host`` that the system chooses.
         :param limit: bytes of a result, at most.
+        :param extensions: who may ask here too; None: extensions are not supported.
         :raises OSError: that is not possible.
         """
-        api = cls(limit)
+        api = cls(limit, extensions)
         loop = asyncio.get_running_loop()
         if socket is not None:
             api._server, api._socket = await loop.create_unix_server(api._connected, str(socket)), socket
@@ -222,6 +229,8 @@ class RuntimeApi:
             self._cut_off = matched[1]
         if connection in self._polls:
             self._polls.remove(connection)
+        if self._extensions is not None:
+            self._extensions.lost(connection)
         if not self._connections and self._all_gone is not None and not self._all_gone.done():
             self._all_gone.set_result(None)
 
@@ -359,11 +368,11 @@ class RuntimeApi:
     def _ping(self, connection: Connection, request: Request) -> None:
         connection.answer(200, b"pong", "Content-Type: text/plain; charset=utf-8\r\n")
 
-    def _no_extensions(self, connection: Connection, request: Request) -> None:
-        connection.answer(404, error_document("Extension.NotSupported", "Extensions are not supported"))
-
-    def _no_logs(self, connection: Connection, request: Request) -> None:
-        connection.answer(202, error_document("Logs.NotSupported", "Logs API is not supported"))
-
-    def _no_telemetry(self, connection: Connection, request: Request) -> None:
-        connection.answer(202, error_document("Telemetry.NotSupported", "Telemetry API is not supported"))
+    def _extend(self, connection: Connection, request: Request) -> None:
+        if self._extensions is not None:
+            self._extensions.serve(connection, request)
+        elif request.path in {TELEMETRY, LOGS}:
+            kind = "Telemetry" if request.path == TELEMETRY else "Logs"
+            connection.answer(202, error_document(f"{kind}.NotSupported", f"{kind} API is not supported"))
+        else:
+            connection.answer(404, error_document("Extension.NotSupported", "Extensions are not supported"))

@@ -11,12 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import signal
+    from asyncio import StreamReader, StreamWriter
     from collections.abc import Callable, Mapping
 
     from serverfull.domain.deployed_handler import DeployedHandler
     from serverfull.domain.readiness import Unfit
     from serverfull.interfaces import FunctionIdentity
     from serverfull.runtimes.runtime_api.api import RuntimeApi
+    from serverfull.runtimes.runtime_api.extensions import Extensions
 
 
 class Gone(Exception):
@@ -47,7 +50,16 @@ class Instance(Protocol):
     alive: bool
 
     def when_ended(self, call: Callable[[], None]) -> None:
-        """Have this called, once, when it has ended."""
+        """Have this called, once, when its runtime has ended."""
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the runtime and what it has started, and to none of its extensions."""
+
+    async def connect(self, port: int) -> tuple[StreamReader, StreamWriter]:
+        """Connect to what listens on a port of its loopback.
+
+        :raises OSError: nothing of this very instance does.
+        """
 
     def watch(self) -> None:
         """Look after what the kernel does not limit by itself, while it is busy."""
@@ -86,12 +98,20 @@ class Launcher(Protocol):
         :raises FunctionNotReady: nothing here runs the function.
         """
 
-    async def launch(self, variables: Mapping[str, str], write: Callable[[str], object]) -> Instance:
+    async def launch(
+        self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
+    ) -> Instance:
         """Start an instance. What fails on the way leaves nothing behind, and neither does being cancelled.
 
+        The programs in ``/opt/extensions`` are started first, each as a process of the instance, as `Extensions`
+        describes; the runtime is started when they have registered.
+
         :param variables: of the environment, beside those that all instances of the function have.
-        :param write: gets what it writes to its log.
+        :param write: gets what its runtime writes to its log.
+        :param extensions: hears of its extensions, and answers what is asked by the Extensions API.
         :raises Unstartable: its program cannot be executed.
+        :raises ExtensionFailed: one of its extensions has failed.
+        :raises TimeoutError: one of its extensions has not registered in time.
         :raises InternalFailure: it cannot be started for a reason that is the host's.
         """
 

@@ -17,6 +17,7 @@ from serverfull.interfaces import Environment, Runtime
 from serverfull.runtimes.deadlines import Deadlines
 from serverfull.runtimes.pool import Pool, PooledEnvironment, PoolPolicy
 from serverfull.runtimes.reserve import UNCOUNTED
+from serverfull.runtimes.runtime_api.extensions import FunctionFacts
 from serverfull.runtimes.sandboxes.sandbox import PROVISIONED, LaunchedSandbox
 
 if TYPE_CHECKING:
@@ -123,8 +124,10 @@ class SandboxRuntime(Runtime):
 
     def _new_pool(self, identity: FunctionIdentity, handler: DeployedHandler) -> Pool:
         # Nothing in here may hold the handler: the pool ends with it.
+        account = "" if identity.partition is None else identity.partition.account
+        facts = FunctionFacts(name=identity.name, version=identity.version, handler=handler.name, account=account)
         identity = replace(identity, function=replace(identity.function, handler=None))
-        make = partial(LaunchedSandbox, identity, self._launchers.of(identity, handler), self._deadlines)
+        make = partial(LaunchedSandbox, identity, self._launchers.of(identity, handler), self._deadlines, facts)
         ready = partial(make, initialization=PROVISIONED)
         pool = Pool(make, self._policy, self._spawn, make_ready=ready, figures=self._figures(identity.name))
         finalize(handler, pool.close).atexit = False

@@ -27,6 +27,8 @@ from serverfull.interfaces import Sandbox
 from serverfull.runtimes import failures
 from serverfull.runtimes.error_reports import platform_error_document
 from serverfull.runtimes.runtime_api.api import Work
+from serverfull.runtimes.runtime_api.extensions import ExtensionFailed, Extensions
+from serverfull.runtimes.sandboxes.extended import Extended, Lines, tell_states
 from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity, InvocationLog
     from serverfull.runtimes.deadlines import Deadlines
     from serverfull.runtimes.runtime_api.api import Answer
+    from serverfull.runtimes.runtime_api.extensions import FunctionFacts
     from serverfull.runtimes.sandboxes.launching import Instance, Launcher
 
 _arn = lru_cache(maxsize=4096)(function_arn)
@@ -79,7 +82,15 @@ class _Loading:
         self._at = 0.0
         self._began = 0.0
         self._ended: tuple[float, str, str] = (0.0, "", "")
+        self._notes: list[Callable[[InvocationLog], object]] = []
         self.untold = False
+
+    def note(self, log: InvocationLog | None, tell: Callable[[InvocationLog], object]) -> None:
+        """Have a log told something, as soon as there is one."""
+        if log is None:
+            self._notes.append(tell)
+        else:
+            tell(log)
 
     def begin(self, log: InvocationLog | None) -> None:
         """Code begins to be loaded."""
@@ -102,6 +113,9 @@ class _Loading:
         self.untold = False
         log.initialising(self._how, self._at)
         log.write(written)
+        notes, self._notes = self._notes, []
+        for tell in notes:
+            tell(log)
         log.initialised(*self._ended)
 
 
@@ -110,6 +124,7 @@ class LaunchedSandbox(Sandbox):
 
     :param launcher: starts it.
     :param deadlines: of all invocations that run in sandboxes.
+    :param facts: what its extensions are told.
     :param initialization: what its code is told of how it is started.
     """
 
@@ -118,16 +133,21 @@ class LaunchedSandbox(Sandbox):
         identity: FunctionIdentity,
         launcher: Launcher,
         deadlines: Deadlines,
+        facts: FunctionFacts,
         initialization: str = "on-demand",
     ) -> None:
         self._identity = identity
         self._launcher = launcher
         self._deadlines = deadlines
+        self._facts = facts
         self._initialization = initialization
         self._log_stream = new_log_stream(identity.version)
         self._early = ""
+        self._lines: dict[str, Lines] = {}
         self._log: InvocationLog | None = None
         self._running: Instance | None = None
+        self._extended: Extended | None = None
+        self._end_reason = "spindown"
         self._ready = False
         self._closed = False
         self._init_seconds: float | None = None
@@ -201,6 +221,9 @@ class LaunchedSandbox(Sandbox):
     async def aclose(self) -> None:
         """Kill the instance and what it has started, and give back what they held. Closing twice is fine."""
         self._closed = True
+        extended, self._extended = self._extended, None
+        if extended is not None:
+            await extended.shut_down(self._end_reason)
         running, self._running = self._running, None
         if running is not None:
             await running.aclose()
@@ -210,12 +233,24 @@ class LaunchedSandbox(Sandbox):
         await self._launcher.prepare()
         began = time.monotonic()
         self._loading.begin(self._log)
+        extensions = Extensions(self._facts, self._write_line_of, until)
         try:
-            running = await self._launcher.launch(self._variables(), self._write)
+            running = await self._launcher.launch(self._variables(), self._write, extensions)
         except Unstartable as failed:
             self._loading.end(self._log, "error", "Runtime.InvalidEntrypoint")
             return self._failed_init(partial(_unstartable, str(failed)), request_id)
+        except ExtensionFailed as failed:
+            self._tell_states(extensions)
+            self._loading.end(self._log, "error", failed.error_type)
+            return self._failed_init(partial(_exited, failed), request_id)
+        except TimeoutError:
+            self._tell_states(extensions)
+            self._loading.end(self._log, "timeout")
+            return None
         self._running = running
+        extended = Extended(extensions, running, self._end_of_use)
+        extensions.on_failure = extended.failed
+        self._extended = extended if extensions.external else None
         if self._closed:  # while it was started
             await self.aclose()
             return None
@@ -223,21 +258,29 @@ class LaunchedSandbox(Sandbox):
         try:
             async with asyncio.timeout(max(0.0, until - began)):
                 answer = await running.api.initialised()
+                if answer is None:
+                    await extensions.ready()
         except TimeoutError:
             running.drain()
+            self._tell_states(extensions)
             self._loading.end(self._log, "timeout")
             self._measured()
-            self._running = None
+            self._running = self._extended = None
             await running.aclose()
             return None
-        except Gone as gone:
+        except (Gone, ExtensionFailed) as gone:
             running.drain()
-            self._loading.end(self._log, "error", "Runtime.ExitError")
-            return self._failed_init(partial(_exited, gone.why), request_id)
+            self._tell_states(extensions)
+            self._loading.end(self._log, "error", _type_of(gone))
+            return self._failed_init(partial(_exited, gone), request_id)
         finally:
             running.unwatch()
         running.drain()
+        if extensions.all:
+            self._extended = extended
+            self._tell_states(extensions)
         if answer is not None:
+            self._end_reason = "failure"
             self._loading.end(self._log, "error", _error_type(answer))
             return self._failed_init(lambda _request_id: _answered(answer), request_id)
         self._loading.end(self._log, "success")
@@ -251,8 +294,12 @@ class LaunchedSandbox(Sandbox):
             "AWS_LAMBDA_LOG_STREAM_NAME": self._log_stream,
         }
 
+    def _tell_states(self, extensions: Extensions) -> None:
+        tell_states(extensions, partial(self._loading.note, self._log))
+
     def _failed_init(self, make: Callable[[str], Outcome], request_id: str) -> Outcome:
         memory_mb = self._measured()
+        self._end_reason = "failure"
 
         def failed(request_id: str) -> Outcome:
             outcome = make(request_id)
@@ -272,15 +319,20 @@ class LaunchedSandbox(Sandbox):
         left = max(0.0, deadline - began)
         self._deadlines.note(self, deadline, running.api.interrupt, Overdue())
         running.watch()
+        work = self._work(invocation, left)
+        extended = self._extended
+        if extended is not None:
+            extended.begin(work)
         try:
-            answer = await running.api.run(self._work(invocation, left))
+            answer = await running.api.run(work)
         except Overdue:
             return self._timed(self._overdue(invocation))
-        except Gone as gone:
+        except (Gone, ExtensionFailed) as gone:
             running.drain()
             if not running.api.delivered and self.uses > 1:  # it has ended after what it answered last
                 raise InvocationNotBegun from None
-            outcome = _exited(gone.why, invocation.request_id)
+            self._end_of_use("failure")
+            outcome = _exited(gone, invocation.request_id)
         else:
             running.drain()
             outcome = _answered(answer)
@@ -292,6 +344,10 @@ class LaunchedSandbox(Sandbox):
         brief = running.alive and ended - began < SHORT and ended < until
         outcome.memory_mb = known if brief else self._measured()
         outcome.init_seconds, self._init_seconds = self._init_seconds, None
+        if "" in self._lines:
+            self._lines[""].finish()
+        if extended is not None and self._ready:
+            self.settling = extended.answered(deadline, log.timed_out)
         return outcome
 
     def _timed(self, outcome: Outcome) -> Outcome:
@@ -301,17 +357,23 @@ class LaunchedSandbox(Sandbox):
 
     def _overdue(self, invocation: Invocation) -> Outcome:
         memory_mb = self._measured()
-        self._kill()
+        self._kill("timeout")
         if self._running is not None:
             self._running.drain()
         outcome = failures.timed_out(invocation.request_id, self._identity.timeout)
         outcome.memory_mb = memory_mb
         return outcome
 
-    def _kill(self) -> None:
-        self._ready = False
-        if self._running is not None:
+    def _kill(self, reason: str = "failure") -> None:
+        """Let nothing run in it any more; where there are extensions, closing it gives them their time first."""
+        self._end_of_use(reason)
+        if self._running is not None and self._extended is None:
             self._running.kill()
+
+    def _end_of_use(self, reason: str) -> None:
+        self._ready = False
+        if self._end_reason == "spindown":
+            self._end_reason = reason
 
     def _measured(self) -> int:
         """Ask for the most memory used, and remember it."""
@@ -323,6 +385,20 @@ class LaunchedSandbox(Sandbox):
         return most
 
     def _write(self, text: str) -> None:
+        """Take what the runtime has written: whole lines, where extensions write to the same log."""
+        if self._lines:
+            self._write_line_of("", text)
+        else:
+            self._pass_on(text)
+
+    def _write_line_of(self, extension: str, text: str) -> None:
+        """Take what an extension has written."""
+        lines = self._lines.get(extension)
+        if lines is None:
+            lines = self._lines[extension] = Lines(self._pass_on)
+        lines.feed(text)
+
+    def _pass_on(self, text: str) -> None:
         if self._log is not None:
             self._log.write(text)
         elif len(self._early) < EARLY_LOG:
@@ -354,8 +430,15 @@ def _error_type(answer: Answer) -> str:
     return "Runtime.Unknown"
 
 
-def _exited(why: str, request_id: str) -> Outcome:
-    """Give AWS's answer for an instance that ended by itself."""
+def _type_of(gone: Gone | ExtensionFailed) -> str:
+    return gone.error_type if isinstance(gone, ExtensionFailed) else "Runtime.ExitError"
+
+
+def _exited(gone: Gone | ExtensionFailed, request_id: str) -> Outcome:
+    """Give AWS's answer for an instance that ended by itself, or whose extension has failed."""
+    why = gone.why
+    if isinstance(gone, ExtensionFailed):
+        return _ended(gone.error_type, why, request_id)
     said = f"Runtime exited with error: {why}" if why else "Runtime exited without providing a reason"
     return _ended("Runtime.ExitError", said, request_id)
 

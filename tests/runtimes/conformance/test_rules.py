@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,6 +133,10 @@ class Nothing:
     def initialising(self, how: str, at: float) -> None: ...
 
     def initialised(self, seconds: float, status: str, error_type: str = "") -> None: ...
+
+    def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None: ...
+
+    def timed_out(self) -> None: ...
 
 
 class NoLog(Good):

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,12 @@ class Log:
         pass
 
     def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
+        pass
+
+    def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
+        pass
+
+    def timed_out(self) -> None:
         pass
 
     @property
