@@ -30,6 +30,7 @@
         ├── TooManyRequests           a concurrency limit is reached
         ├── RecursiveInvocation       a function calls itself in circles
         ├── FunctionNotReady          the function is in a state that cannot be invoked
+        │   └── DependenciesNotInstalled
         ├── InvalidRuntime            no runtime of this host runs the function
         ├── ReadOnlyFunction          a write to a function that a read-only fetcher owns
         ├── ResourceNotFound          no such resource other than a function
@@ -267,6 +268,18 @@ class FunctionNotReady(RequestError):
         )
         self.state = state
         self.why = why
+
+
+class DependenciesNotInstalled(FunctionNotReady):
+    """What a function needs from package indexes could not be installed.
+
+    :param why: the last lines of the installer, or what is missing here.
+    :param code: a value of the model's ``StateReasonCode``.
+    """
+
+    def __init__(self, name: str, why: str, code: str = "DependencyError") -> None:
+        super().__init__(name, "Failed", why)
+        self.code = code
 
 
 class InvalidRuntime(RequestError):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
+    from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
     from serverfull.runtimes.watchdog import Stall
 
 
@@ -99,6 +101,10 @@ class _RunLater:
     async def unfit(self, name: str, function: Function) -> Unfit | None:
         """Say why a function cannot run here as it is; None: it can."""
         return await self._host.invoker.unfit(name, function)
+
+    async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
+        """Give what runs functions of a runtime with these tags."""
+        return await self._host.interpreter(runtime, tags)
 
     def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many environments of a function ready."""
@@ -240,7 +246,6 @@ class Host:
         """Make what runs functions in processes of their own; most hosts of registered functions never need it."""
         from serverfull.runtimes.pool import PoolPolicy
         from serverfull.runtimes.process.confinement import Level
-        from serverfull.runtimes.process.interpreters import Interpreters
         from serverfull.runtimes.process.launcher import ProcessLaunchers
         from serverfull.runtimes.process.machine import Machine
         from serverfull.runtimes.process.recipes import Recipes
@@ -248,7 +253,7 @@ class Host:
 
         settings = self.settings.execution
         machine = Machine(Level.of(settings.sandbox), self.logger)
-        recipes = Recipes(machine, Interpreters(settings.other_python), settings.client, self.logger, self.aws)
+        recipes = Recipes(machine, self._interpreters, settings.client, self.logger, self.aws)
         policy = PoolPolicy(
             idle_timeout=0.0 if settings.ephemeral else settings.idle_timeout,
             most=settings.max_environments,
@@ -259,6 +264,26 @@ class Host:
         runtime = SandboxRuntime(launchers, policy, self.logger, self.metrics.function)
         self._stack.push_async_callback(runtime.aclose)
         return runtime
+
+    @cached_property
+    def _interpreters(self) -> Interpreters:
+        from serverfull.runtimes.process.interpreters import Interpreters
+
+        return Interpreters(self.settings.execution.other_python)
+
+    async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
+        """Give what runs deployed functions of a runtime with these tags; None: nothing on this machine does."""
+        from serverfull.runtimes.choosing import chosen_mode
+        from serverfull.runtimes.process.interpreters import Interpreter
+
+        mode = chosen_mode(tags, self.settings.execution.mode)
+        if mode == "inprocess":
+            own = Path(sys.executable)
+            return Interpreter(runtime=runtime, kind="python", path=own, version=platform.python_version())
+        if mode != "process":
+            return None
+        found = await asyncio.to_thread(self._interpreters.find, runtime, anew=True)
+        return found if isinstance(found, Interpreter) else None
 
     def _prepare(self) -> None:
         """Do what the start should not wait for, and the first incident should not either."""

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "serverfull"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 READS_ENVIRONMENT = {
+    "config/installers.py": "what package installers see of it",
     "config/credentials.py": "the credentials that functions are to have too",
     "config/loading.py": "the settings",
     "config/native.py": "the settings of a native Lambda",
@@ -65,8 +66,11 @@ def _is_environment(node: ast.Attribute) -> bool:
     return node.attr in ("environ", "getenv") and isinstance(node.value, ast.Name) and node.value.id == "os"
 
 
-IMPORTED_LATE = ("api/contracts.py", "contracts/", "control_plane", "fetchers/answers.py", "management/", "storage/")
-NO_HANDLER_RUNS_WITH = ("building/", "cli/", "config/", "runtimes/child/", "testing/")
+IMPORTED_LATE = (
+    *("api/contracts.py", "contracts/", "control_plane", "dependencies/", "fetchers/answers.py", "management/"),
+    "storage/",
+)
+NO_HANDLER_RUNS_WITH = ("building/", "cli/", "config/", "dependencies/warden.py", "runtimes/child/", "testing/")
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -54,6 +54,7 @@ ROWS: dict[type[errors.RequestError], ErrorRow] = {
     errors.TooManyRequests: ErrorRow("TooManyRequestsException", 429, "User", "message"),
     errors.RecursiveInvocation: ErrorRow("RecursiveInvocationException", 400, "User", "Message"),
     errors.FunctionNotReady: ErrorRow("ResourceConflictException", 409, "User", "message"),
+    errors.DependenciesNotInstalled: ErrorRow("ResourceConflictException", 409, "User", "message"),
     errors.InvalidRuntime: ErrorRow("InvalidRuntimeException", 502, "Service", "Message"),
     errors.ReadOnlyFunction: ErrorRow("ResourceConflictException", 409, "User", "message"),
     errors.ResourceNotFound: ErrorRow("ResourceNotFoundException", 404, "User", "Message"),

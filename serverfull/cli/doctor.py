@@ -17,7 +17,7 @@ from serverfull.cli.options import config_option, loaded, setting_option
 from serverfull.cli.tables import output_option, table
 
 if TYPE_CHECKING:
-    from serverfull.config import ExecutionSettings, ServerSettings, StateSettings
+    from serverfull.config import DependencySettings, ExecutionSettings, ServerSettings, StateSettings
 
 _PATIENCE = 10.0
 """Seconds that Docker's own command may take."""
@@ -46,8 +46,9 @@ class Finding:
 def doctor(output: str, **flags: Any) -> None:
     """Show what this machine can run, and why not.
 
-    Looked at are each runtime of AWS, what processes of functions are held with, the state's directory, the port, and
-    whether there is a Docker engine, which this version does not use. The exit code is 0 whatever is found.
+    Looked at are each runtime of AWS, what processes of functions are held with, what installs their dependencies, the
+    state's directory, the port, and whether there is a Docker engine, which this version does not use. The exit code is
+    0 whatever is found.
 
     \b
     serverfull doctor
@@ -55,7 +56,8 @@ def doctor(output: str, **flags: Any) -> None:
     """
     settings = loaded(flags).settings
     runtimes = list(_runtimes(settings.execution))
-    machine = [*_sandbox(settings.execution), _state(settings.state), _port(settings.server), _docker()]
+    sandbox, dependencies = _sandbox(settings.execution), _dependencies(settings.dependencies)
+    machine = [*sandbox, dependencies, _state(settings.state), _port(settings.server), _docker()]
     if output == "json":
         groups = {"runtimes": runtimes, "machine": machine}
         click.echo(json.dumps({name: _by_check(group) for name, group in groups.items()}, indent=2))
@@ -95,6 +97,19 @@ def _sandbox(settings: ExecutionSettings) -> Iterator[Finding]:
     yield Finding("processes", means.pids, means.why.get("pids", ""))
     yield Finding("/tmp", means.tmp, means.why.get("tmp", ""))  # noqa: S108 - what it is called
     yield Finding("/opt", means.opt, means.why.get("opt", ""))
+
+
+def _dependencies(settings: DependencySettings) -> Finding:
+    from serverfull.dependencies.installers import find_npm, find_uv
+
+    uv = None if settings.python_installer == "pip" else find_uv()
+    if uv is None and settings.python_installer == "uv":
+        python = "uv is missing"
+    else:
+        python = f"uv: {uv}" if uv else "pip of the Python that runs the function"
+    return Finding(
+        "dependencies", settings.install, f"{python}; {f'npm: {npm}' if (npm := find_npm()) else 'npm is missing'}"
+    )
 
 
 def _state(settings: StateSettings) -> Finding:

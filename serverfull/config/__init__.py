@@ -1,7 +1,8 @@
 """The settings: what can be configured, and how it is read. The only reader of ``os.environ`` and of settings files.
 
 `settings` holds the dataclasses, `values` what their types take, `sources` finds values, `loading` puts them together,
-`reference` writes the documentation. `native` is the same for a native Lambda, and imported from there.
+`reference` writes the documentation. `native` is the same for a native Lambda, and imported from there, as
+is `installers`: what of the environment package installers see.
 """
 
 from serverfull.config.loading import LoadedSettings, load
@@ -9,6 +10,7 @@ from serverfull.config.settings import (
     AwsSettings,
     ClientSettings,
     ConnstateSettings,
+    DependencySettings,
     ExecutionSettings,
     ExpvarSettings,
     FunctionSettings,
@@ -27,6 +29,7 @@ __all__ = [
     "AwsSettings",
     "ClientSettings",
     "ConnstateSettings",
+    "DependencySettings",
     "ExecutionSettings",
     "ExpvarSettings",
     "FunctionSettings",

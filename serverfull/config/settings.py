@@ -53,6 +53,10 @@ NoUrl: TypeAlias = Annotated[str, Pattern(r"(https?://\S+)?", "a URL that starts
 ServiceUrl: TypeAlias = Annotated[
     str, Pattern(r"[A-Za-z0-9][\w-]*=https?://\S+", "services with their URLs, such as S3=http://localhost:9000")
 ]
+IndexUrl: TypeAlias = Annotated[
+    str,
+    Pattern(r"(https?://[^\s@]+)?", "a URL that starts with http:// or https://, with no password in it, or nothing"),
+]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
@@ -252,6 +256,34 @@ class AwsSettings(_Theme):
     ``endpoint_url``. The names are those of SDKs, such as ``DYNAMODB`` or ``CLOUDWATCH_LOGS``; others are refused."""
 
 
+class DependencySettings(_Theme):
+    """What is done where an uploaded package says what it needs, and does not bring it. ``docs/dependencies.md`` has
+    the whole."""
+
+    install: Literal["off", "on"] = "off"
+    """``on``: what ``requirements.txt``, ``pyproject.toml`` or ``package.json`` of a package names is installed when
+    the function is deployed. ``off``, because the host then fetches what whoever deploys names, and because AWS does
+    not do it."""
+    timeout: Seconds = 300.0
+    """Seconds that an installation may take before it is ended and the function is Failed."""
+    python_installer: Literal["auto", "uv", "pip"] = "auto"
+    """What installs for Python. ``pip`` is that of the Python which runs the function. ``auto``: uv where the host's
+    PATH has it, which is several times as fast, else pip."""
+    python_index: IndexUrl = ""
+    """URL of the package index for Python, such as ``https://pypi.example/simple``. Nothing: the one that pip or uv is
+    configured to ask on this machine. Credentials belong into their configuration or into ``.netrc``."""
+    node_registry: IndexUrl = ""
+    """URL of the registry for Node.js. Nothing: the one that npm is configured to ask on this machine."""
+    max_mb: Count = 250
+    """MB that what is installed for a function may have; four times that while it is being installed. As many as a
+    package and its layers may have together on AWS."""
+    keep: Seconds = 604_800.0
+    """Seconds that an installation stays after the last function that used it is gone. A week, so that one that is
+    deployed again needs no index."""
+    cache_mb: Annotated[int, Range(least=0)] = 1024
+    """MB of what installers have fetched that are kept for the next installation; it is emptied when it has more."""
+
+
 class MockSettings(_Theme):
     """Mock mode: typed answers without running any handler, for the tests of those who call the functions."""
 
@@ -410,6 +442,7 @@ class Settings(_Theme):
     state: StateSettings = field(default_factory=StateSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)
+    dependencies: DependencySettings = field(default_factory=DependencySettings)
     mock: MockSettings = field(default_factory=MockSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     stats: StatsSettings = field(default_factory=StatsSettings)

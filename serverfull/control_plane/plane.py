@@ -12,7 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serverfull.errors import InternalFailure, NotFoundError, ShuttingDown, StateUnusable
+from serverfull.errors import (
+    DependenciesNotInstalled,
+    InternalFailure,
+    NotFoundError,
+    ShuttingDown,
+    StateUnusable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.control_plane.warming import Running
     from serverfull.control_plane.wiring import Resources
+    from serverfull.dependencies.roots import Dependencies
     from serverfull.domain.changes import Changes
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.names import RequestScope
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
+    from serverfull.runtimes.process.interpreters import Interpreter
     from serverfull.storage.code import FileCodeStore
 
     Operation = Callable[[dict[str, Any], RequestScope], Awaitable[Mapping[str, Any]]]
@@ -122,6 +130,8 @@ class ControlPlane:
         changes = Changes()
         deployed = DeployedFetcher(changes)
         state, code = await self._stores()
+        dependencies = self._dependencies()
+        self._stack.push_async_callback(dependencies.aclose)
         objects = S3Objects()
         self._stack.push_async_callback(objects.aclose)
         warming = Warming(state, deployed, self._running, self._logger)
@@ -136,10 +146,11 @@ class ControlPlane:
             fetch_object=objects.fetch_object,
             examine=partial(self._examine, deployed),
             readiness=warming.readiness,
+            dependencies=dependencies,
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
-            deployed.read_from(state, code, resources.retry)
+            deployed.read_from(state, code, resources.retry, dependencies.root)
             try:
                 await self._begin(resources, state, changes)
             except InternalFailure as failure:
@@ -156,22 +167,25 @@ class ControlPlane:
     async def _begin(self, resources: Resources, state: StateStore, changes: Changes) -> None:
         """Begin with what is done in the background."""
         await resources.resume()
-        if self._files is not None:  # a bucket may have packages of other hosts
-            resources.sweep_later()
+        resources.sweep_later(packages=self._files is not None)  # a bucket may have packages of other hosts
         if self._bucket is not None:
             await self._publish(state, changes, *self._bucket)
 
     async def _examine(self, deployed: DeployedFetcher, partition: Partition, version: FunctionVersion) -> Fitness:
         """See whether something here runs a version; a function that is gone meanwhile needs nothing."""
         from serverfull.domain.deployed_handler import DeployedHandler
-        from serverfull.domain.readiness import Fitness
+        from serverfull.domain.readiness import Fitness, Unfit
 
         try:
             function = await deployed.candidate(partition, version)
         except NotFoundError:
             return Fitness()
+        except DependenciesNotInstalled as failure:
+            return Fitness(Unfit(failure.why, failure.code))
         unfit = await self._running.unfit(version.function, function)
         assert isinstance(function.handler, DeployedHandler)
+        if unfit is None and version.package_type == "Zip":
+            deployed.remember(partition, version, function)
         return Fitness(unfit, function.handler.image_found)
 
     async def _publish(self, state: StateStore, changes: Changes, bucket: str, prefix: str) -> None:
@@ -201,6 +215,28 @@ class ControlPlane:
             return state, self._code_store(directory)
         except OSError as wrong:
             raise StateUnusable(f"{wrong.filename} cannot keep code: {wrong.strerror}") from wrong
+
+    def _dependencies(self) -> Dependencies:
+        """Make what installs what packages ask for; its folders appear with the first of them."""
+        from serverfull.config.installers import installer_variables
+        from serverfull.dependencies.roots import Dependencies
+        from serverfull.storage.temporary import TemporaryFolder
+
+        directory = self._directory()
+        if directory is None:
+            folder = TemporaryFolder()
+            self._stack.callback(folder.close)
+            directory = folder.path
+        return Dependencies(
+            directory / "dependencies",
+            self._settings.dependencies,
+            self._interpreter,
+            installer_variables(),
+            self._logger,
+        )
+
+    def _interpreter(self, runtime: str, tags: Mapping[str, str]) -> Awaitable[Interpreter | None]:
+        return self._running.interpreter(runtime, tags)
 
     def _directory(self) -> Path | None:
         """Say where things are kept: absolutely, for a handler may change the working directory."""

@@ -20,13 +20,14 @@ from serverfull.domain.readiness import Readiness
 from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Unfit
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import Records, StateStore
+    from serverfull.runtimes.process.interpreters import Interpreter
 
 _Key: TypeAlias = "tuple[Partition, str]"
 
@@ -36,6 +37,9 @@ class Running(Protocol):
 
     async def unfit(self, name: str, function: Function) -> Unfit | None:
         """Say why a function cannot run here as it is; None: it can."""
+
+    async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
+        """Give what runs functions of a runtime with these tags; None: nothing on this machine does."""
 
     def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many environments of a function ready; ``changed`` is told how far that is."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from serverfull.config import Settings
     from serverfull.control_plane.plane import Operation
+    from serverfull.dependencies.roots import Dependencies
     from serverfull.domain.changes import Changes
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
@@ -63,6 +64,7 @@ class Resources:
     :param fetch_object: reads packages from callers' buckets.
     :param examine: sees whether the host can run a version.
     :param readiness: says how far provisioned concurrency is.
+    :param dependencies: what was installed for packages, which is swept with them.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Resources:
         fetch_object: FetchObject,
         examine: Examine,
         readiness: FindReadiness,
+        dependencies: Dependencies,
     ) -> None:
         self._state = state
+        self._dependencies = dependencies
         self._code = code
         self._logger = logger
         self._preparations = preparations = Preparations(state, changes, partial(make_ready, code, examine), logger)
@@ -146,9 +150,12 @@ class Resources:
         """Make a version again that could not be made, unless that was tried a moment ago; tells whether it was."""
         return await self._preparations.retry(partition, function, number)
 
-    def sweep_later(self) -> None:
-        """Delete the packages that nothing refers to, some seconds from now and then every hour."""
-        self._sweeping = asyncio.create_task(self._sweep())
+    def sweep_later(self, *, packages: bool) -> None:
+        """Delete what nothing refers to, some seconds from now and then every hour.
+
+        :param packages: also packages, and not only what was installed for them.
+        """
+        self._sweeping = asyncio.create_task(self._sweep(packages))
 
     async def aclose(self) -> None:
         """Stop what is done in the background. Closing twice is fine."""
@@ -157,14 +164,20 @@ class Resources:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
 
-    async def _sweep(self) -> None:
-        """Delete the packages that nothing refers to, again and again: what deletions and crashes have left."""
+    async def _sweep(self, packages: bool) -> None:
+        """Delete what nothing refers to, again and again: what deletions and crashes have left."""
         await asyncio.sleep(_SWEEP_AFTER)
         while True:
-            await self._sweep_once()
+            try:
+                used = {version.code_sha256 for _, version in await self._state.everywhere(VERSIONS)}
+                await self._dependencies.sweep(used)
+            except Exception as error:  # a task's boundary: the disk fails
+                self._logger.warning("dependencies not swept", exc_info=error)
+            if packages:
+                await self._sweep_packages()
             await asyncio.sleep(_SWEEP_EVERY)
 
-    async def _sweep_once(self) -> None:
+    async def _sweep_packages(self) -> None:
         try:
             used = {version.code_sha256 for _, version in await self._state.everywhere(VERSIONS)}
             for partition in {where for where, layer in await self._state.everywhere(LAYER_VERSIONS) if layer.deleted}:

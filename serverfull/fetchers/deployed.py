@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 Retry: TypeAlias = "Callable[[Partition, str, int], Awaitable[bool]]"
 """Makes a version once more; tells whether it has tried."""
 
+FindRoot: TypeAlias = "Callable[[Path, FunctionVersion, Mapping[str, str], bool], Awaitable[Path]]"
+"""Gives the folder that a version runs from, for that of its package and the function's tags; also whether it is being
+prepared now. Raises DependenciesNotInstalled."""
+
 PATIENCE = 10.0
 """Seconds that a call waits for a function which is still being made."""
 
@@ -68,6 +72,7 @@ class DeployedFetcher(Fetcher):
         self._patience = patience
         self._stores: tuple[StateStore, CodeStore] | None = None
         self._retry: Retry | None = None
+        self._find_root: FindRoot | None = None
         self._known: dict[tuple[Partition, str], _Known] = {}
         self._handlers: dict[tuple[Partition, str], dict[int, tuple[object, DeployedHandler]]] = {}
         self._before: dict[tuple[Partition, str], Function] = {}  # $LATEST, as it was given last
@@ -75,12 +80,15 @@ class DeployedFetcher(Fetcher):
         self._reservations = Reservations()
         changes.subscribe(self._forget)
 
-    def read_from(self, state: StateStore, code: CodeStore, retry: Retry | None = None) -> None:
+    def read_from(
+        self, state: StateStore, code: CodeStore, retry: Retry | None = None, find_root: FindRoot | None = None
+    ) -> None:
         """Say where functions, and where their packages are kept.
 
         :param retry: makes versions that could not be made, if it is time for that.
+        :param find_root: says where versions run; None: in the folders of their packages.
         """
-        self._stores, self._retry = (state, code), retry
+        self._stores, self._retry, self._find_root = (state, code), retry, find_root
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Find nothing: whose function it is has to be said first.
@@ -216,18 +224,25 @@ class DeployedFetcher(Fetcher):
 
         :raises NotFoundError: the function is gone.
         :raises InvalidParameterValue: its package or that of a layer cannot be unpacked.
+        :raises DependenciesNotInstalled: what it asks for could not be installed.
         """
         function = await self._state.read(partition, lambda records: records.get(FUNCTIONS, version.function))
         if function is None:
             raise NotFoundError(version.function)
-        return await self._as_function(partition, function, version)
+        return await self._as_function(partition, function, version, preparing=True)
+
+    def remember(self, partition: Partition, version: FunctionVersion, function: Function) -> None:
+        """Take a version that can be run for what calls get while the next one is being made, whether called or not."""
+        if version.number == LATEST_NUMBER:
+            self._before[partition, version.function] = function
 
     async def _as_function(
-        self, partition: Partition, function: DeployedFunction, version: FunctionVersion
+        self, partition: Partition, function: DeployedFunction, version: FunctionVersion, *, preparing: bool = False
     ) -> Function:
+        root = await self._root(function, version, preparing=preparing)
         logging = version.settings.get("LoggingConfig", {})
         return Function(
-            await self._handler(partition, version),
+            await self._handler(partition, version, root),
             timeout=version.timeout,
             memory_size=version.memory_size,
             environment=version.environment,
@@ -242,9 +257,23 @@ class DeployedFetcher(Fetcher):
             version=version.version,
         )
 
-    async def _handler(self, partition: Partition, version: FunctionVersion) -> DeployedHandler:
+    async def _root(self, function: DeployedFunction, version: FunctionVersion, *, preparing: bool) -> Path:
+        """Give the folder that a version runs from. A call waits only so long for one that is not there any more."""
+        assert self._stores is not None
+        if version.package_type != "Zip":
+            return Path()
+        code = await self._stores[1].tree(version.code_sha256)
+        if self._find_root is None:
+            return code
+        try:
+            async with asyncio.timeout(None if preparing else self._patience):
+                return await self._find_root(code, version, function.tags, preparing)
+        except TimeoutError:
+            raise FunctionNotReady(function.name, "Pending", "Its dependencies are being installed.") from None
+
+    async def _handler(self, partition: Partition, version: FunctionVersion, root: Path) -> DeployedHandler:
         made_of = (
-            version.code_sha256,
+            root,
             version.handler,
             version.runtime,
             tuple(layer["Arn"] for layer in version.settings.get("Layers", ())),
@@ -258,7 +287,6 @@ class DeployedFetcher(Fetcher):
         if kept is None or kept[0] != made_of:
             assert self._stores is not None
             code = self._stores[1]
-            root = await code.tree(version.code_sha256) if version.package_type == "Zip" else Path()
             layers = [await code.tree(sha256) for sha256 in await self._layers(partition, version)]
             kept = handlers.get(version.number)  # again: calls that came together must not load the code twice
             if kept is None or kept[0] != made_of:

@@ -27,6 +27,7 @@ EXAMPLES = [
     (errors.TooManyRequests("ConcurrentInvocationLimitExceeded", 3), "TooManyRequestsException", 429),
     (errors.RecursiveInvocation("hello", 16), "RecursiveInvocationException", 400),
     (errors.FunctionNotReady("hello", "Failed", "threads were lost"), "ResourceConflictException", 409),
+    (errors.DependenciesNotInstalled("hello", "no such package"), "ResourceConflictException", 409),
     (errors.InvalidRuntime("nodejs"), "InvalidRuntimeException", 502),
     (errors.ReadOnlyFunction("static"), "ResourceConflictException", 409),
     (errors.ResourceNotFound("no such layer"), "ResourceNotFoundException", 404),

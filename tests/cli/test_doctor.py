@@ -18,7 +18,7 @@ from serverfull.runtimes.process.interpreters import RUNTIMES
 Run = Callable[..., Any]
 
 HOSTS = "python{}.{}".format(*sys.version_info[:2])
-MACHINE = ["sandbox", "memory", "processes", "/tmp", "/opt", "state", "port", "docker"]
+MACHINE = ["sandbox", "memory", "processes", "/tmp", "/opt", "dependencies", "state", "port", "docker"]
 
 
 @pytest.fixture
@@ -149,3 +149,13 @@ def test_a_wrong_setting_is_the_only_thing_that_ends_it_otherwise(run: Run) -> N
     done = run("doctor", SERVERFULL_EXECUTION__SANDBOX="strict")
     assert (done.returncode, done.stdout) == (2, "")
     assert "'strict' is not one of none, limits" in done.stderr
+
+
+def test_what_installs_dependencies_is_shown(found: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    put(tmp_path / "programs", "uv")
+    programs = str(put(tmp_path / "programs", "npm"))
+    on = {"SERVERFULL_DEPENDENCIES__INSTALL": "on", "PATH": programs}
+    shown = found(**on)["machine"]["dependencies"]
+    assert shown == {"state": "on", "detail": f"uv: {programs}/uv; npm: {programs}/npm"}
+    shown = found(**on, SERVERFULL_DEPENDENCIES__PYTHON_INSTALLER="pip")["machine"]["dependencies"]
+    assert shown["detail"].startswith("pip of the Python that runs the function; npm: ")

@@ -64,6 +64,15 @@ def copied(layers: Sequence[Path], into: Path) -> Path:
     return making
 
 
+def lay(layers: Sequence[Path], into: Path) -> None:
+    """Put these folders into an empty one, later ones over earlier ones, as hard links where the file system has them.
+
+    :raises ValueError: one holds something that is neither file, folder nor symbolic link.
+    :raises OSError: one is not there, or the disk is full.
+    """
+    _lay(layers, into, _link)
+
+
 def _lay(layers: Sequence[Path], making: Path, place_file: Callable[[str, Path], None], allowed: int = 0o7777) -> None:
     modes: dict[Path, int] = {making: 0o755}
     for layer in layers:
