@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib.util
 import os
 import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from serverfull import __version__
 from serverfull.api.invocations import Invocations
 from serverfull.config import Settings
 from serverfull.control_plane import ControlPlane
-from serverfull.errors import ConfigurationError, TargetInvalid
+from serverfull.errors import ConfigurationError, ExtraMissing, TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.interfaces import Admission, Fetcher, Runtime
@@ -41,7 +42,7 @@ from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import ConnectionCounts, Metrics
 from serverfull.observability.user_metrics import UserMetrics
 from serverfull.runtimes.aws_access import AwsAccess
-from serverfull.runtimes.choosing import ChoosingRuntime
+from serverfull.runtimes.choosing import AUTOMATIC, ChoosingRuntime
 from serverfull.runtimes.inprocess import InProcessRuntime
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
+    from serverfull.runtimes.sandboxes.launching import Launchers
     from serverfull.runtimes.watchdog import Stall
 
 
@@ -244,23 +246,46 @@ class Host:
 
     def process_runtime(self) -> Runtime:
         """Make what runs functions in processes of their own; most hosts of registered functions never need it."""
-        from serverfull.runtimes.pool import PoolPolicy
         from serverfull.runtimes.process.confinement import Level
         from serverfull.runtimes.process.launcher import ProcessLaunchers
         from serverfull.runtimes.process.machine import Machine
         from serverfull.runtimes.process.recipes import Recipes
-        from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 
         settings = self.settings.execution
         machine = Machine(Level.of(settings.sandbox), self.logger)
         recipes = Recipes(machine, self._interpreters, settings.client, self.logger, self.aws)
+        return self._sandboxes(ProcessLaunchers(recipes, machine))
+
+    def docker_runtime(self) -> Runtime:
+        """Make what runs functions in containers."""
+        from serverfull.runtimes.docker.launcher import make_launchers
+
+        return self._sandboxes(make_launchers(self.settings, self.aws, self.logger))
+
+    def automatic_runtime(self, of: Callable[[str], Runtime]) -> Runtime:
+        """Make what runs functions in containers where their interpreter is not here.
+
+        :param of: gives the runtime of a mode.
+        """
+        from serverfull.runtimes.docker.automatic import AutomaticRuntime
+        from serverfull.runtimes.docker.images import parsed
+        from serverfull.runtimes.process.interpreters import Interpreters
+
+        runtime = AutomaticRuntime(of, parsed(self.settings.docker.images), Interpreters("error"))
+        self._stack.push_async_callback(runtime.aclose)
+        return runtime
+
+    def _sandboxes(self, launchers: Launchers) -> Runtime:
+        from serverfull.runtimes.pool import PoolPolicy
+        from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
+
+        settings = self.settings.execution
         policy = PoolPolicy(
             idle_timeout=0.0 if settings.ephemeral else settings.idle_timeout,
             most=settings.max_environments,
             uses=settings.recycle_after,
             memory_mb=settings.recycle_mb,
         )
-        launchers = ProcessLaunchers(recipes, machine)
         runtime = SandboxRuntime(launchers, policy, self.logger, self.metrics.function)
         self._stack.push_async_callback(runtime.aclose)
         return runtime
@@ -383,7 +408,11 @@ class Host:
 def _serve_mode(host: Host) -> _Mode:
     reader = InvocationReader(*_defaults(host), istr)
     settings = host.settings
-    deployed: dict[str, Callable[[], Runtime]] = {"process": host.process_runtime}
+    deployed: dict[str, Callable[[], Runtime]] = {"process": host.process_runtime, "docker": host.docker_runtime}
+    if settings.execution.mode == "docker" and importlib.util.find_spec("docker") is None:
+        raise ExtraMissing("execution.mode", "docker", "docker")
+    if settings.docker.images:
+        deployed[AUTOMATIC] = lambda: host.automatic_runtime(runtime.of)
     if settings.server.on_loopback:
         deployed["inprocess"] = host.deployed_runtime
     elif settings.execution.mode == "inprocess":
@@ -392,8 +421,15 @@ def _serve_mode(host: Host) -> _Mode:
             "the host's own process on loopback alone, because nothing holds it there and nothing authenticates "
             "callers."
         )
-    runtime = ChoosingRuntime(host.runtime, deployed, settings.execution.mode)
+    runtime = ChoosingRuntime(host.runtime, deployed, settings.execution.mode, _waiting)
     return _Mode(host.registered, runtime, reader, lambda invoker: invoker)
+
+
+def _waiting() -> Collection[str]:
+    """Give the modes whose runtimes find work on the machine, of hosts that are gone."""
+    from serverfull.runtimes.docker.site import has_left_something
+
+    return ("docker",) if has_left_something() else ()
 
 
 def refusal(settings: Settings, sharing: Sharing | None = None) -> str | None:

@@ -21,7 +21,8 @@ PROGRAM = {"bootstrap": "#!/bin/sh\nexit 3\n"}
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Any]:
-    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path) as process:
+    nowhere = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}  # the machine's own engine would pull images
+    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path, env=nowhere) as process:
         yield lambda_client(process.url, region="eu-west-1")
 
 
@@ -29,7 +30,7 @@ def test_what_nothing_here_runs_is_failed_before_anybody_calls_it(client: Any) -
     create(client, "f", FILES, Runtime="java21", Handler="app.Handler::handle")
     state = wait_until_settled(client, "f")
     assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidRuntime")
-    reason = "java21 needs a container, which this version cannot make: a later one will, with Docker"
+    reason = "java21 needs a container: its tag serverfull:execution can say 'docker', or execution.mode"
     assert state["StateReason"] == reason
     assert (state["LastUpdateStatus"], state["LastUpdateStatusReasonCode"]) == ("Failed", "InvalidRuntime")
     with pytest.raises(ClientError, match="java21 needs a container"):
@@ -60,7 +61,12 @@ def test_a_layer_may_bring_the_bootstrap(client: Any) -> None:
     ("tag", "runtime", "code", "reason"),
     [
         ("inprocess", "nodejs22.x", "InvalidRuntime", "nodejs22.x cannot run in the host's own process"),
-        ("docker", "python3.11", "InvalidConfiguration", "'docker': this host has inprocess, process. Containers come"),
+        (
+            "docker",
+            "java25",
+            "InternalError",
+            "the Docker engine at unix:///nowhere/docker.sock cannot be reached (no such",
+        ),
     ],
 )
 def test_an_execution_that_does_not_fit_is_said_before_the_first_call(
@@ -97,8 +103,8 @@ def test_container_images_are_failed_with_what_to_do(client: Any) -> None:
         Code={"ImageUri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1"},
     )
     state = wait_until_settled(client, "f")
-    assert (state["State"], state["StateReasonCode"]) == ("Failed", "InvalidConfiguration")
-    assert "this host makes no containers: deploy a .zip package." in state["StateReason"]
+    assert (state["State"], state["StateReasonCode"]) == ("Failed", "InternalError")
+    assert "the Docker engine at unix:///nowhere/docker.sock cannot be reached (no such" in state["StateReason"]
 
 
 def test_a_container_image_that_is_to_run_without_a_container_is_failed(client: Any) -> None:

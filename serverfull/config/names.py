@@ -52,6 +52,7 @@ COMMON: Mapping[str, str] = MappingProxyType(
         "NO_COLOR": "logging.color",
         "AWS_ENDPOINT_URL": "client.endpoint",
         "AWS_ENDPOINT_URL_LAMBDA": "client.endpoint",
+        "DOCKER_HOST": "docker.engine",
         f"{PREFIX}ENDPOINT": "client.endpoint",
         f"{PREFIX}STATE": "state.path",
         f"{PREFIX}LAMBDA_TARGET": "lambda_mode.target",
@@ -59,6 +60,9 @@ COMMON: Mapping[str, str] = MappingProxyType(
     }
 )
 """Variables that other programs read too, or that are shorter than the full name; of two, the later one wins."""
+
+SHORT: Mapping[str, str] = MappingProxyType({f"{PREFIX}DOCKER_IMAGES": "docker.images"})
+"""Shorter variables of settings that take more than one value; the full name wins."""
 
 _GO_LOGGER = {"RUNTIME_LOGGING_LEVEL": "level", "RUNTIME_LOGGER_LEVEL": "level", "RUNTIME_LOGGER_OUTPUT": "output"}
 _GO_GROUPS = ("stats", "signals", "connstate", "expvar")

@@ -68,7 +68,7 @@ def _field_doc(group: str, name: str, kind: Any, default: object, doc: str) -> F
         name=name,
         env=names.variable(group, name),
         go_names=tuple(go_names),
-        common_names=tuple(variable for variable, target in names.COMMON.items() if target == key),
+        common_names=tuple(name for name, target in {**names.COMMON, **names.SHORT}.items() if target == key),
         flag=names.FLAGS.get(key, ""),
         type=expected(kind),
         default=default,

@@ -58,6 +58,22 @@ IndexUrl: TypeAlias = Annotated[
     Pattern(r"(https?://[^\s@]+)?", "a URL that starts with http:// or https://, with no password in it, or nothing"),
 ]
 
+EngineUrl: TypeAlias = Annotated[str, Pattern(r"[a-z]+://\S+", "the URL of a socket, such as unix:///run/docker.sock")]
+ImageMapping: TypeAlias = Annotated[
+    str, Pattern(r"[a-z][a-z0-9.]*=[^\s,=]+", "runtimes and their images, such as python3.13=registry.example/python:3")
+]
+NetworkName: TypeAlias = Annotated[
+    str, Pattern(r"(?!(host|default)$)[A-Za-z0-9][A-Za-z0-9_.-]*", "the name of a network of the engine, not host")
+]
+HostMapping: TypeAlias = Annotated[
+    str, Pattern(r"[A-Za-z0-9_.-]+:(host-gateway|[0-9A-Fa-f.:]+)", "names and addresses, such as db:192.0.2.7")
+]
+IpAddress: TypeAlias = Annotated[str, Pattern(r"[0-9.]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", "IP addresses")]
+UserNumbers: TypeAlias = Annotated[str, Pattern(r"\d+:\d+", "a user and a group as numbers, such as 993:990")]
+VolumeMapping: TypeAlias = Annotated[
+    str, Pattern(r"/[^:,]*:/[^:,]+(:ro)?", "folders here and there, such as /srv/data:/data:ro")
+]
+
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 class _Theme:
@@ -205,8 +221,9 @@ class ExecutionSettings(_Theme):
 
     mode: Literal["auto", "inprocess", "process", "docker"] = "auto"
     """``process``: in processes of their own; ``inprocess``: in the host's, where nothing holds them; ``docker``: in
-    containers, which this version cannot make. ``auto``: in processes. A function's tag ``serverfull:execution``
-    chooses for that function."""
+    containers. ``auto``: in processes, but for functions that are container images, and those whose interpreter is not
+    here and that ``docker.images`` has an image for. A function's tag ``serverfull:execution`` chooses for that
+    function."""
     other_python: Literal["use", "error"] = "use"
     """For functions whose Python is not on this machine: ``use`` the host's own Python and say so in the log, or take
     that for an ``error``. ``serverfull doctor`` shows which there are."""
@@ -282,6 +299,35 @@ class DependencySettings(_Theme):
     deployed again needs no index."""
     cache_mb: Annotated[int, Range(least=0)] = 1024
     """MB of what installers have fetched that are kept for the next installation; it is emptied when it has more."""
+
+
+class DockerSettings(_Theme):
+    """How containers are made, for functions that run in Docker. Needs ``serverfull[docker]``."""
+
+    engine: EngineUrl = "unix:///var/run/docker.sock"
+    """The Unix socket of the Docker engine, which has to be on this machine: containers see folders of it."""
+    images: tuple[ImageMapping, ...] = ()
+    """``RUNTIME=IMAGE`` for each runtime that has another image than AWS's own, ``public.ecr.aws/lambda/…``. With
+    ``execution.mode`` ``auto``, functions run in these where their interpreter is not on this machine."""
+    pull: Literal["missing", "always", "never"] = "missing"
+    """When the engine pulls the image of a function that is deployed: where it has none, ``always``, or ``never``. The
+    credentials are those of ``docker login`` of the host's user."""
+    network: NetworkName = "bridge"
+    """The engine's network that containers are in, which has to be a bridge of this machine; or ``none``: only Python
+    functions run then, by our own client. Never the host's own network."""
+    extra_hosts: tuple[HostMapping, ...] = ()
+    """``NAME:ADDRESS`` of hosts that containers know beside those of their name servers; the address
+    ``host-gateway`` is this machine's."""
+    dns: tuple[IpAddress, ...] = ()
+    """Addresses of the name servers that containers ask. Empty: those that the engine gives them."""
+    user: UserNumbers = "993:990"
+    """User and group of containers, as numbers: those of AWS, which own nothing. Packages are readable for all."""
+    volumes: tuple[VolumeMapping, ...] = ()
+    """``/HERE:/THERE`` or ``/HERE:/THERE:ro``: folders of this machine that all containers see. What is in them is
+    open to every function."""
+    keep: Annotated[int, Range(least=0)] = 0
+    """Containers that are kept when they have ended, for ``docker inspect`` and ``docker cp``; older ones are removed,
+    and all of them when the next host finds that this one is gone."""
 
 
 class MockSettings(_Theme):
@@ -443,6 +489,7 @@ class Settings(_Theme):
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)
     dependencies: DependencySettings = field(default_factory=DependencySettings)
+    docker: DockerSettings = field(default_factory=DockerSettings)
     mock: MockSettings = field(default_factory=MockSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     stats: StatsSettings = field(default_factory=StatsSettings)

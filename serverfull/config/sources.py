@@ -75,8 +75,9 @@ def own_variables(environ: Mapping[str, str]) -> Layer:
     :raises ConfigurationError: a variable starts with ``SERVERFULL_`` and is no setting.
     """
     settings = {names.variable(group, field): f"{group}.{field}" for group, field in names.setting_keys()}
-    others = {names.CONFIG_VARIABLE, names.ADDRESS_VARIABLE, *names.COMMON, *names.go_variables()}
-    layer: Layer = {}
+    others = {names.CONFIG_VARIABLE, names.ADDRESS_VARIABLE, *names.COMMON, *names.SHORT, *names.go_variables()}
+    short = {name: key for name, key in names.SHORT.items() if name in environ}
+    layer: Layer = {key: Found(environ[name], f"environment {name}") for name, key in short.items()}
     problems = []
     for name, value in environ.items():
         if not name.startswith(names.PREFIX) or name in others or _is_service_link(name, value):

@@ -1,7 +1,8 @@
 """Chooses how a function is run: a decorator of the in-process runtime that sends deployed code to other runtimes.
 
-Code that the operator registered runs in process. Code that arrived over the API runs in processes of its own, unless
-the setting ``execution.mode`` or the function's tag ``serverfull:execution`` says ``inprocess``.
+Code that the operator registered runs in process. Code that arrived over the API runs where the setting
+``execution.mode`` or the function's tag ``serverfull:execution`` says. By itself it runs in processes of its own, and a
+container image in containers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.interfaces import Environment, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Readiness, Unfit
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 EXECUTION_TAG = "serverfull:execution"
 """The tag of a function that chooses for it."""
 
-
-NO_CONTAINERS = "and this host makes no containers: deploy a .zip package"
-"""Of functions that are images, on hosts without the runtime of containers."""
+AUTOMATIC = "auto"
+"""The mode of a runtime that finds out itself what runs a function; without one that is a process."""
 
 
 class ChoosingRuntime(Runtime):
@@ -32,10 +32,18 @@ class ChoosingRuntime(Runtime):
     :param registered: runs what the operator registered.
     :param deployed: makes what runs deployed code, by mode; called when the first function needs it.
     :param mode: of functions that do not choose.
+    :param waiting: gives the modes whose runtimes have something to do when the host gets ready, whatever functions do.
     """
 
-    def __init__(self, registered: Runtime, deployed: Mapping[str, Callable[[], Runtime]], mode: str) -> None:
+    def __init__(
+        self,
+        registered: Runtime,
+        deployed: Mapping[str, Callable[[], Runtime]],
+        mode: str,
+        waiting: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._registered = registered
+        self._waiting = waiting
         self._deployed = deployed
         self._mode = mode
         self._made: dict[str, Runtime] = {}
@@ -55,10 +63,11 @@ class ChoosingRuntime(Runtime):
         return self._chosen(identity.function).environment(identity)
 
     def get_ready(self) -> None:
-        """Let the runtime get ready that runs deployed functions which do not choose."""
-        mode = chosen_mode({}, self._mode)
-        if mode in self._deployed:
-            self._of(mode).get_ready()
+        """Let the runtimes get ready that run deployed functions which do not choose, or have other things to do."""
+        usual = "process" if self._mode == "auto" else self._mode
+        for mode in {usual, *self._waiting()}:
+            if mode in self._deployed:
+                self.of(mode).get_ready()
 
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
         """Say why a function cannot run here as it is; one that chooses what this host does not have is among them."""
@@ -77,35 +86,34 @@ class ChoosingRuntime(Runtime):
         self._chosen(identity.function).provision(identity, count, changed)
 
     def _chosen(self, function: Function) -> Runtime:
-        if not isinstance(function.handler, DeployedHandler):
+        handler = function.handler
+        if not isinstance(handler, DeployedHandler):
             return self._registered
-        if function.handler.image_uri:
-            return self._of_images(function, function.handler.image_uri)
+        if handler.image_uri:
+            return self._of_images(function, handler.image_uri)
         mode = chosen_mode(function.tags, self._mode)
+        if AUTOMATIC in self._deployed and function.tags.get(EXECUTION_TAG, self._mode) == AUTOMATIC:
+            mode = AUTOMATIC
         if mode not in self._deployed:
-            offered = ", ".join(sorted(self._deployed))
-            later = " Containers come with a later version, with Docker." if mode == "docker" else ""
-            raise TypeError(
-                f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.{later}"
-            )
-        return self._of(mode)
+            offered = ", ".join(sorted(set(self._deployed) - {AUTOMATIC}))
+            raise TypeError(f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.")
+        return self.of(mode)
 
     def _of_images(self, function: Function, image: str) -> Runtime:
         mode = function.tags.get(EXECUTION_TAG, "auto")
         if mode not in ("auto", "docker"):
             raise TypeError(f"Its tag {EXECUTION_TAG} says {mode!r}, and it is the container image {image}.")
-        if "docker" not in self._deployed:
-            raise TypeError(f"It is the container image {image}, {NO_CONTAINERS}.")
-        return self._of("docker")
+        return self.of("docker")
 
-    def _of(self, mode: str) -> Runtime:
+    def of(self, mode: str) -> Runtime:
+        """Give what runs the functions of a mode that this host has."""
         if mode not in self._made:
             self._made[mode] = self._deployed[mode]()
         return self._made[mode]
 
 
 def chosen_mode(tags: Mapping[str, str], default: str) -> str:
-    """Say how a deployed function is to be run.
+    """Say how a deployed package is to be run, as far as its interpreter is on this machine.
 
     :param tags: of the function.
     :param default: the setting ``execution.mode``.

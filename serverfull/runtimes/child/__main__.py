@@ -1,4 +1,5 @@
-"""Starts a zygote (``zygote DESCRIPTOR HOST``), or the runtime client in an interpreter of its own (``client JSON``).
+"""Starts a zygote (``zygote DESCRIPTOR HOST``), or the runtime client in an interpreter of its own: with a connection
+that is open already (``client JSON``), or as the first program of a container (``container JSON``).
 
 The host starts this file by its path. The modules beside it become a package with a name of its own, so that a package
 called ``serverfull`` in the code of a function is never mixed up with ours, and nothing of ours is on ``sys.path``.
@@ -24,6 +25,10 @@ def _main() -> None:
         from _serverfull_child import zygote  # type: ignore[import-not-found]
 
         zygote.main(int(arguments[0]), int(arguments[1]))
+    elif role == "container":
+        from _serverfull_child import container
+
+        container.begin(arguments[0])
     else:
         from _serverfull_child import client
 

@@ -193,7 +193,7 @@ class Interpreters:
         if runtime.startswith("provided"):
             return Interpreter(runtime=runtime, kind="bootstrap")
         if runtime.startswith(("java", "dotnet", "ruby")):
-            reason = f"{runtime} needs a container, which this version cannot make: a later one will, with Docker"
+            reason = f"{runtime} needs a container: its tag serverfull:execution can say 'docker', or execution.mode"
             return Missing(runtime=runtime, reason=reason)
         return Missing(runtime=runtime, reason=f"{runtime!r} is no runtime that this version knows")
 

@@ -128,10 +128,30 @@ def _mounts() -> Iterator[_Mount]:
             yield _Mount(2 if kind == "cgroup2" else 1, frozenset(options.split(",")), fields[3], Path(fields[4]))
 
 
-def _own_paths() -> dict[str, str]:
-    """Give for each controller the group of this process; that of version 2 has no name."""
+def group_of(pid: int, controller: str) -> Path | None:
+    """Find the group that a process is in; None where it is gone, or its group cannot be seen here.
+
+    :param controller: such as ``memory``; empty: that of version 2 whatever it limits.
+    """
+    try:
+        paths = _own_paths(str(pid))
+        for mount in _mounts():
+            name = "" if mount.version == 2 else controller
+            if name not in paths or (mount.version == 1 and controller not in mount.controllers):
+                continue
+            path = mount.directory_of(paths[name])
+            limits = not controller or mount.version == 1 or controller in _words(path / "cgroup.controllers")
+            if limits and (path / "cgroup.procs").exists():
+                return path
+    except OSError:
+        pass
+    return None
+
+
+def _own_paths(process: str = "self") -> dict[str, str]:
+    """Give for each controller the group of a process; that of version 2 has no name."""
     paths = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         paths.update(dict.fromkeys(controllers.split(","), path))
     return paths

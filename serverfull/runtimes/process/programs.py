@@ -18,7 +18,7 @@ from serverfull.runtimes.process.interpreters import Interpreter, Missing, node_
 from serverfull.runtimes.sandboxes.variables import OPT, python_path
 
 if TYPE_CHECKING:
-    from serverfull.domain.deployed_handler import DeployedHandler
+    from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
     from serverfull.interfaces import FunctionIdentity
 
 Client = Literal["own", "awslambdaric"]
@@ -80,6 +80,8 @@ class Wanted:
     layers: Sequence[Path]
     region: str
     ephemeral_mb: int
+    image_uri: str
+    image_config: ImageConfig
 
 
 def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
@@ -92,6 +94,8 @@ def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
         handler.layers,
         handler.region,
         handler.ephemeral_mb,
+        handler.image_uri,
+        handler.image_config,
     )
 
 

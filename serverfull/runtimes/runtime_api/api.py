@@ -22,6 +22,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket as Socket  # noqa: N812 - a parameter has its name
 from typing import TYPE_CHECKING
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
@@ -79,6 +80,7 @@ class RuntimeApi:
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._socket: Path | None = None
+        self._peer: str | None = None
         self._connections: set[Connection] = set()
         self._all_gone: asyncio.Future[None] | None = None
         self._state = _STARTED
@@ -130,7 +132,27 @@ class RuntimeApi:
             api.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return api
 
+    @classmethod
+    def unheard(cls, address: str, extensions: Extensions | None = None) -> RuntimeApi:
+        """Make one that nobody can reach before `hear` is called.
+
+        :param address: where it will listen.
+        :param extensions: who may ask here too; None: extensions are not supported.
+        """
+        api = cls(extensions=extensions)
+        api.address = address
+        return api
+
     # ---------------------------------------------------------------------------------------------- what the host calls
+
+    async def hear(self, listener: Socket, peer: str) -> None:
+        """Take connections, those that wait already too.
+
+        :param listener: listens at the address; closed with this.
+        :param peer: the address that they may come from; those from others are closed unread.
+        """
+        self._peer = peer
+        self._server = await self._loop.create_server(self._connected, sock=listener)
 
     async def initialised(self) -> Answer | None:
         """Wait until the runtime has loaded the function.
@@ -217,7 +239,7 @@ class RuntimeApi:
     # ------------------------------------------------------------------------------------------------------ connections
 
     def _connected(self) -> Connection:
-        connection = Connection(self, self._limit, welcome=len(self._connections) < MOST_CONNECTIONS)
+        connection = Connection(self, self._limit, welcome=len(self._connections) < MOST_CONNECTIONS, peer=self._peer)
         self._connections.add(connection)
         return connection
 

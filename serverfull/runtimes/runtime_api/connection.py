@@ -86,10 +86,12 @@ class Connection(asyncio.Protocol):
 
     :param limit: bytes of a body, at most.
     :param welcome: whether it is served at all.
+    :param peer: the address that it may come from; None: it may come from anywhere.
     """
 
-    def __init__(self, service: Service, limit: int, *, welcome: bool = True) -> None:
+    def __init__(self, service: Service, limit: int, *, welcome: bool = True, peer: str | None = None) -> None:
         self._service = service
+        self._peer = peer
         self._welcome = welcome
         self._reader = RequestReader(limit)
         self._loop = asyncio.get_running_loop()
@@ -149,7 +151,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport, or drop it."""
         self._transport = cast("asyncio.Transport", transport)
-        if not self._welcome:
+        if not self._welcome or (self._peer is not None and self._peer != transport.get_extra_info("peername")[0]):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,6 +8,7 @@ Everything here is called on the host's loop.
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ class Gone(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
+
+    @classmethod
+    def with_code(cls, code: int) -> Gone:
+        """Word it as AWS does.
+
+        :param code: of the exit; that of a signal is negative.
+        """
+        if code >= 0:
+            return cls(f"exit status {code}" if code else "")
+        name = (signal.strsignal(-code) or f"signal {-code}").lower()
+        return cls(f"signal: {name}")
 
 
 class Unstartable(Exception):

@@ -46,13 +46,19 @@ def abandoned(parent: Path) -> Iterator[Path]:
     except OSError:
         return
     for path in paths:
-        if (found := _NAME.fullmatch(path.name)) and int(found[1]) == _namespace():
-            try:
-                gone = _started(int(found[2])) != int(found[3])
-            except OSError:
-                continue  # who cannot be asked may live
-            if gone and _is_own_folder(path):
-                yield path
+        if is_abandoned(path.name) and _is_own_folder(path):
+            yield path
+
+
+def is_abandoned(name: str) -> bool:
+    """Tell whether a name is that of a host that is gone, as far as this one can know."""
+    found = _NAME.fullmatch(name)
+    if found is None or int(found[1]) != _namespace():
+        return False
+    try:
+        return _started(int(found[2])) != int(found[3])
+    except OSError:
+        return False  # who cannot be asked may live
 
 
 def sweep_folders(parent: Path) -> list[Path]:

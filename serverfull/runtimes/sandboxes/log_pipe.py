@@ -1,4 +1,4 @@
-"""The pipe by which the output of a process comes to the host."""
+"""The pipe by which the output of an instance comes to the host."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import codecs
 import os
 import select
 from collections.abc import Callable
+from pathlib import Path
 
 _CHUNK = 65_536
 _MOST_AT_ONCE = 4
@@ -18,13 +19,14 @@ class LogPipe:
     """Reads what a process writes to its standard streams and passes it on as text.
 
     :param write: takes text; called on the loop.
-    :ivar writer: the end that the process gets.
+    :param path: where a named pipe is made that anybody who sees it can write into; None: it has no name.
+    :ivar writer: the end that the process gets, or that keeps a named one from ending before it is opened there.
     """
 
-    def __init__(self, write: Callable[[str], object]) -> None:
+    def __init__(self, write: Callable[[str], object], path: Path | None = None) -> None:
         self._write = write
         self._loop = asyncio.get_running_loop()
-        self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        self._reader, self.writer = os.pipe2(os.O_CLOEXEC) if path is None else _named(path)
         os.set_blocking(self._reader, False)
         self._poll = select.poll()
         self._poll.register(self._reader, select.POLLIN)
@@ -71,3 +73,14 @@ class LogPipe:
         self._loop.remove_reader(self._reader)
         os.close(self._reader)
         self._reader = -1
+
+
+def _named(path: Path) -> tuple[int, int]:
+    os.mkfifo(path)
+    path.chmod(0o622)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return reader, os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(reader)
+        raise

@@ -1,4 +1,4 @@
-"""The environment variables of a process that runs a function: AWS's own, then the function's, and none of the host's.
+"""The environment variables of an instance that runs a function: AWS's, then the function's, and none of the host's.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
 """
@@ -33,15 +33,19 @@ def function_variables(
     region: str,
     log_level: str | None = None,
     aws: Mapping[str, str] = MappingProxyType({}),
+    runtime_dir: str = _RUNTIME_DIR,
+    image: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Give all variables but those of a single process.
 
     :param handler: as the function's configuration has it.
-    :param runtime: such as ``python3.12``.
+    :param runtime: such as ``python3.12``; empty: it is a container image.
     :param root: the folder of the unpacked package.
     :param opt: where the process finds its layers: ``/opt``, or a folder where it can have no ``/opt`` of its own.
     :param log_level: of a function whose log is JSON, the level from which on it is kept.
     :param aws: the host's credentials and endpoints for functions, as `AwsAccess` gives them.
+    :param runtime_dir: where the runtime client is.
+    :param image: the variables of the container image, which know better what is where in it.
     """
     layers = opt or OPT
     usual = {
@@ -54,7 +58,7 @@ def function_variables(
     reserved = {
         "_HANDLER": handler,
         "LAMBDA_TASK_ROOT": str(root),
-        "LAMBDA_RUNTIME_DIR": _RUNTIME_DIR,
+        "LAMBDA_RUNTIME_DIR": runtime_dir,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "AWS_LAMBDA_FUNCTION_NAME": identity.name,
@@ -65,13 +69,13 @@ def function_variables(
     }
     if log_level:
         reserved["AWS_LAMBDA_LOG_LEVEL"] = log_level
-    if not runtime.startswith("provided"):
+    if runtime and not runtime.startswith("provided"):
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{runtime}"
     if runtime.startswith("node"):
         of_version = runtime.removesuffix(".x").replace("nodejs", f"{layers}/nodejs/node")
         folders = (f"{of_version}/node_modules", f"{layers}/nodejs/node_modules", f"{root}/node_modules", str(root))
         usual["NODE_PATH"] = ":".join(folders)
-    return {**usual, **aws, **identity.function.environment, **reserved}
+    return {**usual, **image, **aws, **identity.function.environment, **reserved}
 
 
 def python_path(root: Path, opt: Path | None, version: str) -> list[str]:

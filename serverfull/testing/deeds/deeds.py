@@ -37,6 +37,21 @@ def _load() -> None:
 _load()
 
 
+def _number(pid: int) -> int:
+    """Give the number that the machine knows a process by, where it shows its own /proc to code in a container."""
+    machine = "/host/proc"
+    if not os.path.exists(machine):
+        return pid
+    own = os.readlink(machine + "/self")
+    with open(f"{machine}/{own}/task/{own}/children") as file:
+        family = [own, *file.read().split()]
+    for number in family:
+        with open(f"{machine}/{number}/status") as file:
+            if f"\t{pid}\n" in "".join(line for line in file if line.startswith("NSpid:")):
+                return int(number)
+    raise ProcessLookupError(pid)
+
+
 def handler(event: Any, context: Any) -> Any:
     """Do what the event asks for."""
     global calls
@@ -50,7 +65,7 @@ def _echo(event: Any, context: Any) -> Any:
 
 
 def _count(event: Any, context: Any) -> Any:
-    return {"calls": calls, "pid": os.getpid()}
+    return {"calls": calls, "pid": _number(os.getpid())}
 
 
 def _fail(event: Any, context: Any) -> Any:
@@ -126,7 +141,7 @@ def _spawn(event: Any, context: Any) -> Any:
     nowhere = subprocess.DEVNULL
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=nowhere, stderr=nowhere)
     child.returncode = 0  # nobody waits for it, and Python need not say so
-    return child.pid
+    return _number(child.pid)
 
 
 def _meet(event: Any, context: Any) -> Any:

@@ -180,7 +180,7 @@ def test_a_provided_runtime_needs_no_interpreter(runtime: str) -> None:
 @pytest.mark.parametrize("runtime", ["java21", "dotnet8", "ruby3.4"])
 def test_what_needs_a_container_says_so(runtime: str) -> None:
     missing = Interpreters(folders=[]).find(runtime)
-    reason = f"{runtime} needs a container, which this version cannot make: a later one will, with Docker"
+    reason = f"{runtime} needs a container: its tag serverfull:execution can say 'docker', or execution.mode"
     assert missing == Missing(runtime=runtime, reason=reason)
 
 

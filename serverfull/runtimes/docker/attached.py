@@ -1,0 +1,99 @@
+"""The output of a container whose image has no shell that would lead it into a named pipe: by way of the engine.
+
+What arrives before an answer and what arrives after it depends on the engine then; all of it arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+_CHUNK = 65_536
+_MOST_AT_ONCE = 4
+_HEAD = 8
+"""Bytes before each piece: which stream it is of, and how long it is.
+
+Engine: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
+"""
+
+
+class AttachedLog:
+    """Reads what the engine passes on of a container's output.
+
+    :param write: takes text; called on the loop.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._line: socket.socket | None = None
+        self._reading = False
+        self._heard = bytearray()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def attach(self, client: Any, container: str) -> None:
+        """Have the engine pass on the output of a container that is not started yet; called on a thread."""
+        parameters = {"stdout": 1, "stderr": 1, "stream": 1}
+        answer = client.attach_socket(container, parameters)
+        line = socket.socket(fileno=os.dup(answer.fileno()))
+        line.setblocking(False)
+        answer.close()
+        self._line = line
+
+    def read(self) -> None:
+        """Pass on what comes, from now on."""
+        if self._line is not None:
+            self._reading = True
+            self._loop.add_reader(self._line, self._read)
+
+    def drain(self) -> None:
+        """Pass on what has come until now."""
+        self._read()
+
+    def close(self) -> None:
+        """Pass on what is left, and close. Closing twice is fine."""
+        self._read()
+        self._end()
+
+    def _read(self) -> None:
+        for _ in range(_MOST_AT_ONCE):
+            if self._line is None:
+                return
+            try:
+                data = self._line.recv(_CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._end()
+                return
+            self._heard += data
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        heard = self._heard
+        text = b""
+        while len(heard) >= _HEAD:
+            end = _HEAD + int.from_bytes(heard[4:_HEAD], "big")
+            if len(heard) < end:
+                break
+            text += heard[_HEAD:end]
+            del heard[:end]
+        if text and (decoded := self._decoder.decode(text)):
+            self._write(decoded)
+
+    def _end(self) -> None:
+        line, self._line = self._line, None
+        if line is None:
+            return
+        if self._reading:
+            self._loop.remove_reader(line)
+        line.close()
+        rest = self._decoder.decode(b"", final=True)
+        if rest:
+            self._write(rest)

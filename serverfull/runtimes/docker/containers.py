@@ -1,0 +1,351 @@
+"""A container with a function's code: its Runtime API, its log, the engine's name for it. An `Instance`.
+
+It is started as a `Wish` says, and of no use once it has ended. Its end is seen by the kernel's handle on its first
+process, and it is killed by that too, where the host may: the engine is slower, and may be away. Everything here runs
+on the host's loop; the engine is asked on threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from serverfull.errors import InternalFailure
+from serverfull.runtimes.docker.attached import AttachedLog
+from serverfull.runtimes.docker.engine import EngineGone
+from serverfull.runtimes.docker.options import FUNCTION, HOST, MEGABYTE, Held, Shown, Wish, configuration
+from serverfull.runtimes.docker.site import remove_container
+from serverfull.runtimes.docker.vitals import Vitals
+from serverfull.runtimes.runtime_api.api import RuntimeApi
+from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
+from serverfull.runtimes.sandboxes.leftovers import remove_tree
+from serverfull.runtimes.sandboxes.log_pipe import LogPipe
+
+if TYPE_CHECKING:
+    import signal
+    import socket
+
+    from serverfull.runtimes.docker.site import Site
+    from serverfull.runtimes.runtime_api.extensions import Extensions
+
+CLOSING = 2.0
+"""Seconds within which a killed container must be gone."""
+
+_ENDING = 1.0
+"""Seconds that the engine has to say with which status a container has ended."""
+
+_NOT_EXECUTABLE = ("no such file or directory", "executable file not found", "permission denied", "exec format error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What the containers of a function are made of.
+
+    :param wish: all but what each has for itself.
+    :param name: of the function.
+    :param own_client: our own client runs in them.
+    :param led: their output goes into the named pipe.
+    """
+
+    wish: Wish
+    name: str
+    own_client: bool
+    led: bool
+
+
+class ImageGone(Exception):
+    """The engine has the image no more."""
+
+
+class Log(Protocol):
+    """What gets the output of a container."""
+
+    def drain(self) -> None:
+        """Pass on what is there now."""
+
+    def close(self) -> None:
+        """Pass on what is left, and close. Closing twice is fine."""
+
+
+class Container:
+    """A started container: an `Instance`."""
+
+    def __init__(self, site: Site, recipe: Recipe, folder: Path, api: RuntimeApi, log: Log) -> None:
+        self._site = site
+        self._memory = recipe.wish.memory_mb * MEGABYTE
+        self._folder = folder
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._vitals: Vitals | None = None
+        self._ended = asyncio.Event()  # its processes are gone
+        self._settled = self._loop.create_future()  # and it is known how
+        self._closing: asyncio.Task[None] | None = None
+        self.api = api
+        self.alive = True
+        self.name = f"serverfull-{recipe.name}-{uuid.uuid4().hex[:12]}"
+        self.id = ""
+
+    @classmethod
+    async def start(
+        cls,
+        recipe: Recipe,
+        held: Held,
+        site: Site,
+        variables: Mapping[str, str],
+        write: Callable[[str], object],
+        extensions: Extensions,
+    ) -> Container:
+        """Start it; what fails on the way leaves nothing behind.
+
+        :param variables: of this container alone.
+        :param extensions: hears of those in the runtime's own process, where that knows host and port.
+        :raises Unstartable: its program cannot be executed.
+        :raises ImageGone: its image is not there.
+        :raises InternalFailure: it cannot be started for another reason.
+        """
+        folder = site.new_folder()
+        listener: socket.socket | None = None
+        log: LogPipe | AttachedLog | None = None
+        api: RuntimeApi | None = None
+        made: Container | None = None
+        try:
+            log = LogPipe(write, folder / "log") if recipe.led else AttachedLog(write)
+            if recipe.own_client:
+                api = await RuntimeApi.open(socket=folder / "api")
+                (folder / "api").chmod(0o666)
+            else:
+                listener = await site.listener(held.network)
+                api = RuntimeApi.unheard("{}:{}".format(*listener.getsockname()), extensions)
+                variables = {**variables, "AWS_LAMBDA_RUNTIME_API": api.address}
+            made = cls(site, recipe, folder, api, log)
+            address = await made._start(recipe, held, variables, log)
+            if listener is not None:
+                await api.hear(listener, address)
+        except BaseException as error:
+            if listener is not None:
+                listener.close()
+            await _undo(made, log, api, folder)
+            if isinstance(error, (EngineGone, OSError)):
+                site.tell("container not started", error)
+                raise InternalFailure from error
+            raise
+        if recipe.own_client:
+            api.on_abuse = made._abused
+        return made
+
+    async def _start(self, recipe: Recipe, held: Held, variables: Mapping[str, str], log: Log) -> str:
+        """Have the engine make and start it; gives its address on its network.
+
+        Where the caller gives up meanwhile, it is removed once it is there.
+        """
+        wish = recipe.wish
+        wish = replace(
+            wish,
+            variables={**wish.variables, **variables},
+            shown=(*wish.shown, Shown(str(self._folder), HOST)),
+            labels={**self._site.labels, FUNCTION: recipe.name},
+        )
+        attached = log if isinstance(log, AttachedLog) else None
+        work = partial(_start, name=self.name, body=configuration(wish, held), log=attached)
+        starting = asyncio.ensure_future(self._site.engine.ask(work))
+        try:
+            found = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(partial(_give_up, self._site, self.name))
+            raise
+        except EngineGone:
+            self._site.remove(self.name)
+            raise
+        if attached is not None:
+            attached.read()
+        self.id = found.id
+        self._vitals = found.vitals
+        if found.vitals is None:
+            self._gone()
+        else:
+            self._loop.add_reader(found.vitals.handle, self._gone)
+        return found.address
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called, once, when it has ended."""
+        self._settled.add_done_callback(lambda _settled: call())
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the runtime, which the engine's own init passes on."""
+        if self.alive and self._vitals is not None:
+            self._vitals.send_signal(number)
+
+    async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Refuse to connect to what listens on a port of its loopback: that is another one than this machine's.
+
+        :raises OSError: always.
+        """
+        raise ConnectionRefusedError(f"port {port} of a container cannot be reached from here")
+
+    def watch(self) -> None:
+        """Look at its memory: what is in ``/tmp`` counts for the kernel, and so it lets processes have more."""
+        self._site.watcher.add(self)
+
+    def unwatch(self) -> None:
+        """Look no more."""
+        self._site.watcher.discard(self)
+
+    def check_memory(self) -> None:
+        """Kill it where its processes have more memory than they may."""
+        if self.alive and self._vitals is not None and self._vitals.used() > self._memory:
+            self.kill()
+
+    def drain(self) -> None:
+        """Take what it has written to its log until now."""
+        self._log.drain()
+
+    def most_memory_mb(self) -> int:
+        """Give the most megabytes that its processes have used so far.
+
+        :raises OSError: the kernel does not tell.
+        """
+        most = 0 if self._vitals is None else min(self._vitals.most(), self._memory)
+        if not most:
+            raise OSError("the memory of a container cannot be seen here")
+        return -(-most // MEGABYTE)
+
+    def freeze(self) -> bool:
+        """Stop it; says whether that was done."""
+        return self._vitals is not None and self.alive and self._vitals.freeze(frozen=True)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        if self._vitals is not None and self.alive:
+            self._vitals.freeze(frozen=False)
+
+    def kill(self) -> None:
+        """Kill all that is in it, and do not wait."""
+        if self.alive and (self._vitals is None or not self._vitals.kill()):
+            self._site.spawn(self._kill_by_engine())
+
+    async def _kill_by_engine(self) -> None:
+        with suppress(Exception):  # it has ended, or the engine is away: then it is removed when that is back
+            await self._site.engine.ask(lambda client: client.kill(self.name))
+
+    async def aclose(self) -> None:
+        """Kill it, wait until it is gone, and give back what it held. Closing twice is fine."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self.kill()
+        self.api.end(Gone("signal: killed"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                await self._ended.wait()
+        self._gone()
+        self._log.close()
+        await self.api.aclose()
+        if self._vitals is not None:
+            self._vitals.close()
+        self._site.retire(self.name)
+        await asyncio.to_thread(remove_tree, self._folder)
+
+    def _abused(self) -> None:
+        """End what has spoken on its client's line: nothing that comes there can be trusted any more."""
+        with suppress(OSError):
+            self.most_memory_mb()
+        self.api.end(Gone("signal: killed"))
+        self.kill()
+
+    def _gone(self) -> None:
+        """Its processes have ended."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._ended.set()
+        if self._vitals is not None:
+            self._loop.remove_reader(self._vitals.handle)
+        self._site.spawn(self._settle())
+
+    async def _settle(self) -> None:
+        """Ask how it has ended, and tell it."""
+        code = 137
+        with suppress(EngineGone, Exception):
+            async with asyncio.timeout(_ENDING):
+                code = await self._site.engine.ask(partial(_exit_code, name=self.name))
+        self.api.end(Gone.with_code(code if code <= 128 else 128 - code))
+        if not self._settled.done():
+            self._settled.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    id: str
+    vitals: Vitals | None
+    address: str
+
+
+def _start(client: Any, name: str, body: dict[str, Any], log: AttachedLog | None) -> _Started:
+    """Make a container and start it; one that cannot be started is removed.
+
+    :raises Unstartable: its program cannot be executed.
+    :raises ImageGone: its image is not there.
+    """
+    from docker.errors import APIError, NotFound
+
+    try:
+        made = client.create_container_from_config(body, name)["Id"]
+    except NotFound as error:
+        raise ImageGone(error.explanation) from None
+    try:
+        if log is not None:
+            log.attach(client, made)
+        client.start(made)
+        found = client.inspect_container(made)
+        vitals = None
+        if found["State"]["Pid"]:
+            with suppress(ProcessLookupError):
+                vitals = Vitals(found["State"]["Pid"], made)
+        networks = found["NetworkSettings"]["Networks"].values()
+        return _Started(made, vitals, next((one["IPAddress"] for one in networks), ""))
+    except BaseException as error:
+        remove_container(client, made)
+        if isinstance(error, APIError) and any(words in (said := error.explanation or "") for words in _NOT_EXECUTABLE):
+            program = next(iter(body.get("Entrypoint") or body.get("Cmd") or ()), "")
+            words = next(words for words in _NOT_EXECUTABLE if words in said)
+            raise Unstartable(f"fork/exec {program}: {words}") from None
+        raise
+
+
+def _exit_code(client: Any, name: str) -> int:
+    """Ask for the status of a container whose processes are gone."""
+    deadline = time.monotonic() + _ENDING
+    state = client.inspect_container(name)["State"]
+    if state["Running"] and time.monotonic() < deadline:
+        return int(client.wait(name, timeout=_ENDING)["StatusCode"])
+    return int(state["ExitCode"])
+
+
+def _give_up(site: Site, name: str, started: asyncio.Future[_Started]) -> None:
+    if not started.cancelled() and started.exception() is None:
+        vitals = started.result().vitals
+        if vitals is not None:
+            vitals.kill()
+            vitals.close()
+    site.remove(name)
+
+
+async def _undo(made: Container | None, log: Log | None, api: RuntimeApi | None, folder: Path) -> None:
+    """Give back what a container that was not started held."""
+    if made is not None and made.id:
+        await made.aclose()
+        return
+    if log is not None:
+        log.close()
+    if api is not None:
+        await api.aclose()
+    remove_tree(folder)

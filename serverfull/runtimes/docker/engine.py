@@ -1,0 +1,138 @@
+"""Asks the Docker engine, on threads: the ``docker`` package blocks, and the engine may be slow, gone, or hung.
+
+Each question is one call of a function with the engine's client. What the engine itself refuses comes as the
+package's `APIError`; that it cannot be asked at all, as `EngineGone`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Answer = TypeVar("_Answer")
+
+PATIENCE = 10.0
+"""Seconds that the engine may take to answer. Starting a container takes a fifth of one."""
+
+_PING_PATIENCE = 1.0
+"""Seconds that an engine which did not answer before may take to say that it does again."""
+
+_THREADS = 16
+"""Questions at once. The engine itself starts a few containers at a time."""
+
+EXTRA = "the package docker is not installed: pip install 'serverfull[docker]'"
+
+
+class EngineGone(Exception):
+    """The engine cannot be asked, or does not answer; the message says why and what to do."""
+
+
+class Engine:
+    """A Docker engine on this machine. Made on the loop that asks it.
+
+    :param address: of its Unix socket, such as ``unix:///var/run/docker.sock``.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serverfull-docker")
+        self._connecting = threading.Lock()
+        self._client: Any = None
+        self._silent = False  # did not answer when it was asked last
+        self._closed = False
+
+    async def ask(self, question: Callable[[Any], _Answer]) -> _Answer:
+        """Ask on a thread. A caller that is cancelled leaves the question to its end.
+
+        :param question: called with the client; it must end by itself.
+        :raises EngineGone: the engine does not answer.
+        :raises docker.errors.APIError: it refuses.
+        """
+        if self._closed:
+            raise EngineGone("the host is being closed")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, question)
+
+    def _ask(self, question: Callable[[Any], _Answer]) -> _Answer:
+        import requests
+        from docker.errors import DockerException
+
+        client = self.client()
+        try:
+            answer = question(client)
+        except requests.exceptions.Timeout:
+            self._silent = True
+            raise EngineGone(f"the Docker engine at {self.address} does not answer") from None
+        except requests.exceptions.RequestException as error:
+            if isinstance(error, DockerException):  # its own refusals are errors of HTTP too
+                raise
+            raise EngineGone(self._unreachable(error)) from None
+        self._silent = False
+        return answer
+
+    def client(self) -> Any:
+        """Give the client; any thread may ask for it.
+
+        :raises EngineGone: there is no engine.
+        """
+        with self._connecting:
+            if self._client is None:
+                self._client = self.connect()
+                self._silent = False
+            elif self._silent:
+                self._ping()
+        return self._client
+
+    def connect(self, timeout: float = PATIENCE) -> Any:
+        """Make a client of one's own; call it on a thread.
+
+        :param timeout: seconds without a word from the engine.
+        :raises EngineGone: there is no engine.
+        """
+        if not self.address.startswith("unix://"):
+            raise EngineGone(
+                f"the Docker engine has to be on this machine, and {self.address} (docker.engine) is no socket"
+            )
+        try:
+            import docker
+        except ImportError:
+            raise EngineGone(EXTRA) from None
+        try:
+            return docker.APIClient(base_url=self.address, version="auto", timeout=timeout, max_pool_size=_THREADS)
+        except docker.errors.DockerException as error:
+            raise EngineGone(self._unreachable(error)) from None
+
+    def _ping(self) -> None:
+        """Ask one that was silent whether it is back, so that not everybody waits as long for nothing."""
+        import requests
+
+        try:
+            self._client.get(f"{self._client.base_url}/_ping", timeout=_PING_PATIENCE)
+        except requests.exceptions.RequestException as error:
+            raise EngineGone(self._unreachable(error)) from None
+        self._silent = False
+
+    def _unreachable(self, error: Exception) -> str:
+        return f"the Docker engine at {self.address} cannot be reached ({_innermost(error)}): is it running?"
+
+    def close(self) -> None:
+        """Answer no more. Questions under way come to their end. Closing twice is fine."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            with suppress(Exception):
+                self._client.close()
+
+
+def _innermost(error: BaseException) -> str:
+    """Say what is at the bottom of an exception that others were wrapped around."""
+    seen = error
+    for _ in range(16):  # none has more, but for one that is its own cause
+        seen = seen.__cause__ or seen.__context__ or seen
+    reason = getattr(seen, "strerror", None)
+    return (reason or str(seen) or type(seen).__name__).lower()

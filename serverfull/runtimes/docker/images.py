@@ -1,0 +1,239 @@
+"""Finds the images that containers are made of: which one runs a runtime, whether the engine has it, and pulls it.
+
+Credentials of private registries are those of the Docker configuration (``~/.docker/config.json``, its helpers
+included), read again for each pull.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from serverfull.runtimes.docker.engine import Engine
+
+Pull = Literal["missing", "always", "never"]
+
+_OFFICIAL = "public.ecr.aws/lambda/"
+
+_PULL_PATIENCE = 120.0
+"""Seconds that a registry may be silent while an image is pulled."""
+
+_SHELL = "/bin/sh"
+
+_DENIED = ("denied", "unauthorized", "authentication required", "no basic auth", "forbidden", "403")
+_UNKNOWN = ("manifest unknown", "not found", "no such image", "does not exist", "no matching manifest", "invalid")
+
+
+class ImageUnusable(Exception):
+    """No container can be made of an image.
+
+    :param reason: why, and what to do.
+    :param code: a value of the model's ``StateReasonCode``.
+    """
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image that the engine has.
+
+    :param id: what containers are made of; the name may mean another one tomorrow.
+    :param pinned: ``repository@sha256:digest``, which a registry gives the same image for at any time; None: it comes
+        from no registry.
+    :param environment: its variables.
+    :param has_shell: whether a program of it can be started with its output led elsewhere.
+    """
+
+    id: str
+    name: str
+    pinned: str | None
+    entry_point: tuple[str, ...]
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    has_shell: bool
+
+
+def official_image(runtime: str) -> str | None:
+    """Give AWS's own image of a runtime; None: there is none.
+
+    AWS: https://docs.aws.amazon.com/lambda/latest/dg/images-create.html#runtimes-images-lp
+    """
+    found = re.fullmatch(r"(python|nodejs|java|dotnet|ruby)([\d.]+?)(?:\.x)?(?:\.(al2|al2023))?", runtime)
+    if found is not None:
+        kind, version, system = found.groups()
+        return f"{_OFFICIAL}{kind}:{version}{f'.{system}' if system else ''}"
+    if runtime.startswith("provided."):
+        return f"{_OFFICIAL}provided:{runtime.removeprefix('provided.')}"
+    return None
+
+
+class Images:
+    """Finds images, and remembers them until one is asked for anew.
+
+    :param mapped: the operator's image for each runtime; those that are not here have AWS's own.
+    :param pull: when the engine is to pull one.
+    :param logger: hears of pulls.
+    :param labels: of containers that are made to look into an image.
+    """
+
+    def __init__(
+        self, engine: Engine, mapped: Mapping[str, str], pull: Pull, logger: Any, labels: Mapping[str, str]
+    ) -> None:
+        self._engine = engine
+        self._mapped = mapped
+        self._pull = pull
+        self._logger = logger
+        self._labels = dict(labels)
+        self._found: dict[str, Image] = {}
+        self._finding: dict[str, asyncio.Task[Image]] = {}
+
+    def name_for(self, runtime: str) -> str:
+        """Say which image runs a runtime.
+
+        :raises ImageUnusable: none is known.
+        """
+        name = self._mapped.get(runtime) or official_image(runtime)
+        if name is None:
+            raise ImageUnusable(f"No image is mapped for {runtime} (docker.images)", "InvalidRuntime")
+        return name
+
+    async def find(self, name: str, *, anew: bool = False) -> Image:
+        """Find an image; the engine pulls it where it has none. All who want it meanwhile wait for the same.
+
+        :param anew: look again at one that was found, and pull it where each deployment is to do that.
+        :raises ImageUnusable: it cannot be had, or not be used.
+        :raises EngineGone: nobody can be asked for it.
+        """
+        if not anew and name in self._found:
+            return self._found[name]
+        task = self._finding.get(name)
+        if task is None:
+            task = self._finding[name] = asyncio.get_running_loop().create_task(self._find(name))
+            task.add_done_callback(partial(self._ended, name))
+        return await asyncio.shield(task)
+
+    def forget(self, name: str) -> None:
+        """Look for an image again when it is wanted next: the engine has it no more."""
+        self._found.pop(name, None)
+
+    def _ended(self, name: str, task: asyncio.Task[Image]) -> None:
+        del self._finding[name]
+        if not task.cancelled() and task.exception() is None:  # asked for here, as the last who waited may be gone
+            self._found[name] = task.result()
+
+    async def _find(self, name: str) -> Image:
+        from docker.errors import APIError
+
+        try:
+            looked = await self._engine.ask(partial(_inspect, name=name))
+            if self._pull == "always" or (looked is None and self._pull == "missing"):
+                self._logger.info("image is pulled", image=name)
+                await self._engine.ask(lambda _client: _pull(self._engine, name))
+                looked = await self._engine.ask(partial(_inspect, name=name))
+            if looked is None:
+                said = "and docker.pull is 'never': pull it" if self._pull == "never" else "even now that it was pulled"
+                raise ImageUnusable(f"The Docker engine has no image {name}, {said}", "InvalidImage")
+            return await self._engine.ask(partial(_examine, name=name, looked=looked, labels=self._labels))
+        except APIError as error:
+            raise _refusal(name, error.explanation or str(error)) from None
+
+
+def _inspect(client: Any, name: str) -> dict[str, Any] | None:
+    from docker.errors import ImageNotFound
+
+    try:
+        found: dict[str, Any] = client.inspect_image(name)
+    except ImageNotFound:
+        return None
+    return found
+
+
+def _pull(engine: Engine, name: str) -> None:
+    """Pull an image with a client of its own, which has read the Docker configuration just now.
+
+    :raises ImageUnusable: it cannot be had.
+    """
+    import docker
+    from docker.utils import parse_repository_tag
+
+    repository, tag = parse_repository_tag(name)
+    client = engine.connect(timeout=_PULL_PATIENCE)
+    try:
+        for step in client.pull(repository, tag=tag or "latest", stream=True, decode=True):
+            if "error" in step:
+                raise _refusal(name, step["error"])
+    except docker.errors.APIError as error:
+        raise _refusal(name, error.explanation or str(error)) from None
+    finally:
+        client.close()
+
+
+def _refusal(name: str, said: str) -> ImageUnusable:
+    """Word what an engine or a registry has said, and tell who may not from what is not there."""
+    words = said.lower()
+    if any(word in words for word in _DENIED):
+        hint = "log in with docker login, as the user that the host runs as, or pull it beforehand"
+        return ImageUnusable(f"The image {name} may not be pulled: {said}. {hint}", "ImageAccessDenied")
+    if any(word in words for word in _UNKNOWN):
+        return ImageUnusable(f"There is no image {name} for this machine: {said}", "InvalidImage")
+    return ImageUnusable(f"The image {name} could not be pulled: {said}", "ImageAccessDenied")
+
+
+def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[str, str]) -> Image:
+    """Look what is in an image.
+
+    :raises ImageUnusable: it is for another kind of machine.
+    """
+    architecture, system = looked.get("Architecture", ""), looked.get("Os", "linux")
+    engine = client.version(api_version=True)
+    if system != "linux" or architecture not in {"", engine["Arch"]}:
+        said = f"The image {name} is for {system}/{architecture}, and the Docker engine runs on linux/{engine['Arch']}"
+        raise ImageUnusable(said, "InvalidImage")
+    config = looked.get("Config") or {}
+    variables = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
+    return Image(
+        id=looked["Id"],
+        name=name,
+        pinned=_pinned(name, looked.get("RepoDigests") or ()),
+        entry_point=tuple(config.get("Entrypoint") or ()),
+        command=tuple(config.get("Cmd") or ()),
+        environment=variables,
+        has_shell=_has_file(client, looked["Id"], _SHELL, labels),
+    )
+
+
+def _pinned(name: str, digests: Sequence[str]) -> str | None:
+    from docker.utils import parse_repository_tag
+
+    repository = parse_repository_tag(name)[0]
+    usual = {repository, repository.removeprefix("docker.io/").removeprefix("library/")}
+    return next((each for each in digests if each.partition("@")[0] in usual), None)
+
+
+def _has_file(client: Any, image: str, path: str, labels: Mapping[str, str]) -> bool:
+    """Say whether an image has a file. It is asked of a container that is never started."""
+    made = client.create_container_from_config({"Image": image, "Cmd": [path], "Labels": dict(labels)})
+    try:
+        url = f"{client.base_url}/v{client.api_version}/containers/{made['Id']}/archive"
+        answer = client.head(url, params={"path": path}, timeout=client.timeout)
+        return bool(answer.status_code == 200)
+    finally:
+        with suppress(Exception):  # what is left is found by its label
+            client.remove_container(made["Id"], force=True)
+
+
+def parsed(mapping: Sequence[str]) -> dict[str, str]:
+    """Read the setting ``docker.images``: ``runtime=image`` each; a later one counts."""
+    return dict(entry.partition("=")[::2] for entry in mapping)

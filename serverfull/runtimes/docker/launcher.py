@@ -1,0 +1,237 @@
+"""Launches the instances of functions as Docker containers of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.readiness import Unfit
+from serverfull.errors import FunctionNotReady, InternalFailure
+from serverfull.runtimes.docker.containers import Container, ImageGone, Recipe
+from serverfull.runtimes.docker.engine import Engine, EngineGone
+from serverfull.runtimes.docker.images import Images, ImageUnusable, parsed
+from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
+from serverfull.runtimes.docker.programs import find_program, handler_of
+from serverfull.runtimes.docker.site import Site
+from serverfull.runtimes.process.programs import Unrunnable, wanted
+from serverfull.runtimes.sandboxes.layers import merged
+from serverfull.runtimes.sandboxes.variables import OPT, function_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from serverfull.config import Settings
+    from serverfull.domain.deployed_handler import DeployedHandler
+    from serverfull.interfaces import FunctionIdentity
+    from serverfull.runtimes.aws_access import AwsAccess
+    from serverfull.runtimes.docker.images import Image
+    from serverfull.runtimes.docker.programs import Program
+    from serverfull.runtimes.process.programs import Client, Wanted
+    from serverfull.runtimes.runtime_api.extensions import Extensions
+
+_NO_NETWORK = "none"
+
+
+class ContainerLauncher:
+    """Starts the containers of one function.
+
+    :param function: what it is.
+    """
+
+    def __init__(self, launchers: ContainerLaunchers, function: Wanted) -> None:
+        self._launchers = launchers
+        self._function = function
+        self._asking = asyncio.Lock()
+        self._recipe: Recipe | None = None
+
+    async def prepare(self) -> None:
+        """Find the image, and put the layers together.
+
+        :raises FunctionNotReady: nothing here runs the function; the message says what to do.
+        :raises InternalFailure: the engine is away.
+        """
+        async with self._asking:
+            if self._recipe is None:
+                self._recipe = await self._launchers.recipe(self._function)
+
+    async def launch(
+        self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
+    ) -> Container:
+        """Start a container.
+
+        :raises Unstartable: its program cannot be executed.
+        :raises FunctionNotReady: its image is gone, and cannot be had again.
+        :raises InternalFailure: it cannot be started for another reason.
+        """
+        await self.prepare()
+        try:
+            return await self._start(variables, write, extensions)
+        except ImageGone:
+            self._launchers.forget(self._function)
+            self._recipe = None
+        await self.prepare()
+        try:
+            return await self._start(variables, write, extensions)
+        except ImageGone as gone:
+            raise InternalFailure from gone
+
+    async def _start(
+        self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
+    ) -> Container:
+        assert self._recipe is not None
+        site, held = self._launchers.site, self._launchers.held
+        return await Container.start(self._recipe, held, site, variables, write, extensions)
+
+
+class ContainerLaunchers:
+    """Makes the launchers of functions that run in containers. Close it when no container is left.
+
+    :param site: what the containers share.
+    :param held: what the operator says of all of them.
+    :param client: of functions that do not choose: ``own``, or ``awslambdaric`` for what the image starts by itself.
+    :param aws: what functions reach AWS with.
+    """
+
+    def __init__(self, site: Site, images: Images, held: Held, client: Client, aws: AwsAccess, logger: Any) -> None:
+        self.site = site
+        self._aws = aws
+        self.held = held
+        self._images = images
+        self._client = client
+        self._logger = logger
+
+    async def open(self) -> None:
+        """Remove what a killed host has left. Where the engine is away, the log says so, and it is done later."""
+        try:
+            await self.site.open()
+        except EngineGone as gone:
+            self._logger.warning("no containers", reason=str(gone))
+        else:
+            self._logger.info("containers", engine=self.site.engine.address, network=self.held.network)
+
+    def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> ContainerLauncher:
+        """Make the launcher of a function."""
+        return ContainerLauncher(self, wanted(identity, handler))
+
+    async def unfit(self, identity: FunctionIdentity, handler: DeployedHandler) -> Unfit | None:
+        """Say why no container can be made for a function; its image is pulled for that."""
+        function = wanted(identity, handler)
+        try:
+            image, _ = await self._find(function, anew=True)
+        except (ImageUnusable, Unrunnable) as refusal:
+            return Unfit(refusal.reason, refusal.code)
+        except EngineGone as gone:
+            return Unfit(f"Its containers cannot be made: {gone}", "InternalError")
+        if function.image_uri:
+            handler.image_found = image.pinned
+        return None
+
+    def forget(self, function: Wanted) -> None:
+        """Look for the image of a function again when it is wanted next."""
+        self._images.forget(self._name(function))
+
+    async def recipe(self, function: Wanted) -> Recipe:
+        """Say what the containers of a function are made of.
+
+        :raises FunctionNotReady: nothing here runs it.
+        :raises InternalFailure: the engine is away.
+        """
+        name = function.identity.name
+        try:
+            image, program = await self._find(function)
+        except (ImageUnusable, Unrunnable) as refusal:
+            raise FunctionNotReady(name, "Failed", refusal.reason) from None
+        except EngineGone as gone:
+            self.site.tell("container not started", gone)
+            raise InternalFailure from gone
+        shown = [] if function.image_uri else await asyncio.to_thread(self._package, function)
+        if program.own_client:
+            shown.append(Shown(str(self.site.client), CLIENT))
+        shown += [Shown(str(here), there) for here, there in self._aws.mounts.items()]
+        return Recipe(
+            wish=_wish(function, image, program, self._aws.of_container(), shown),
+            name=name,
+            own_client=program.own_client,
+            led=program.led,
+        )
+
+    def _package(self, function: Wanted) -> list[Shown]:
+        """Give the folders of a function's package and of its layers."""
+        shown = [Shown(str(function.root), TASK)]
+        if function.layers:
+            layers = merged(function.layers, self.site.layers)
+            for place in self._aws.mounts.values():  # nothing can be mounted where there is nothing
+                (layers / Path(place).relative_to(OPT)).mkdir(exist_ok=True)
+            shown.append(Shown(str(layers), str(OPT)))
+        return shown
+
+    def _name(self, function: Wanted) -> str:
+        return function.image_uri or self._images.name_for(function.runtime)
+
+    async def _find(self, function: Wanted, *, anew: bool = False) -> tuple[Image, Program]:
+        """Find what runs a function.
+
+        :raises ImageUnusable: its image is not to be had.
+        :raises Unrunnable: what is to be executed is not there.
+        :raises EngineGone: nobody can be asked.
+        """
+        name = self._name(function)
+        await self.site.open()
+        image = await self._images.find(name, anew=anew)
+        program = await asyncio.to_thread(find_program, function, image, self._client)
+        if not program.own_client and self.held.network == _NO_NETWORK:
+            raise Unrunnable(
+                f"What runs it in {name} finds the host by network alone, and docker.network is 'none'",
+                "InvalidConfiguration",
+            )
+        return image, program
+
+    async def aclose(self) -> None:
+        """Wait until the containers are removed. Closing twice is fine."""
+        await self.site.aclose()
+
+
+def _wish(function: Wanted, image: Image, program: Program, aws: Mapping[str, str], shown: Sequence[Shown]) -> Wish:
+    identity = function.identity
+    variables = function_variables(
+        identity,
+        handler=handler_of(function, program),
+        runtime=function.runtime,
+        root=Path(TASK),
+        opt=OPT,
+        region=function.region,
+        log_level=identity.application_log_level,
+        runtime_dir="/var/runtime",
+        image=image.environment,
+        aws=aws,
+    )
+    return Wish(
+        image=image.id,
+        entry_point=program.entry_point,
+        command=program.command,
+        folder=program.folder,
+        variables=variables,
+        shown=shown,
+        memory_mb=identity.memory_size,
+        ephemeral_mb=function.ephemeral_mb,
+    )
+
+
+def make_launchers(settings: Settings, aws: AwsAccess, logger: Any) -> ContainerLaunchers:
+    """Wire what makes containers, as the settings ``docker`` and ``execution`` say. Must be called on the host's loop.
+
+    :param aws: what functions reach AWS with.
+    """
+    docker = settings.docker
+    engine = Engine(docker.engine)
+    site = Site(engine, docker.keep, logger)
+    images = Images(engine, parsed(docker.images), docker.pull, logger, site.labels)
+    held = Held(
+        user=docker.user,
+        network=docker.network,
+        extra_hosts=docker.extra_hosts,
+        dns=docker.dns,
+        volumes=[Shown.parse(volume) for volume in docker.volumes],
+    )
+    return ContainerLaunchers(site, images, held, settings.execution.client, aws, logger)

@@ -1,0 +1,120 @@
+"""Says what is executed in a container: our own client, what the package brings, or what the image starts by itself.
+
+Our own client runs functions for Python and speaks through a socket that is mounted; everything else knows host and
+port only, and is found by the address of the container's network. The image's own entry point gets the handler's name,
+as those of AWS's images do.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
+from serverfull.domain.json_functions import dumps
+from serverfull.runtimes.docker.options import CLIENT, HOST, OPT, TASK
+from serverfull.runtimes.process.programs import Unrunnable, chosen_client
+from serverfull.runtimes.sandboxes.variables import python_path
+
+if TYPE_CHECKING:
+    from serverfull.runtimes.docker.images import Image
+    from serverfull.runtimes.process.programs import Client, Wanted
+
+_LED = ("/bin/sh", "-c", f'exec "$0" "$@" >{HOST}/log 2>&1')
+"""Replaces itself by a command whose output goes to the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What is executed.
+
+    :param folder: where; None: the image says.
+    :param own_client: it is our own client.
+    :param led: its output goes into the named pipe; else the engine has to be asked for it.
+    """
+
+    entry_point: Sequence[str]
+    command: Sequence[str]
+    folder: str | None
+    own_client: bool
+    led: bool
+
+
+def find_program(function: Wanted, image: Image, client: Client) -> Program:
+    """Say what is executed for a function.
+
+    :param client: of functions that do not choose.
+    :raises Unrunnable: what is to be executed is not there.
+    """
+    _check_extensions(function)
+    if function.image_uri:
+        return _of_image(function, image)
+    if function.runtime.startswith("provided"):
+        return _led([_bootstrap(function)], [], TASK, image)
+    if function.runtime.startswith("python") and chosen_client(function.identity.function.tags, client) == "own":
+        return _own_client(function)
+    if not image.entry_point:
+        raise Unrunnable(f"The image {image.name} has no entry point that could run {function.handler}")
+    return _led(image.entry_point, [function.handler], TASK, image)
+
+
+def handler_of(function: Wanted, program: Program) -> str:
+    """Say what the variable ``_HANDLER`` is: of an image, what its command begins with."""
+    command = list(program.command)
+    return function.handler if not function.image_uri or not command else command[-1]
+
+
+def _check_extensions(function: Wanted) -> None:
+    found = next((layer / "extensions" for layer in function.layers if (layer / "extensions").is_dir()), None)
+    if found is not None and any(found.iterdir()):
+        raise Unrunnable("Its layers bring extensions, which run in processes alone, and not in containers")
+
+
+def _of_image(function: Wanted, image: Image) -> Program:
+    chosen = function.image_config
+    entry_point = image.entry_point if chosen.entry_point is None else chosen.entry_point
+    command = image.command if chosen.command is None else chosen.command
+    if not entry_point and not command:
+        raise Unrunnable(
+            f"The image {image.name} has neither entry point nor command, and nor has the function's ImageConfig",
+            "FunctionError.InvalidEntryPoint",
+        )
+    return _led(entry_point, command, chosen.working_directory, image)
+
+
+def _own_client(function: Wanted) -> Program:
+    wrapper = function.identity.function.environment.get(WRAPPER_VARIABLE, "")
+    told = {
+        "host": HOST,
+        "handler": function.handler,
+        "path": python_path(Path(TASK), Path(OPT), "{python}"),
+        "wrapper": [wrapper] if wrapper else [],
+    }
+    command = ["-s", f"{CLIENT}/__main__.py", "container", dumps(told)]
+    return Program(entry_point=["python3"], command=command, folder=TASK, own_client=True, led=True)
+
+
+def _led(entry_point: Sequence[str], command: Sequence[str], folder: str | None, image: Image) -> Program:
+    if image.has_shell:
+        command, entry_point = [*entry_point, *command], _LED
+    return Program(entry_point=entry_point, command=command, folder=folder, own_client=False, led=image.has_shell)
+
+
+def _bootstrap(function: Wanted) -> str:
+    """Find the executable that a function of an OS-only runtime brings, in its package or in a layer."""
+    said = "is missing"
+    for folder, seen in ((function.root, TASK), *((layer, OPT) for layer in reversed(function.layers))):
+        file = folder / "bootstrap"
+        if file.is_file():
+            if os.access(file, os.X_OK):
+                return f"{seen}/bootstrap"
+            said = "is not executable (chmod +x bootstrap, before it is packed)"
+    raise Unrunnable(
+        f"{function.runtime} needs a file named bootstrap in the package or in a layer, and it {said}",
+        "FunctionError.InvalidEntryPoint",
+    )

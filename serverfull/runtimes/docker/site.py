@@ -1,0 +1,223 @@
+"""What all containers of a host share: the engine, the folder that their lines are in, a copy of our own client.
+
+It knows by their label which containers a host that is gone has left, and removes them when it is opened. Removing one
+takes the engine 50 ms, so nobody waits for that but the end of the host; what could not be removed because the engine
+was away is removed when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections import deque
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from serverfull.runtimes import child
+from serverfull.runtimes.docker.engine import Engine, EngineGone
+from serverfull.runtimes.docker.options import INSTANCE
+from serverfull.runtimes.sandboxes.leftovers import abandoned, is_abandoned, own_name, remove_tree
+from serverfull.runtimes.sandboxes.watching import Watcher
+
+_CLOSING = 10.0
+"""Seconds that the end of the host waits for its containers to be removed."""
+
+MOST_WAITING = 64
+"""Connections to one Runtime API that wait to be taken, before it is known whose they may be."""
+
+
+class Site:
+    """Open it before the first container, and close it after the last.
+
+    :param keep: how many containers are kept that have ended, for who wants to look at them; older ones are removed.
+    """
+
+    def __init__(self, engine: Engine, keep: int, logger: Any) -> None:
+        self.engine = engine
+        self.watcher = Watcher()
+        self.labels = {INSTANCE: own_name()}
+        self._keep = keep
+        self._logger = logger
+        self._numbers = itertools.count(1)
+        self._opening = asyncio.Lock()
+        self._folder: Path | None = None
+        self._swept = False
+        self._kept: deque[str] = deque()
+        self._left: set[str] = set()  # could not be removed yet
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gateways: dict[str, str] = {}
+
+    async def open(self) -> None:
+        """Make the folder, and remove what hosts that are gone have left. Opening twice is fine.
+
+        :raises EngineGone: there is no engine; opening again tries again.
+        """
+        async with self._opening:
+            if self._folder is None:
+                self._folder = await asyncio.to_thread(_make_folder)
+            if not self._swept:
+                removed = await self.engine.ask(_sweep)
+                self._swept = True
+                await asyncio.to_thread(_sweep_folders)
+                if removed:
+                    self._logger.warning("removed the containers that a killed host had left", containers=removed)
+
+    @property
+    def client(self) -> Path:
+        """The folder of our own runtime client, which anybody can read."""
+        assert self._folder is not None
+        return self._folder / "client"
+
+    @property
+    def layers(self) -> Path:
+        """The folder that merged layers are in."""
+        assert self._folder is not None
+        return self._folder / "layers"
+
+    def new_folder(self) -> Path:
+        """Make the folder with the lines of a container: what is in it can be used by who sees it."""
+        assert self._folder is not None
+        folder = self._folder / f"container-{next(self._numbers)}"
+        folder.mkdir()
+        folder.chmod(0o755)
+        return folder
+
+    async def listener(self, network: str) -> socket.socket:
+        """Listen where the containers of a network find this machine. Nobody is let in yet.
+
+        :raises EngineGone: the network has no such address.
+        :raises OSError: the address is not one of this machine.
+        """
+        if network not in self._gateways:
+            self._gateways[network] = await self.engine.ask(partial(_gateway, network=network))
+        listener = socket.socket(socket.AF_INET)
+        try:
+            listener.bind((self._gateways[network], 0))
+            listener.listen(MOST_WAITING)
+        except BaseException:
+            self._gateways.pop(network, None)  # the engine may have started anew, with another one
+            listener.close()
+            raise
+        return listener
+
+    def tell(self, event: str, error: Exception) -> None:
+        """Say in the host's log what the engine or the machine does not do."""
+        self._logger.error(event, reason=str(error))
+
+    def remove(self, container: str) -> None:
+        """Remove a container that has ended, or is to end now; nobody waits."""
+        self.spawn(self._remove(container))
+
+    def retire(self, container: str) -> None:
+        """Remove a container that has ended, unless it is among those that are kept."""
+        if not self._keep:
+            self.remove(container)
+            return
+        self._kept.append(container)
+        while len(self._kept) > self._keep:
+            self.remove(self._kept.popleft())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for but the end of the host."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _remove(self, container: str) -> None:
+        names, self._left = {container, *self._left}, set()
+        for name in names:
+            try:
+                await self.engine.ask(partial(remove_container, name=name))
+            except EngineGone:
+                self._left.add(name)
+            except Exception as error:  # a task's boundary
+                self._logger.error("container not removed", container=name, exc_info=error)
+
+    async def aclose(self) -> None:
+        """Wait until the containers are removed, and remove the folder. Closing twice is fine."""
+        self.watcher.close()
+        if self._left:
+            self.remove(self._left.pop())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSING)
+        self.engine.close()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            await asyncio.to_thread(remove_tree, folder)
+            with suppress(OSError):  # there are others in it
+                folder.parent.rmdir()
+
+
+def has_left_something() -> bool:
+    """Say whether a host that is gone had containers here, so that an engine is worth asking for them."""
+    return any(True for _ in abandoned(_parent()))
+
+
+def _parent() -> Path:
+    """Give the folder with the folders of all hosts of this user; apart from others', whose end leaves no container."""
+    return Path(tempfile.gettempdir()) / f"serverfull-docker-{os.geteuid()}"
+
+
+def _make_folder() -> Path:
+    parent = _parent()
+    parent.mkdir(mode=0o700, exist_ok=True)
+    found = parent.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{parent} is not a folder that this user alone writes to: remove it")
+    folder = Path(tempfile.mkdtemp(prefix=f"{own_name()}-", dir=parent))
+    for source in child.__path__:
+        shutil.copytree(source, folder / "client")
+    for path in (folder / "client").rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (folder / "client").chmod(0o755)
+    return folder
+
+
+def _sweep_folders() -> None:
+    for folder in abandoned(_parent()):
+        remove_tree(folder)
+
+
+def _sweep(client: Any) -> list[str]:
+    """Remove the containers of hosts that are gone; those of others stay. Gives their names."""
+    removed = []
+    for container in client.containers(all=True, filters={"label": INSTANCE}):
+        if is_abandoned(container["Labels"][INSTANCE]):
+            remove_container(client, container["Id"])
+            removed.append(container["Names"][0].lstrip("/"))
+    return removed
+
+
+def remove_container(client: Any, name: str) -> None:
+    """Kill a container, and remove it with what it has written. One that is not there is no error."""
+    from docker.errors import APIError, NotFound
+
+    try:
+        client.remove_container(name, force=True, v=True)
+    except NotFound:
+        pass
+    except APIError as error:
+        if error.status_code != 409:  # somebody else removes it already
+            raise
+
+
+def _gateway(client: Any, network: str) -> str:
+    """Find the address by which the containers of a network reach this machine."""
+    from docker.errors import NotFound
+
+    try:
+        found = client.inspect_network(network)
+    except NotFound:
+        raise EngineGone(f"the Docker engine has no network {network} (docker.network)") from None
+    for part in found["IPAM"].get("Config") or ():
+        if "." in part.get("Gateway", ""):
+            return str(part["Gateway"])
+    raise EngineGone(f"the network {network} (docker.network) has no gateway by which containers reach this machine")
