@@ -14,6 +14,7 @@
     │   ├── UnsafeBind
     │   ├── ExtraMissing              an optional part is asked for and not installed
     │   ├── RuntimeApiMissing         lambda mode is started where no Lambda is
+    │   ├── SandboxImpossible         this machine cannot hold functions as the settings ask
     │   └── StateUnusable             the folder that keeps the state cannot be used
     │       ├── StateInUse            another host uses it
     │       ├── StateDamaged          the database in it is broken, or gone
@@ -126,6 +127,10 @@ class ExtraMissing(StartupError):
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} needs {package}, which is not installed: pip install 'serverfull[{extra}]'")
         self.extra = extra
+
+
+class SandboxImpossible(StartupError):
+    """This machine cannot hold functions as the settings ask; the message says why."""
 
 
 class RuntimeApiMissing(StartupError):

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -198,6 +199,10 @@ class Host:
         self._queue = MemoryQueue(self.invoker.run_event, self.settings.limits.event_backlog, retry)
         self.invoker.use_queue(self._queue, self._queue.capacity_freed)
         await self._check_functions()
+        if self.settings.execution.sandbox == "strict":
+            from serverfull.runtimes.process.confinement import check_strict
+
+            await asyncio.to_thread(check_strict)
         self._stack.push_async_callback(self.control.aclose)
         if self.control.durable:
             await self.control.operations()
@@ -252,7 +257,7 @@ class Host:
         from serverfull.runtimes.process.recipes import Recipes
 
         settings = self.settings.execution
-        machine = Machine(Level.of(settings.sandbox), self.logger)
+        machine = Machine(Level.of(settings.sandbox), self.logger, hidden=self._own_folders())
         recipes = Recipes(machine, self._interpreters, settings.client, self.logger, self.aws)
         return self._sandboxes(ProcessLaunchers(recipes, machine))
 
@@ -309,6 +314,11 @@ class Host:
             return None
         found = await asyncio.to_thread(self._interpreters.find, runtime, anew=True)
         return found if isinstance(found, Interpreter) else None
+
+    def _own_folders(self) -> list[Path]:
+        """Give the folders that hold what is not for functions, whatever else is in those around them."""
+        kept = [self.settings.state.path, self.settings.logging.files, tempfile.gettempdir()]
+        return [Path(folder).absolute() for folder in kept if folder not in ("", "memory")]
 
     def _prepare(self) -> None:
         """Do what the start should not wait for, and the first incident should not either."""
@@ -413,7 +423,13 @@ def _serve_mode(host: Host) -> _Mode:
         raise ExtraMissing("execution.mode", "docker", "docker")
     if settings.docker.images:
         deployed[AUTOMATIC] = lambda: host.automatic_runtime(runtime.of)
-    if settings.server.on_loopback:
+    if settings.execution.sandbox == "strict":
+        if settings.execution.mode == "inprocess":
+            raise ConfigurationError(
+                "execution.mode is 'inprocess' and execution.sandbox is 'strict': nothing holds deployed code in the "
+                "host's own process. Choose one of them."
+            )
+    elif settings.server.on_loopback:
         deployed["inprocess"] = host.deployed_runtime
     elif settings.execution.mode == "inprocess":
         raise ConfigurationError(

@@ -18,6 +18,7 @@ from serverfull.cli.tables import output_option, table
 
 if TYPE_CHECKING:
     from serverfull.config import DependencySettings, ExecutionSettings, ServerSettings, StateSettings
+    from serverfull.runtimes.process.confinement import Walls
 
 _PATIENCE = 10.0
 """Seconds that Docker's own command may take."""
@@ -88,11 +89,12 @@ def _runtimes(settings: ExecutionSettings) -> Iterator[Finding]:
 
 
 def _sandbox(settings: ExecutionSettings) -> Iterator[Finding]:
-    from serverfull.runtimes.process.confinement import probe
+    from serverfull.runtimes.process.confinement import probe, probe_strict
 
     means = probe()
     is_held = settings.sandbox != "none"
     yield Finding("sandbox", settings.sandbox, "" if is_held else "execution.sandbox says so; what follows is not used")
+    yield _strict(probe_strict())
     yield Finding("memory", means.memory, means.why.get("memory", ""))
     yield Finding("processes", means.pids, means.why.get("pids", ""))
     yield Finding("/tmp", means.tmp, means.why.get("tmp", ""))  # noqa: S108 - what it is called
@@ -110,6 +112,14 @@ def _dependencies(settings: DependencySettings) -> Finding:
     return Finding(
         "dependencies", settings.install, f"{python}; {f'npm: {npm}' if (npm := find_npm()) else 'npm is missing'}"
     )
+
+
+def _strict(walls: Walls) -> Finding:
+    """Say whether ``execution.sandbox = "strict"`` can be had; a host that cannot have it does not start."""
+    if walls.why:
+        return Finding("strict", "impossible", walls.why)
+    second = f"Landlock {walls.landlock}" if walls.landlock else "this kernel has no Landlock to help"
+    return Finding("strict", "possible", f"namespaces, a filter of system calls, {second}")
 
 
 def _state(settings: StateSettings) -> Finding:

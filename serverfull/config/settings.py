@@ -231,10 +231,11 @@ class ExecutionSettings(_Theme):
     """What connects a handler with the host: our ``own`` runtime client, which is faster, or AWS's ``awslambdaric``,
     which that Python, the function's package or one of its layers has to have; for Node.js it is npm's
     ``aws-lambda-ric``, in the package or a layer. A function's tag ``serverfull:client`` chooses for that function."""
-    sandbox: Literal["none", "limits"] = "limits"
+    sandbox: Literal["none", "limits", "strict"] = "limits"
     """``limits``: a process has the memory, files, processes and ``/tmp`` of its function and no more, and ends with
-    the host. ``none``: it has what the host's user has. There is no ``strict`` in this version, which would keep code
-    from the machine's files and network."""
+    the host. ``strict``: besides it sees no file of the machine but programs and its own code, no other process and no
+    network, and the kernel refuses it what could lead out; where the machine cannot do that, the host does not start.
+    ``none``: it has what the host's user has."""
     idle_timeout: Seconds = 300.0
     """Seconds without an invocation after which an environment ends. AWS says no figure; five minutes are about what is
     seen there."""

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.confinement import probe
+from serverfull.runtimes.process.confinement import probe, probe_strict
 from serverfull.runtimes.process.interpreters import RUNTIMES
 
 Run = Callable[..., Any]
 
 HOSTS = "python{}.{}".format(*sys.version_info[:2])
-MACHINE = ["sandbox", "memory", "processes", "/tmp", "/opt", "dependencies", "state", "port", "docker"]
+MACHINE = ["sandbox", "strict", "memory", "processes", "/tmp", "/opt", "dependencies", "state", "port", "docker"]
 
 
 @pytest.fixture
@@ -79,8 +79,15 @@ def test_the_policy_for_other_pythons_shows(found: Callable[..., dict[str, Any]]
 
 def test_the_means_of_the_sandbox_are_those_that_hosts_use(found: Callable[..., dict[str, Any]]) -> None:
     machine, means = found()["machine"], probe()
-    shown = [machine[name]["state"] for name in MACHINE[:5]]
-    assert shown == ["limits", means.memory, means.pids, means.tmp, means.opt]
+    shown = [machine[name]["state"] for name in MACHINE[:6]]
+    assert shown == [
+        "limits",
+        "impossible" if probe_strict().why else "possible",
+        means.memory,
+        means.pids,
+        means.tmp,
+        means.opt,
+    ]
     for name, key in (("memory", "memory"), ("processes", "pids"), ("/tmp", "tmp"), ("/opt", "opt")):
         assert machine[name]["detail"] == means.why.get(key, "")
     assert found(SERVERFULL_EXECUTION__SANDBOX="none")["machine"]["sandbox"]["state"] == "none"
@@ -146,9 +153,9 @@ def test_without_docker_it_is_missing_and_nothing_else_changes(
 
 
 def test_a_wrong_setting_is_the_only_thing_that_ends_it_otherwise(run: Run) -> None:
-    done = run("doctor", SERVERFULL_EXECUTION__SANDBOX="strict")
+    done = run("doctor", SERVERFULL_EXECUTION__SANDBOX="loose")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "'strict' is not one of none, limits" in done.stderr
+    assert "'loose' is not one of none, limits, strict" in done.stderr
 
 
 def test_what_installs_dependencies_is_shown(found: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

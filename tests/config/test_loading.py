@@ -266,9 +266,9 @@ def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, 
     assert same == {"signals.installed"}
 
 
-def test_a_sandbox_that_this_version_does_not_have_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="'strict' is not one of none, limits"):
-        load({}, {"SERVERFULL_EXECUTION__SANDBOX": "strict"}, tmp_path)
+def test_a_sandbox_that_there_is_not_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'loose' is not one of none, limits, strict"):
+        load({}, {"SERVERFULL_EXECUTION__SANDBOX": "loose"}, tmp_path)
 
 
 def test_a_table_of_pyproject_is_read_and_serverfull_toml_is_preferred(tmp_path: Path, write: Write) -> None:

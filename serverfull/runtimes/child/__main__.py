@@ -1,6 +1,8 @@
 """Starts a zygote (``zygote DESCRIPTOR HOST``), or the runtime client in an interpreter of its own: with a connection
 that is open already (``client JSON``), or as the first program of a container (``container JSON``).
 
+With ``strict`` it tries whether this machine can hold a process at that level.
+
 The host starts this file by its path. The modules beside it become a package with a name of its own, so that a package
 called ``serverfull`` in the code of a function is never mixed up with ours, and nothing of ours is on ``sys.path``.
 """
@@ -29,6 +31,10 @@ def _main() -> None:
         from _serverfull_child import container
 
         container.begin(arguments[0])
+    elif role == "strict":
+        from _serverfull_child import strict
+
+        strict.attempt()
     else:
         from _serverfull_child import client
 

@@ -17,9 +17,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from . import client, confine
+from . import client, confine, strict
 
 MARK = 10
 """RLIMIT_LOCKS, which no kernel since 2.4.25 enforces. Children inherit it, so it says whose they are."""
@@ -29,6 +30,9 @@ _WARM_ONLY = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTH
 
 _LARGEST = 1 << 20
 """Bytes of a message."""
+
+_MOST_GIVEN = 2
+"""Descriptors that come with a message."""
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -44,11 +48,14 @@ class Part(NamedTuple):
     handler: str
 
 
-def begin(order: dict[str, Any], log: int, report: int, mark: int, zygote: int, extra: frozenset[str]) -> Part:
+def begin(
+    order: dict[str, Any], given: Sequence[int], report: int, mark: int, zygote: int, extra: frozenset[str]
+) -> Part:
     """Become what is ordered.
 
     :param order: the message of the host.
-    :param log: the descriptor that output goes to.
+    :param given: the descriptors that came with it: what output goes to, and where a command of the level ``strict``
+        is to find the Runtime API, a socket that the host gets the listener by.
     :param report: a descriptor that is closed when all is well; what goes wrong before is written to it.
     :param mark: the number of this launch.
     :param zygote: the process id of the zygote.
@@ -57,15 +64,21 @@ def begin(order: dict[str, Any], log: int, report: int, mark: int, zygote: int, 
     :raises OSError: something else cannot be done.
     """
     signal.set_wakeup_fd(-1)
-    _streams(log)
+    _streams(given[0])
     _mark(mark)
+    limits = order.get("limits") or {}
+    walls = limits.get("strict")
     told = order.get("client")
     # Before anything is mounted: the socket may lie in a folder that the function is not to see.
     line = None if told is None else client.connect(told["socket"])
+    for channel in given[1:]:
+        strict.listen(channel)
     kept = (0, 1, 2, report) if line is None else (0, 1, 2, report, line.fileno())
     visible = (order["cwd"], *(told or {}).get("path", ()))
-    limits = order.get("limits") or {}
-    confine.apply(limits, keep=kept, parent=zygote, interpreter=told is not None, visible=visible)
+    parent = zygote if walls is None else None  # else its init ends it
+    confine.apply(limits, keep=kept, parent=parent, interpreter=told is not None, visible=visible)
+    if walls is not None:
+        strict.enclose(walls)
     os.chdir(order["cwd"])
     environment = order["environment"]
     if line is None or told is None:
@@ -81,20 +94,21 @@ def begin(order: dict[str, Any], log: int, report: int, mark: int, zygote: int, 
     raise AssertionError("a command has replaced this process")
 
 
-def wait(line: int, groups: list[str], report: int, zygote: int) -> tuple[dict[str, Any], int, int]:
+def wait(line: int, groups: list[str], report: int, zygote: int | None) -> tuple[dict[str, Any], int, Sequence[int]]:
     """Stay ready for a launch, with what takes longest done; ends with the zygote.
 
     :param line: the descriptor that the zygote sends the order to.
     :param groups: as `confine.enter` takes them.
     :param report: a descriptor that stays open too.
-    :param zygote: the process id of the zygote.
-    :returns: the order, without the groups; the number of the launch; the descriptor of its log.
+    :param zygote: the process id of the zygote; None: something else ends this process with it.
+    :returns: the order, without the groups; the number of the launch; the descriptors that came with it.
     """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     confine.close_others((0, 1, 2, line, report))
-    confine.die_with(zygote)
+    if zygote is not None:
+        confine.die_with(zygote)
     confine.enter(groups)
     with socket.socket(fileno=line) as ordering:
         data, descriptors = receive(ordering)
@@ -103,13 +117,13 @@ def wait(line: int, groups: list[str], report: int, zygote: int) -> tuple[dict[s
     mark, _, message = data.partition(b"\n")
     order = json.loads(message)
     (order.get("limits") or {}).pop("groups", None)
-    return order, int(mark), descriptors[0]
+    return order, int(mark), descriptors
 
 
 def receive(line: socket.socket) -> tuple[bytes, array.array[int]]:
     """Give a message, and the descriptors that came with it; an empty one at the end."""
     try:
-        data, ancillary, _, _ = line.recvmsg(_LARGEST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = line.recvmsg(_LARGEST, socket.CMSG_SPACE(4 * _MOST_GIVEN), socket.MSG_CMSG_CLOEXEC)
     except OSError:
         data, ancillary = b"", []
     descriptors = array.array("i")

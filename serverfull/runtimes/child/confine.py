@@ -46,7 +46,7 @@ _HOSTS = "/etc/hosts"
 _SET_DEATH_SIGNAL = 1
 _CAPABILITIES_VERSION = 0x20080522
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def apply(
@@ -73,7 +73,7 @@ def apply(
     enter(orders.get("groups", ()))
     if "oom_score" in orders:
         with contextlib.suppress(OSError):  # a wish: who is killed first where the whole machine runs out of memory
-            _write("/proc/self/oom_score_adj", str(orders["oom_score"]))
+            write("/proc/self/oom_score_adj", str(orders["oom_score"]))
     _yield_to_the_host()
     if orders.get("namespace"):
         _own_mounts(orders["namespace"], visible)
@@ -96,7 +96,7 @@ def enter(groups: Iterable[str]) -> None:
     :param groups: the files that a process writes ``0`` into.
     """
     for group in groups:
-        _write(group, "0")
+        write(group, "0")
 
 
 def die_with(parent: int) -> None:
@@ -104,8 +104,8 @@ def die_with(parent: int) -> None:
 
     A change of user takes this back, so it comes last.
     """
-    if hasattr(_libc, "prctl"):
-        _check(_libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0), "the death signal")
+    if hasattr(libc, "prctl"):
+        check(libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0), "the death signal")
     if os.getppid() != parent:
         os._exit(1)
 
@@ -147,12 +147,12 @@ def _own_mounts(orders: Mapping[str, Any], visible: Iterable[str]) -> None:
     What is mounted here is gone with the last of them; nothing has to be unmounted, even after a kill.
     """
     user, group = os.geteuid(), os.getegid()
-    _check(_libc.unshare(_NEW_MOUNTS | (_NEW_USER if orders["user"] else 0)), "a mount namespace of its own")
+    check(libc.unshare(_NEW_MOUNTS | (_NEW_USER if orders["user"] else 0)), "a mount namespace of its own")
     if orders["user"]:
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{user} {user} 1")
-        _write("/proc/self/gid_map", f"{group} {group} 1")
-    _mount(None, "/", None, _RECURSIVE | _SLAVE, None)
+        write("/proc/self/setgroups", "deny")
+        write("/proc/self/uid_map", f"{user} {user} 1")
+        write("/proc/self/gid_map", f"{group} {group} 1")
+    mount(None, "/", None, _RECURSIVE | _SLAVE, None)
     paths = [*orders.get("visible", ()), *visible]
     tmp_mb, opt = orders.get("tmp_mb"), orders.get("opt")
     if orders.get("hosts"):
@@ -165,10 +165,10 @@ def _own_mounts(orders: Mapping[str, Any], visible: Iterable[str]) -> None:
         _cover_opt(layers, under_opt)
         os.close(layers)
     if under_tmp is not None:
-        _mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={tmp_mb}m,mode=1777")
+        mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={tmp_mb}m,mode=1777")
         under_tmp.put_back()
     if orders["user"]:
-        _drop_capabilities()
+        drop_capabilities()
 
 
 def _join(pid: int, *, user: bool) -> None:
@@ -179,10 +179,10 @@ def _join(pid: int, *, user: bool) -> None:
     kinds = ("user", "mnt") if user else ("mnt",)
     spaces = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds}
     for kind, space in spaces.items():
-        _check(_libc.setns(space, 0), f"the {kind} namespace of process {pid}")
+        check(libc.setns(space, 0), f"the {kind} namespace of process {pid}")
         os.close(space)
     if user:
-        _drop_capabilities()
+        drop_capabilities()
 
 
 def _cover_opt(layers: int, kept: _Kept) -> None:
@@ -192,23 +192,23 @@ def _cover_opt(layers: int, kept: _Kept) -> None:
         _bind(source, _OPT, flags)
         return
     # Something that the process needs lies in the /opt of this machine: both have to be there.
-    _mount("tmpfs", _OPT, "tmpfs", _NO_SETUID | _NO_DEVICES, "size=1m,mode=755")
+    mount("tmpfs", _OPT, "tmpfs", _NO_SETUID | _NO_DEVICES, "size=1m,mode=755")
     for name in os.listdir(source):
         path = os.path.join(source, name)
         if os.path.islink(path):
             os.symlink(os.readlink(path), os.path.join(_OPT, name))
             continue
-        _make_place(os.stat(path), os.path.join(_OPT, name))
+        make_place(os.stat(path), os.path.join(_OPT, name))
         _bind(path, os.path.join(_OPT, name), flags)
     kept.put_back()
-    _mount(None, _OPT, None, _REMOUNT | _BIND | flags, None)
+    mount(None, _OPT, None, _REMOUNT | _BIND | flags, None)
 
 
 class _Kept:
     """Paths below a folder that is about to be covered; they are put back into what covers it."""
 
     def __init__(self, folder: str, paths: Iterable[str]) -> None:
-        named = {way for path in paths if path for way in _ways_to(path)} | ways_of_this_interpreter()
+        named = {way for path in paths if path for way in ways_to(path)} | ways_of_this_interpreter()
         below = sorted(path for path in named if path.startswith(folder + os.sep) and os.path.exists(path))
         outermost = [path for path in below if not any(path.startswith(other + os.sep) for other in below)]
         self._held = {path: os.open(path, os.O_PATH) for path in outermost}
@@ -218,13 +218,16 @@ class _Kept:
 
     def put_back(self) -> None:
         for path, held in self._held.items():
-            _make_place(os.fstat(held), path)
-            _mount(f"/proc/self/fd/{held}", path, None, _BIND | _RECURSIVE, None)
+            make_place(os.fstat(held), path)
+            mount(f"/proc/self/fd/{held}", path, None, _BIND | _RECURSIVE, None)
             os.close(held)
 
 
-def _make_place(of: os.stat_result, path: str) -> None:
-    """Make something for a mount to lie upon."""
+def make_place(of: os.stat_result, path: str) -> None:
+    """Make something for a mount to lie upon.
+
+    :param of: what is to be mounted.
+    """
     if stat.S_ISDIR(of.st_mode):
         os.makedirs(path, exist_ok=True)
         return
@@ -240,36 +243,46 @@ def ways_of_this_interpreter() -> frozenset[str]:
     """
     here = os.path.dirname(os.path.abspath(__file__))
     paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(sys.executable or ""), here, *sys.path]
-    return frozenset(way for path in paths if path for way in _ways_to(path))
+    return frozenset(way for path in paths if path for way in ways_to(path))
 
 
-def _ways_to(path: str) -> tuple[str, str]:
+def ways_to(path: str) -> tuple[str, str]:
+    """Give a path as it is written, and without symbolic links."""
     return os.path.abspath(path), os.path.realpath(path)
 
 
 def _bind(source: str, target: str, flags: int) -> None:
-    _mount(source, target, None, _BIND | _RECURSIVE, None)
+    mount(source, target, None, _BIND | _RECURSIVE, None)
     was = os.statvfs(target).f_flag
     for there, flag in _KEPT_FLAGS.items():
         if was & there:
             flags |= flag
-    _mount(None, target, None, _REMOUNT | _BIND | flags, None)
+    mount(None, target, None, _REMOUNT | _BIND | flags, None)
 
 
-def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None) -> None:
+def mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None) -> None:
+    """Call mount(2).
+
+    :raises OSError: it cannot be done; the message names the target.
+    """
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, options)]
-    done = _libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
-    _check(done, f"a mount on {target}")
+    done = libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
+    check(done, f"a mount on {target}")
 
 
-def _drop_capabilities() -> None:
-    """Be nobody special in the user namespace either: making mounts was all that it was for."""
+def drop_capabilities() -> None:
+    """Give up every capability, also those of a user namespace: making mounts was all that it was for."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0)
     nothing = (ctypes.c_uint32 * 6)()
-    _check(_libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "capabilities")
+    check(libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "capabilities")
 
 
-def _check(done: int, what: str) -> None:
+def check(done: int, what: str) -> None:
+    """Raise what a call of the C library says by a result other than 0.
+
+    :param what: was asked for.
+    :raises OSError: that cannot be done.
+    """
     if done != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -285,7 +298,11 @@ def _yield_to_the_host() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Write into a file of the kernel's.
+
+    :raises OSError: it does not take that; the message names it.
+    """
     try:
         with open(path, "wb", buffering=0) as file:
             file.write(text.encode())

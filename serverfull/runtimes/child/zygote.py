@@ -3,7 +3,7 @@
 It runs one thread and no code of users. What it is asked comes as JSON over a socket, with the descriptor of the log
 pipe beside it::
 
-    {"spare": 7, "groups": [...]}
+    {"spare": 7, "groups": [...], "strict": false}
     {"launch": 7, "environment": {...}, "cwd": "...", "limits": {...}, "command": [...], "client": null}
     {"kill": 7}
 
@@ -14,6 +14,9 @@ executed is ``unexecutable``; in all others something is wrong here.
 
 A spare is a process that is forked before it is known what for, and has entered its groups. The launch of its number
 takes it, and any other process where it is not there any more. Nothing is said of spares.
+
+What is launched with ``strict`` among its limits, and a strict spare, begins in namespaces of its own (`apart`). The
+init of those is the zygote's child too, and is killed when the launched process has ended.
 
 All that a launch leaves behind becomes the zygote's, since it adopts orphans, and is killed when the launched process
 has ended. Where the host ends, the zygote kills everything and ends as well.
@@ -32,9 +35,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from . import births, client, confine, prctl
+from . import apart, births, client, confine, prctl
 
 _LONGEST_END = 5.0
 """Seconds after which the zygote ends although something that it has killed is still there."""
@@ -61,12 +65,16 @@ def main(descriptor: int, host: int) -> None:
 
 
 class _Launch:
-    """One launched process."""
+    """One launched process.
 
-    def __init__(self, number: int, mark: int, pid: int, report: int) -> None:
+    :param init: the first process of its namespace, which ends with the last one of this launch; 0: it has none.
+    """
+
+    def __init__(self, number: int, mark: int, pid: int, init: int, report: int) -> None:
         self.number = number
         self.mark = mark
         self.pid = pid
+        self.init = init
         self.report = report
         self.failed = False
 
@@ -74,17 +82,19 @@ class _Launch:
 class _Spare:
     """A process that waits for its order.
 
+    :param init: as a launch has it.
     :param line: the descriptor that it gets that by.
     """
 
-    def __init__(self, pid: int, line: int, report: int) -> None:
+    def __init__(self, pid: int, init: int, line: int, report: int) -> None:
         self.pid = pid
+        self.init = init
         self.line = line
         self.report = report
 
-    def give(self, mark: int, message: bytes, log: int) -> bool:
+    def give(self, mark: int, message: bytes, given: Sequence[int]) -> bool:
         """Send it its order; says whether it is there to take it."""
-        descriptors = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [log]))]
+        descriptors = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))]
         with socket.socket(fileno=self.line) as line:
             try:
                 line.sendmsg([b"%d\n" % mark, message], descriptors)
@@ -111,6 +121,7 @@ class _Zygote:
         self._hunting = False  # something may be left of a launch that has ended
         self._poll = select.poll()
         self._wake, self._waker = os.pipe()
+        self._alive, self._living = os.pipe()  # inits have the first one, and nobody else the second
 
     def serve(self) -> births.Part | None:
         """Do what the host asks for; gives None at the end, and in a child what it is to run."""
@@ -160,57 +171,63 @@ class _Zygote:
         try:
             if "launch" in message:
                 if descriptors:
-                    return self._launch(message, data, descriptors[0])
+                    return self._launch(message, data, descriptors)
                 self._say({"failed": message["launch"], "why": "the descriptor of its log has not arrived"})
                 return None
             if "spare" in message:
-                return self._make_spare(message["spare"], message["groups"])
+                return self._make_spare(message["spare"], message["groups"], is_strict=message["strict"])
             self._kill(message["kill"])
         finally:
             for descriptor in descriptors:
                 _close(descriptor)
         return None
 
-    def _make_spare(self, number: int, groups: list[str]) -> births.Part | None:
+    def _make_spare(self, number: int, groups: list[str], *, is_strict: bool) -> births.Part | None:
         descriptors: list[int] = []
         try:
             descriptors += os.pipe()
             descriptors += (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            pid = os.fork()
+            pid, init = self._fork(apart_too=is_strict)
         except OSError:  # the launch says why, if it fails too
             for descriptor in descriptors:
                 _close(descriptor)
             return None
         report, child_report, line, child_line = descriptors
         if pid == 0:
-            return self._wait_to_be_born(child_line, groups, child_report)
+            return self._wait_to_be_born(child_line, groups, child_report, None if is_strict else self._pid)
         os.close(child_report)
         os.close(child_line)
-        self._spares[number] = _Spare(pid, line, report)
+        self._spares[number] = _Spare(pid, init, line, report)
         return None
 
-    def _wait_to_be_born(self, line: int, groups: list[str], report: int) -> births.Part:
+    def _fork(self, *, apart_too: bool) -> tuple[int, int]:
+        """Fork, into namespaces of its own or not; gives the ids of the process and of its init, which may be 0."""
+        return apart.fork(self._alive) if apart_too else (os.fork(), 0)
+
+    def _wait_to_be_born(self, line: int, groups: list[str], report: int, parent: int | None) -> births.Part:
         self._host.detach()  # its number may be another descriptor's soon
         try:
-            order, mark, log = births.wait(line, groups, report, self._pid)
+            order, mark, given = births.wait(line, groups, report, parent)
         except BaseException:  # nothing may run on as a second zygote
             os._exit(127)
-        return self._be_born(order, log, report, mark)
+        return self._be_born(order, given, report, mark)
 
-    def _launch(self, order: dict[str, Any], message: bytes, log: int) -> births.Part | None:
+    def _launch(self, order: dict[str, Any], message: bytes, given: Sequence[int]) -> births.Part | None:
         number = order["launch"]
         self._marks += 1
         spare = self._spares.pop(number, None)
-        if spare is not None and spare.give(self._marks, message, log):
-            self._expect(_Launch(number, self._marks, spare.pid, spare.report))
+        if spare is not None and spare.give(self._marks, message, given):
+            self._expect(_Launch(number, self._marks, spare.pid, spare.init, spare.report))
             return None
+        if spare is not None:
+            _kill_all_of(spare.init)
         try:
             report, child_report = os.pipe()
         except OSError as error:
             self._say({"failed": number, "why": f"cannot start a process: {error}"})
             return None
         try:
-            pid = os.fork()
+            pid, init = self._fork(apart_too="strict" in (order.get("limits") or ()))
         except OSError as error:
             self._say({"failed": number, "why": f"cannot start a process: {error}"})
             os.close(report)
@@ -218,18 +235,18 @@ class _Zygote:
             return None
         if pid == 0:
             self._host.detach()  # its number may be another descriptor's soon
-            return self._be_born(order, log, child_report, self._marks)
+            return self._be_born(order, given, child_report, self._marks)
         os.close(child_report)
-        self._expect(_Launch(number, self._marks, pid, report))
+        self._expect(_Launch(number, self._marks, pid, init, report))
         return None
 
     def _expect(self, launch: _Launch) -> None:
         self._launches[launch.pid] = launch
         self._poll.register(launch.report, select.POLLIN)
 
-    def _be_born(self, order: dict[str, Any], log: int, report: int, mark: int) -> births.Part:
+    def _be_born(self, order: dict[str, Any], given: Sequence[int], report: int, mark: int) -> births.Part:
         try:
-            return births.begin(order, log, report, mark, self._pid, self._extra)
+            return births.begin(order, given, report, mark, self._pid, self._extra)
         except BaseException as error:  # nothing may run on as a second zygote
             unexecutable = isinstance(error, births.NotExecutable)
             why = str(error) if unexecutable else f"{type(error).__name__}: {error}"
@@ -261,6 +278,7 @@ class _Zygote:
         for launch in self._launches.values():
             if launch.number == number:
                 _kill_group(launch.pid)
+                _kill_all_of(launch.init)
         self._say({"killed": number})
 
     def _reap(self) -> None:
@@ -273,7 +291,11 @@ class _Zygote:
                 break
             if pid == 0:
                 break
-            ended.append((self._launches.pop(pid, None), status, usage.ru_maxrss))
+            launch = self._launches.pop(pid, None)
+            if launch is not None:
+                _kill_all_of(launch.init)
+            ended.append((launch, status, usage.ru_maxrss))
+            self._forget_init(pid)
             self._forget_spare(pid)
         else:
             with contextlib.suppress(BlockingIOError):  # there may be more, after what the host has asked meanwhile
@@ -291,6 +313,16 @@ class _Zygote:
             if spare.pid == pid:
                 del self._spares[number]
                 spare.close()
+                _kill_all_of(spare.init)
+
+    def _known(self) -> list[_Launch | _Spare]:
+        return [*self._launches.values(), *self._spares.values()]
+
+    def _forget_init(self, pid: int) -> None:
+        """Take leave of an init: its number may be another process's soon."""
+        for known in self._known():
+            if known.init == pid:
+                known.init = 0
 
     def _say_exited(self, launch: _Launch, status: int, maxrss_kb: int) -> None:
         if launch.report >= 0:  # it ended before anybody looked whether it began
@@ -306,7 +338,7 @@ class _Zygote:
         Says whether there were any: their children come here when they have ended.
         """
         alive = {launch.mark for launch in self._launches.values()}
-        ours = {*self._launches, *(spare.pid for spare in self._spares.values())}
+        ours = {pid for known in self._known() for pid in (known.pid, known.init)}
         orphans = [pid for pid in _children(self._pid) if pid not in ours and _mark_of(pid) not in alive]
         for pid in orphans:
             _kill_group(pid)
@@ -369,6 +401,13 @@ def _kill_group(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
+
+
+def _kill_all_of(init: int) -> None:
+    """Kill everything in a namespace of processes, by its init; 0: there is none."""
+    if init:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(init, signal.SIGKILL)
 
 
 def _close(descriptor: int) -> None:

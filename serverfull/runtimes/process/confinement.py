@@ -10,6 +10,9 @@ in silence:
   named in ``TMPDIR``, without a limit;
 - ``/opt``: the layers, mounted in the process's own view of the file system, else nothing.
 
+The level ``strict`` is these limits with walls around them, and for those there is no next best: `probe_strict` says
+why a machine cannot have them, and a host that is asked for them does not start there.
+
 A ``/tmp`` in memory is counted by control groups as memory of the function, which it is not on AWS. So groups get room
 for it, and `Confinement.over` tells when the processes themselves use more than the function may.
 
@@ -24,13 +27,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from serverfull.domain.json_functions import loads
-from serverfull.errors import ConfigurationError
+from serverfull.errors import ConfigurationError, SandboxImpossible
 from serverfull.runtimes import child
 from serverfull.runtimes.process.cgroups import Group, GroupRefused, Held, Place, make_group, sweep_groups
 from serverfull.runtimes.process.places import find_place
@@ -75,6 +78,9 @@ class Level(enum.Enum):
     LIMITS = "limits"
     """AWS's limits, and a ``/tmp`` and ``/opt`` of its own. Not a wall against code that wants out."""
 
+    STRICT = "strict"
+    """The same limits, and walls: files, processes, network and a user of its own, and few of the kernel's calls."""
+
     @classmethod
     def of(cls, name: str) -> Level:
         """Find a level by its name.
@@ -85,8 +91,6 @@ class Level(enum.Enum):
             if level.value == name:
                 return level
         known = " and ".join(repr(level.value) for level in cls)
-        if name == "strict":
-            raise ConfigurationError(f"the sandbox level 'strict' is not there yet; there are {known}")
         raise ConfigurationError(f"there is no sandbox level {name!r}; there are {known}")
 
 
@@ -148,6 +152,41 @@ def probe() -> Means:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """Whether this machine can hold a process at the level ``strict``.
+
+    :param why: why not; empty: it can.
+    :param landlock: the version of Landlock that helps; 0: the kernel has none.
+    """
+
+    why: str
+    landlock: int
+
+
+@cache
+def probe_strict() -> Walls:
+    """Find whether the level ``strict`` can be had, by having a process enclosed. Takes 0.1 s the first time."""
+    try:
+        found = _ask("__main__.py", "strict")
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return Walls(f"the attempt failed: {error}", 0)
+    return Walls(found["why"], found["landlock"])
+
+
+def check_strict() -> None:
+    """Refuse to go on where the level ``strict`` cannot be had.
+
+    :raises SandboxImpossible: the message says why.
+    """
+    why = probe_strict().why
+    if why:
+        raise SandboxImpossible(
+            f"execution.sandbox is 'strict', which this machine does not allow: {why}. Choose 'limits', or let the "
+            "host make namespaces: as root with all of root's capabilities, or where users may make user namespaces."
+        )
+
+
 def sweep(means: Means, parent: Path | None = None) -> list[Path]:
     """Remove what hosts that were killed have left: their groups with the processes in them, then their folders.
 
@@ -186,6 +225,8 @@ class Confinement:
         folder: Path,
         opt: Path | None,
         visible: Sequence[Path] = (),
+        hidden: Sequence[Path] = (),
+        shared: Sequence[Path] = (),
         group: Group | None = None,
         hosts: Path | None = None,
     ) -> Confinement:
@@ -196,7 +237,10 @@ class Confinement:
         :param folder: of the sandbox alone, made by the caller; its name is unique within the host.
         :param opt: what the function sees as ``/opt``; None: what the machine has there.
         :param visible: paths that the process needs although they lie below the machine's ``/tmp`` or ``/opt``, such
-            as its code. Its interpreter is there anyway, and its folder is not.
+            as its code. Its interpreter is there anyway, and its folder is not. At the level ``strict``: that the
+            process needs at all, beside what the system's programs are made of.
+        :param hidden: folders that the level ``strict`` shows empty although they lie in one that it shows.
+        :param shared: folders that it shows, and lets be written to.
         :param group: made for the sandbox already, with its process in it perhaps; None: one is made now, which may
             block for 20 ms.
         :param hosts: what the process sees as ``/etc/hosts`` where it has mounts of its own; None: the machine's.
@@ -206,8 +250,22 @@ class Confinement:
         if level is Level.NONE:
             return made
         made.orders = {"oom_score": FIRST_TO_GO, "limits": _limits(means, memory_mb)}
+        if level is Level.STRICT:
+            means = replace(means, tmp="tmpfs")
+            if "pids" not in means.places:
+                made.orders["limits"]["NPROC"] = PROCESSES  # of a user of its own, or in a namespace of its own
         if means.places:
             made._hold(means, ephemeral_mb, group or make_group(means.places, folder.name))
+        if level is Level.STRICT:
+            made.watched = True
+            made.orders["strict"] = {
+                "tmp_mb": ephemeral_mb,
+                "opt": None if opt is None else str(opt),
+                "visible": [str(path) for path in visible],
+                "hidden": [str(path) for path in hidden],
+                "shared": [str(path) for path in shared],
+            }
+            return made
         made.watched = means.memory == "rlimit" or means.tmp == "tmpfs"
         if means.tmp == "folder":
             made._tmp = folder / "tmp"
@@ -342,7 +400,7 @@ class Confinement:
 
     def _remember(self, pid: int) -> None:
         """Keep hold of the mounts that what belongs to the sandbox sees, where that is the only mark of it."""
-        if self._mounts < 0 and self._group is None and "namespace" in self.orders:
+        if self._mounts < 0 and self._group is None and self.orders.keys() & {"namespace", "strict"}:
             with suppress(OSError):
                 mounts = os.open(mounts_of(pid), os.O_RDONLY | os.O_CLOEXEC)
                 if os.fstat(mounts).st_ino == mounts_of("self").stat().st_ino:
@@ -365,19 +423,25 @@ def _find_places(why: dict[str, str]) -> dict[str, Place]:
 
 
 def _attempts() -> dict[str, str]:
-    script = Path(next(iter(child.__path__))) / "confine.py"
     try:
-        done = subprocess.run(  # noqa: S603 - our own script
-            [sys.executable, "-I", "-S", str(script)],
-            capture_output=True,
-            check=True,
-            timeout=_PROBING,
-        )
-        tried: dict[str, str] = loads(done.stdout)
+        return _ask("confine.py")
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         text = f"the attempt failed: {error}"
         return {"limit": text, "tmp": text, "opt": text}
-    return tried
+
+
+def _ask(script: str, *arguments: str) -> dict[str, Any]:
+    """Run one of the child's scripts, and give what it prints."""
+    path = Path(next(iter(child.__path__))) / script
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-I", "-S", str(path), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=_PROBING,
+    )
+    told: dict[str, Any] = loads(done.stdout)
+    return told
 
 
 def _limits(means: Means, memory_mb: int) -> dict[str, int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from serverfull.runtimes.process.cgroups import Place
-from serverfull.runtimes.process.confinement import Confinement, Level, Means, probe, sweep
+from serverfull.runtimes.process.confinement import Confinement, Level, Means, check_strict, probe, sweep
 from serverfull.runtimes.process.spares import Spares
 from serverfull.runtimes.runtime_api.extensions import SANDBOX_NAMES
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder, remove_tree
@@ -38,10 +38,14 @@ class Machine:
     """Open it before the first sandbox, and close it after the last.
 
     :param level: how much sandboxes are held.
+    :param hidden: folders of the host that no function is to see.
+    :param shared: folders that all functions may write to, at the level ``strict`` too.
     """
 
-    def __init__(self, level: Level, logger: Any) -> None:
+    def __init__(self, level: Level, logger: Any, *, hidden: Sequence[Path] = (), shared: Sequence[Path] = ()) -> None:
         self.level = level
+        self.shared = shared
+        self._hidden = hidden
         self._logger = logger
         self._numbers = itertools.count(1)
         self._opening = asyncio.Lock()
@@ -60,6 +64,8 @@ class Machine:
                 await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
+        if self.is_strict:
+            check_strict()
         self.means = probe()
         swept = sweep(self.means, Path(tempfile.gettempdir()))
         if swept:
@@ -73,9 +79,19 @@ class Machine:
         return {} if self.level is Level.NONE else self.means.places
 
     @property
+    def is_strict(self) -> bool:
+        """Whether processes are behind walls, and not within limits alone."""
+        return self.level is Level.STRICT
+
+    @property
     def mounts_opt(self) -> bool:
         """Whether a function can have an ``/opt`` of its own."""
-        return self.level is not Level.NONE and self.means.opt == "mount"
+        return self.is_strict or (self.level is not Level.NONE and self.means.opt == "mount")
+
+    @property
+    def hidden(self) -> Sequence[Path]:
+        """What no function is to see, wherever it lies: what the host keeps, and its own files."""
+        return [*self._hidden, *([] if self._folder is None else [self._folder])]
 
     @property
     def layers(self) -> Path:

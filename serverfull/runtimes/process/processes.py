@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
 
     from serverfull.runtimes.process.machine import Machine
-    from serverfull.runtimes.process.zygotes import Exit, Launched, Zygote
+    from serverfull.runtimes.process.zygotes import Exit, Launched, Waiting, Zygote
     from serverfull.runtimes.runtime_api.extensions import Extensions
+
+INSIDE = "127.0.0.1:9001"
+"""Where a process in a network of its own finds its Runtime API, as on AWS; ``child/strict.py`` listens there."""
 
 CLOSING = 2.0
 """Seconds within which a killed process must be gone."""
@@ -111,6 +115,8 @@ class Process:
             opt=recipe.opt,
             visible=[recipe.root, *recipe.visible],
             hosts=machine.hosts if recipe.extensible else None,
+            hidden=machine.hidden,
+            shared=machine.shared,
         )
         try:
             confinement = await _in_thread(prepare) if spare is None else prepare(group=spare.group)
@@ -118,8 +124,11 @@ class Process:
             remove_tree(folder)
             raise
         try:
-            socket = None if recipe.client is None else folder / "api"
-            api = await RuntimeApi.open(socket=socket, extensions=extensions if socket is None else None)
+            if machine.is_strict and recipe.client is None:
+                api = RuntimeApi.unheard(INSIDE, extensions)
+            else:
+                path = None if recipe.client is None else folder / "api"
+                api = await RuntimeApi.open(socket=path, extensions=extensions if path is None else None)
         except BaseException:
             confinement.close()
             remove_tree(folder)
@@ -128,12 +137,11 @@ class Process:
         process = cls(machine, folder, confinement, api, pipe)
         if recipe.client is not None:
             api.on_abuse = process._abused
+        waiting = None if spare is None else spare.waiting
         try:
             if recipe.extensible:
                 await process._extend(recipe, extensions)
-            process.launched = await recipe.zygote.launch(
-                process._order(recipe), None if spare is None else spare.waiting
-            )
+            launched = process.launched = await process._launch(recipe, waiting)
         except NotExecutable as failed:
             await process.aclose()
             raise Unstartable(str(failed)) from None
@@ -150,13 +158,36 @@ class Process:
         finally:
             pipe.close_writer()
         process.alive = True
-        process.launched.exited.add_done_callback(process._exited)
+        launched.exited.add_done_callback(process._exited)
         return process
+
+    async def _launch(self, recipe: Recipe, waiting: Waiting | None) -> Launched:
+        """Start the runtime's process, and serve what it brings a listener for."""
+        inside = self._served_inside()
+        if inside is None:
+            return await recipe.zygote.launch(self._order(recipe), waiting)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            launched = self.launched = await recipe.zygote.launch(self._order(recipe, theirs.fileno()), waiting)
+            ours.setblocking(False)  # what it sends is here: it has begun
+            try:
+                _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+            except BlockingIOError:
+                descriptors = []
+        if not descriptors:
+            raise LaunchFailed("the listener of its Runtime API has not arrived")
+        await inside.hear(socket.socket(fileno=descriptors[0]), INSIDE.partition(":")[0])
+        return launched
+
+    def _served_inside(self) -> RuntimeApi | Door | None:
+        """Give what is to be served in a network of the process's own, if anything is."""
+        return next((each for each in (self.api, self._door) if each is not None and each.address == INSIDE), None)
 
     async def _extend(self, recipe: Recipe, extensions: Extensions) -> None:
         """Let extensions find their API, and start those that have processes of their own."""
         if recipe.client is not None:
-            self._door = await Door.open(extensions)
+            is_strict = self._machine.is_strict
+            self._door = Door.unheard(extensions, INSIDE) if is_strict else await Door.open(extensions)
         if recipe.extensions:
             self._companions = Companions(recipe.zygote, extensions, self.confinement)
             await self._companions.start(recipe.extensions, self._variables(recipe))
@@ -281,7 +312,7 @@ class Process:
         lost = exited.cancelled() or exited.exception() is not None
         self.api.end(Gone("signal: killed" if lost else exited.result().why))
 
-    def _order(self, recipe: Recipe) -> Order:
+    def _order(self, recipe: Recipe, channel: int = -1) -> Order:
         return Order(
             environment=self._variables(recipe),
             cwd=recipe.root,
@@ -289,6 +320,7 @@ class Process:
             command=recipe.command,
             client=None if recipe.client is None else {**recipe.client, "socket": self.api.address},
             log=self.pipe.writer,
+            channel=channel,
         )
 
     def _variables(self, recipe: Recipe) -> dict[str, str]:

@@ -110,7 +110,7 @@ class Recipes:
         seen = opt or OPT
         programs = [] if layers is None else await asyncio.to_thread(extension_programs, layers)
         return Recipe(
-            zygote=self._zygote(found if program.client else None),
+            zygote=self._zygote(found if program.client or self._shows_interpreter(found) else None),
             environment=variables,
             root=function.root,
             command=program.command,
@@ -131,11 +131,20 @@ class Recipes:
         :raises Unrunnable: nothing here does.
         """
         name, runtime = function.identity.name, function.runtime
+        if self._machine.is_strict and await asyncio.to_thread(_has_extensions, function.layers):
+            raise Unrunnable(
+                "Its layers have external extensions, and execution.sandbox is 'strict': those are programs that send "
+                "what they learn elsewhere, and there is no network. Choose 'limits', or leave the layers out."
+            )
         found = await self._interpreters.find_for(name, runtime, self._logger, anew=anew)
         if isinstance(found, Missing):
             raise Unrunnable(found.reason, "InvalidRuntime")
         client = chosen_client(function.identity.function.tags, self._client)
         return found, await asyncio.to_thread(find_program, function, found, client, opt)
+
+    def _shows_interpreter(self, found: Interpreter) -> bool:
+        """Whether a command is to be started by its own interpreter: behind walls it sees what that needs."""
+        return self._machine.is_strict and found.kind == "python"
 
     def _zygote(self, found: Interpreter | None) -> Zygote:
         """Give the zygote that starts a program.
@@ -147,6 +156,10 @@ class Recipes:
         if zygote is None:
             zygote = self._zygotes[path] = Zygote(path, self._logger)
         return zygote
+
+
+def _has_extensions(layers: Sequence[Path]) -> bool:
+    return any(extension_programs(layer) for layer in layers)
 
 
 def _remove(folders: Sequence[Path]) -> None:

@@ -104,7 +104,7 @@ class Spares:
         try:
             if places:
                 group = await asyncio.to_thread(make_group, places, folder.name)
-            waiting = await zygote.spare([] if group is None else group.entrances)
+            waiting = await zygote.spare([] if group is None else group.entrances, is_strict=self._machine.is_strict)
         except BaseException:
             if group is not None:
                 await asyncio.to_thread(group.close)

@@ -60,6 +60,8 @@ class Order:
     :param command: what is executed; None: the runtime client.
     :param client: what the runtime client is told: ``socket``, ``handler``, ``root`` and ``path``.
     :param log: the descriptor that gets its output; stays the caller's.
+    :param channel: of a process that is apart from the network, the descriptor of a socket that brings its host the
+        listener of its Runtime API; stays the caller's. -1: it finds that otherwise.
     """
 
     environment: Mapping[str, str]
@@ -68,6 +70,12 @@ class Order:
     command: Sequence[str] | None = None
     client: Mapping[str, Any] | None = None
     log: int
+    channel: int = -1
+
+    @property
+    def given(self) -> list[int]:
+        """The descriptors that go with it."""
+        return [self.log] if self.channel < 0 else [self.log, self.channel]
 
     def message(self, number: int) -> bytes:
         """Give it as the zygote reads it."""
@@ -157,14 +165,15 @@ class Zygote:
         """
         await self._get()
 
-    async def spare(self, groups: Sequence[str]) -> Waiting:
+    async def spare(self, groups: Sequence[str], *, is_strict: bool = False) -> Waiting:
         """Have a process made that is in its groups already when it is launched.
 
         :param groups: the files by which a process enters them.
+        :param is_strict: whether it is in namespaces of its own too, as a launch with ``strict`` limits is.
         :raises LaunchFailed: the interpreter does not start.
         """
         running = await self._get()
-        return Waiting(running, running.spare(groups))
+        return Waiting(running, running.spare(groups, is_strict=is_strict))
 
     async def launch(self, order: Order, waiting: Waiting | None = None) -> Launched:
         """Start a process, and wait until its own program begins. Cancelling this kills it.
@@ -222,7 +231,7 @@ class _Running:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._launches: dict[int, Launched] = {}
-        self._outbox: deque[tuple[bytes, int, asyncio.Future[None] | None]] = deque()
+        self._outbox: deque[tuple[bytes, Sequence[int], asyncio.Future[None] | None]] = deque()
         self._killing: dict[int, asyncio.TimerHandle] = {}
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._words = b""
@@ -265,9 +274,9 @@ class _Running:
             raise
         return running
 
-    def spare(self, groups: Sequence[str]) -> int:
+    def spare(self, groups: Sequence[str], *, is_strict: bool) -> int:
         number = next(self._numbers)
-        self._send(dumps({"spare": number, "groups": list(groups)}).encode())
+        self._send(dumps({"spare": number, "groups": list(groups), "strict": is_strict}).encode())
         return number
 
     async def launch(self, order: Order, number: int | None = None) -> Launched:
@@ -278,7 +287,7 @@ class _Running:
         sent: asyncio.Future[None] = self._loop.create_future()
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                self._send(order.message(number), order.log, sent)
+                self._send(order.message(number), order.given, sent)
                 await sent
                 await launched.begun
         except TimeoutError:
@@ -337,16 +346,16 @@ class _Running:
 
     # ------------------------------------------------------------------------------------------------------- messages
 
-    def _send(self, message: bytes, log: int = -1, sent: asyncio.Future[None] | None = None) -> None:
-        self._outbox.append((message, log, sent))
+    def _send(self, message: bytes, given: Sequence[int] = (), sent: asyncio.Future[None] | None = None) -> None:
+        self._outbox.append((message, given, sent))
         if len(self._outbox) == 1:
             self._write()
 
     def _write(self) -> None:
         while self._outbox:
-            message, log, sent = self._outbox[0]
+            message, given, sent = self._outbox[0]
             if sent is None or not sent.done():
-                beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [log]))] if log >= 0 else []
+                beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))] if given else []
                 try:
                     self._line.sendmsg([message], beside)
                 except BlockingIOError:

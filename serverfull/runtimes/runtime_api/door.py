@@ -14,6 +14,8 @@ from serverfull.runtimes.runtime_api.connection import Connection, error_documen
 from serverfull.runtimes.runtime_api.extensions import ROUTES
 
 if TYPE_CHECKING:
+    import socket
+
     from serverfull.runtimes.runtime_api.extensions import Extensions
     from serverfull.runtimes.runtime_api.http import Request
 
@@ -34,6 +36,7 @@ class Door:
         self._extensions = extensions
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._peer: str | None = None
 
     @classmethod
     async def open(cls, extensions: Extensions, host: str = "127.0.0.1") -> Door:
@@ -46,6 +49,25 @@ class Door:
         door.address = f"{host}:{door._server.sockets[0].getsockname()[1]}"
         return door
 
+    @classmethod
+    def unheard(cls, extensions: Extensions, address: str) -> Door:
+        """Make one that nobody can reach before `hear` is called.
+
+        :param address: where it will listen.
+        """
+        door = cls(extensions)
+        door.address = address
+        return door
+
+    async def hear(self, listener: socket.socket, peer: str) -> None:
+        """Take connections, those that wait already too.
+
+        :param listener: listens at the address; closed with this.
+        :param peer: the address that they may come from; those from others are closed unread.
+        """
+        self._peer = peer
+        self._server = await asyncio.get_running_loop().create_server(self._connected, sock=listener)
+
     def close(self) -> None:
         """Close the listener and all connections. Closing twice is fine."""
         server, self._server = self._server, None
@@ -56,7 +78,7 @@ class Door:
 
     def _connected(self) -> Connection:
         welcome = len(self._connections) < MOST_CONNECTIONS
-        connection = Connection(self, RESPONSE_PAYLOAD_BYTES, welcome=welcome)
+        connection = Connection(self, RESPONSE_PAYLOAD_BYTES, welcome=welcome, peer=self._peer)
         self._connections.add(connection)
         return connection
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Handler
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.pool import PoolPolicy
-from serverfull.runtimes.process.confinement import Level
+from serverfull.runtimes.process.confinement import Level, probe_strict
 from serverfull.runtimes.process.interpreters import Interpreters
 from serverfull.runtimes.process.launcher import ProcessLaunchers
 from serverfull.runtimes.process.machine import Machine
@@ -61,7 +62,7 @@ def packages(tmp_path: Path) -> Callable[..., Callable[[], tuple[Handler, Path]]
 
 
 @pytest.fixture
-async def process_kit(packages: Callable[..., Any]) -> AsyncIterator[Callable[..., RuntimeKit]]:
+async def process_kit(packages: Callable[..., Any], tmp_path: Path) -> AsyncIterator[Callable[..., RuntimeKit]]:
     """Make process runtimes; they end with the test."""
     async with AsyncExitStack() as stack:
 
@@ -70,9 +71,15 @@ async def process_kit(packages: Callable[..., Any]) -> AsyncIterator[Callable[..
             manners: ClientManners = OF_OWN_PYTHON,
             client: Literal["own", "awslambdaric"] = "own",
             policy: PoolPolicy = PoolPolicy(),
+            level: Level = Level.LIMITS,
         ) -> RuntimeKit:
+            if level is Level.STRICT:
+                if why := probe_strict().why:
+                    pytest.skip(f"this machine allows no strict sandbox: {why}")
+                stack.callback(os.umask, os.umask(0))  # the function is another user, and writes into this folder
+                tmp_path.chmod(0o777)
             logger = HostLogger(LoggingSettings(), stream=io.StringIO())
-            machine = Machine(Level.LIMITS, logger)
+            machine = Machine(level, logger, shared=[tmp_path])
             recipes = Recipes(machine, Interpreters(), client, logger)
             made = SandboxRuntime(ProcessLaunchers(recipes, machine), policy, logger)
             stack.push_async_callback(made.aclose)

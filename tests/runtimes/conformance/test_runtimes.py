@@ -19,6 +19,7 @@ from serverfull.observability.user_metrics import UserMetrics
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.deployed import DeployedRuntime
 from serverfull.runtimes.inprocess import InProcessEnvironment, InProcessRuntime
+from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
 from serverfull.testing.runtime_kit import BOOTSTRAP, NODE, NODE_BEFORE_24, PYTHON, RuntimeKit
 from serverfull.testing.runtime_suite import LoadingSuite, ProcessSuite, RuntimeSuite
@@ -86,6 +87,15 @@ class TestTheOfficialPythonClientInProcesses(ProcessSuite):
         return process_kit(client="awslambdaric")
 
 
+class TestPythonInStrictProcesses(LoadingSuite):
+    # Its two processes write to one file, and here they are two users, who do not.
+    test_a_caller_that_gives_up_while_code_is_loaded_harms_nobody = None  # type: ignore[assignment]
+
+    @pytest.fixture
+    def kit(self, process_kit: Callable[..., RuntimeKit]) -> RuntimeKit:
+        return process_kit(level=Level.STRICT)
+
+
 def node_runtime() -> str:
     """The newest runtime for Node.js that this machine has."""
     looking = Interpreters()
@@ -107,3 +117,11 @@ class TestBootstrapsInProcesses(ProcessSuite):
     @pytest.fixture
     def kit(self, process_kit: Callable[..., RuntimeKit]) -> RuntimeKit:
         return process_kit("provided.al2023", BOOTSTRAP)
+
+
+class TestBootstrapsInStrictProcesses(LoadingSuite):
+    test_a_caller_that_gives_up_while_code_is_loaded_harms_nobody = None  # type: ignore[assignment]
+
+    @pytest.fixture
+    def kit(self, process_kit: Callable[..., RuntimeKit]) -> RuntimeKit:
+        return process_kit("provided.al2023", BOOTSTRAP, level=Level.STRICT)

@@ -1,0 +1,117 @@
+"""Forks into namespaces of its own: what a process of the sandbox level ``strict`` begins in.
+
+The first process of a namespace of processes is its *init*. It ignores signals that it does not handle, and all others
+end with it, so no function may be it. Here it is a process of ours, that reaps what is orphaned and does nothing else;
+the function's process is the second. A process between them and the zygote makes the namespaces and ends at once, so
+that both are the zygote's own children, by adoption: it sees how they end and what they used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+
+from . import confine
+
+_MOUNTS = 0x00020000
+_NAMES = 0x04000000
+_SYSTEM_V = 0x08000000
+_USERS = 0x10000000
+_PROCESSES = 0x20000000
+_NETWORK = 0x40000000
+_ALL = _MOUNTS | _NAMES | _SYSTEM_V | _PROCESSES | _NETWORK
+
+_NOBODY = 65534
+_HOST_NAME = b"localhost"
+
+_SET_DUMPABLE = 4
+_SET_NO_NEW_PRIVILEGES = 38
+
+_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
+_FLAGS_OF = "16sh22x"
+
+_FAILED = b"-"
+
+
+def fork(alive: int) -> tuple[int, int]:
+    """Fork, into namespaces of mounts, processes, network, System V objects and names that are the child's alone.
+
+    It has a loopback device and no other, and still sees all files of the machine. It does not end with its parent:
+    its init ends it, when the other end of a pipe is closed.
+
+    :param alive: the reading end of that pipe; nobody but the parent may keep the other end.
+    :returns: the ids of the process and of its init; in the child (0, 0).
+    :raises OSError: something of it cannot be done; nothing is left then.
+    """
+    reading, writing = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            init, pid = _part(alive)
+            if pid == 0:
+                os.close(reading)
+                os.close(writing)
+                return 0, 0
+            os.write(writing, b"%d %d" % (pid, init))
+        except BaseException as error:
+            why = getattr(error, "strerror", None) or str(error)
+            os.write(writing, _FAILED + why.encode("utf-8", "replace")[:2000])
+        os._exit(0)
+    os.close(writing)
+    said = os.read(reading, 4096)
+    os.close(reading)
+    os.waitpid(middle, 0)
+    if not said or said.startswith(_FAILED):
+        raise OSError(said[1:].decode("utf-8", "replace") or "the namespaces cannot be made")
+    pid, init = map(int, said.split())
+    return pid, init
+
+
+def _part(alive: int) -> tuple[int, int]:
+    """Make the namespaces and the two processes in them."""
+    user, group = os.geteuid(), os.getegid()
+    confine.check(confine.libc.unshare(_ALL | (_USERS if user else 0)), "namespaces of its own")
+    if user:
+        confine.write("/proc/self/setgroups", "deny")
+        confine.write("/proc/self/uid_map", f"{user} {user} 1")
+        confine.write("/proc/self/gid_map", f"{group} {group} 1")
+    confine.check(confine.libc.sethostname(_HOST_NAME, len(_HOST_NAME)), "the name of the machine")
+    _raise_loopback()
+    init = os.fork()
+    if init == 0:
+        try:
+            _be_init(alive, is_root=not user)
+        finally:
+            os._exit(1)
+    try:
+        return init, os.fork()
+    except OSError:
+        os.kill(init, signal.SIGKILL)
+        raise
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        asked = struct.pack(_FLAGS_OF, b"lo", 0)
+        name, flags = struct.unpack(_FLAGS_OF, fcntl.ioctl(any_socket, _GET_FLAGS, asked))
+        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack(_FLAGS_OF, name, flags | _UP))
+
+
+def _be_init(alive: int, *, is_root: bool) -> None:
+    """Be there until the zygote is not, with no right at all: the function's processes see this one."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+    os.setsid()
+    confine.close_others((alive,))
+    if is_root:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    confine.drop_capabilities()
+    for option, value in ((_SET_NO_NEW_PRIVILEGES, 1), (_SET_DUMPABLE, 0)):
+        confine.check(confine.libc.prctl(option, value, 0, 0, 0), "giving up rights")
+    os.read(alive, 1)
