@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
+    from serverfull.runtimes.docker.dns import NameServer
     from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
     from serverfull.runtimes.sandboxes.launching import Launchers
     from serverfull.runtimes.watchdog import Stall
@@ -185,6 +186,7 @@ class Host:
         self.front = mode.front(self.invoker)
         self._stack = AsyncExitStack()
         self._queue: MemoryQueue
+        self._names: NameServer | None = None
 
     async def __aenter__(self) -> Host:
         try:
@@ -203,6 +205,11 @@ class Host:
             from serverfull.runtimes.process.confinement import check_strict
 
             await asyncio.to_thread(check_strict)
+        if self.settings.docker.dns_suffixes and refusal(self.settings, self.sharing) is None:
+            from serverfull.runtimes.docker.names import open_name_server
+
+            self._names = await open_name_server(self.settings.docker, self.logger)
+            self._stack.push_async_callback(self._names.aclose)
         self._stack.push_async_callback(self.control.aclose)
         if self.control.durable:
             await self.control.operations()
@@ -265,7 +272,10 @@ class Host:
         """Make what runs functions in containers."""
         from serverfull.runtimes.docker.launcher import make_launchers
 
-        return self._sandboxes(make_launchers(self.settings, self.aws, self.logger))
+        settings = self.settings
+        if self._names is not None:
+            settings = replace(settings, docker=replace(settings.docker, dns=(self._names.address,)))
+        return self._sandboxes(make_launchers(settings, self.aws, self.logger))
 
     def automatic_runtime(self, of: Callable[[str], Runtime]) -> Runtime:
         """Make what runs functions in containers where their interpreter is not here.

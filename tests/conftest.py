@@ -40,6 +40,7 @@ ON_BOTH_LOOPS = {
     for name in (
         "api/test_raw_corpus.py",
         "api/test_server.py",
+        "runtimes/docker/test_dns.py",
         "runtimes/runtime_api/test_runtime_api.py",
         "runtimes/runtime_api/test_runtime_api_corpus.py",
         "runtimes/test_deadlines.py",

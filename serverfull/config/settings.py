@@ -69,6 +69,11 @@ HostMapping: TypeAlias = Annotated[
     str, Pattern(r"[A-Za-z0-9_.-]+:(host-gateway|[0-9A-Fa-f.:]+)", "names and addresses, such as db:192.0.2.7")
 ]
 IpAddress: TypeAlias = Annotated[str, Pattern(r"[0-9.]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", "IP addresses")]
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+DomainName: TypeAlias = Annotated[
+    str,
+    Pattern(rf"(?![0-9.]*$)(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "names such as localhost.localstack.cloud"),
+]
 UserNumbers: TypeAlias = Annotated[str, Pattern(r"\d+:\d+", "a user and a group as numbers, such as 993:990")]
 VolumeMapping: TypeAlias = Annotated[
     str, Pattern(r"/[^:,]*:/[^:,]+(:ro)?", "folders here and there, such as /srv/data:/data:ro")
@@ -321,6 +326,10 @@ class DockerSettings(_Theme):
     ``host-gateway`` is this machine's."""
     dns: tuple[IpAddress, ...] = ()
     """Addresses of the name servers that containers ask. Empty: those that the engine gives them."""
+    dns_suffixes: tuple[DomainName, ...] = ()
+    """Names that are this machine to containers, with all names below them: ``localhost.localstack.cloud`` also stands
+    for ``bucket.localhost.localstack.cloud``. A name server of the host's own says so, on port 53 of this machine's
+    address in ``network``; everything else it asks those of ``dns``, or of this machine. Empty: there is none."""
     user: UserNumbers = "993:990"
     """User and group of containers, as numbers: those of AWS, which own nothing. Packages are readable for all."""
     volumes: tuple[VolumeMapping, ...] = ()

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from serverfull.config import AwsSettings
 
 CONTAINER_FOLDER = "/opt/aws-config"
-"""Where a container finds the folder of profiles."""
+"""Where a container finds profiles."""
+
+PROFILE_FILES = ("credentials", "config")
+"""What of the folder SDKs read."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _KEYS = (ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN)
-_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+_FILES = dict(zip(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), PROFILE_FILES, strict=True))
 _OTHER_CREDENTIALS = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
 _NO_FILE = os.devnull
 """Or a process would find the files of the host's user in that user's home."""
@@ -77,14 +80,9 @@ class AwsAccess:
         return {**self._files(str(self.folder)), **self._endpoints}
 
     def of_container(self) -> dict[str, str]:
-        """Give the variables of a container, which sees `mounts`."""
+        """Give the variables of a container, which sees the files of ``folder`` at `CONTAINER_FOLDER`."""
         files = {} if self.folder is None else self._files(CONTAINER_FOLDER)
         return {**self._keys, **files, **self._endpoints}
-
-    @property
-    def mounts(self) -> dict[Path, str]:
-        """What a container has to see, read-only: folders of the host, and where it finds them."""
-        return {} if self.folder is None else {self.folder: CONTAINER_FOLDER}
 
     def of_code_in_process(self) -> dict[str, str | None]:
         """Give the variables of code in the host's own process, which sees the host's where it has none.
@@ -127,7 +125,7 @@ def _profile_folder(settings: AwsSettings) -> Path:
         raise ConfigurationError(
             f"aws.credentials is 'profile', and aws.profile_folder, {folder}, is no folder that the host can read"
         )
-    if not any((folder / name).is_file() for name in _FILES.values()):
+    if not any((folder / name).is_file() for name in PROFILE_FILES):
         raise ConfigurationError(
             f"aws.credentials is 'profile', and aws.profile_folder, {folder}, has no file credentials and none config"
         )

@@ -39,7 +39,6 @@ def test_without_settings_a_function_finds_no_credentials_and_no_endpoint() -> N
     assert found.of_process() == NO_FILES  # nor does it find those of the host's user in that user's home
     assert found.of_container() == {}
     assert found.of_code_in_process() == {}
-    assert found.mounts == {}
 
 
 def test_static_credentials_are_those_that_every_imitation_takes_unless_others_are_set() -> None:
@@ -81,7 +80,7 @@ def test_profiles_are_where_the_operator_has_them_and_in_containers_at_one_place
         "AWS_SHARED_CREDENTIALS_FILE": f"{profiles}/credentials",
         "AWS_CONFIG_FILE": f"{profiles}/config",
     }
-    assert found.mounts == {profiles: "/opt/aws-config"}
+    assert found.folder == profiles
     assert found.of_container() == {
         "AWS_SHARED_CREDENTIALS_FILE": "/opt/aws-config/credentials",
         "AWS_CONFIG_FILE": "/opt/aws-config/config",

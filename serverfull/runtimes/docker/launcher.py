@@ -12,6 +12,7 @@ from serverfull.runtimes.docker.containers import Container, ImageGone, Recipe
 from serverfull.runtimes.docker.engine import Engine, EngineGone
 from serverfull.runtimes.docker.images import Images, ImageUnusable, parsed
 from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
+from serverfull.runtimes.docker.profiles import Profiles
 from serverfull.runtimes.docker.programs import find_program, handler_of
 from serverfull.runtimes.docker.site import Site
 from serverfull.runtimes.process.programs import Unrunnable, wanted
@@ -80,6 +81,7 @@ class ContainerLauncher:
         self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
     ) -> Container:
         assert self._recipe is not None
+        await self._launchers.profiles.refresh()
         site, held = self._launchers.site, self._launchers.held
         return await Container.start(self._recipe, held, site, variables, write, extensions)
 
@@ -95,6 +97,7 @@ class ContainerLaunchers:
 
     def __init__(self, site: Site, images: Images, held: Held, client: Client, aws: AwsAccess, logger: Any) -> None:
         self.site = site
+        self.profiles = Profiles(aws.folder, lambda: site.profiles)
         self._aws = aws
         self.held = held
         self._images = images
@@ -148,7 +151,7 @@ class ContainerLaunchers:
         shown = [] if function.image_uri else await asyncio.to_thread(self._package, function)
         if program.own_client:
             shown.append(Shown(str(self.site.client), CLIENT))
-        shown += [Shown(str(here), there) for here, there in self._aws.mounts.items()]
+        shown += self.profiles.shown()
         return Recipe(
             wish=_wish(function, image, program, self._aws.of_container(), shown),
             name=name,
@@ -161,8 +164,8 @@ class ContainerLaunchers:
         shown = [Shown(str(function.root), TASK)]
         if function.layers:
             layers = merged(function.layers, self.site.layers)
-            for place in self._aws.mounts.values():  # nothing can be mounted where there is nothing
-                (layers / Path(place).relative_to(OPT)).mkdir(exist_ok=True)
+            for mount in self.profiles.shown():  # nothing can be mounted where there is nothing
+                (layers / Path(mount.target).relative_to(OPT)).mkdir(exist_ok=True)
             shown.append(Shown(str(layers), str(OPT)))
         return shown
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from serverfull.runtimes import child
 from serverfull.runtimes.docker.engine import Engine, EngineGone
+from serverfull.runtimes.docker.networks import network_of
 from serverfull.runtimes.docker.options import INSTANCE
 from serverfull.runtimes.sandboxes.leftovers import abandoned, is_abandoned, own_name, remove_tree
 from serverfull.runtimes.sandboxes.watching import Watcher
@@ -77,6 +78,12 @@ class Site:
         return self._folder / "client"
 
     @property
+    def profiles(self) -> Path:
+        """The folder that copies of the operator's profile files are in."""
+        assert self._folder is not None
+        return self._folder / "aws-config"
+
+    @property
     def layers(self) -> Path:
         """The folder that merged layers are in."""
         assert self._folder is not None
@@ -97,7 +104,8 @@ class Site:
         :raises OSError: the address is not one of this machine.
         """
         if network not in self._gateways:
-            self._gateways[network] = await self.engine.ask(partial(_gateway, network=network))
+            found = await self.engine.ask(partial(network_of, name=network))
+            self._gateways[network] = found.gateway
         listener = socket.socket(socket.AF_INET)
         try:
             listener.bind((self._gateways[network], 0))
@@ -207,17 +215,3 @@ def remove_container(client: Any, name: str) -> None:
     except APIError as error:
         if error.status_code != 409:  # somebody else removes it already
             raise
-
-
-def _gateway(client: Any, network: str) -> str:
-    """Find the address by which the containers of a network reach this machine."""
-    from docker.errors import NotFound
-
-    try:
-        found = client.inspect_network(network)
-    except NotFound:
-        raise EngineGone(f"the Docker engine has no network {network} (docker.network)") from None
-    for part in found["IPAM"].get("Config") or ():
-        if "." in part.get("Gateway", ""):
-            return str(part["Gateway"])
-    raise EngineGone(f"the network {network} (docker.network) has no gateway by which containers reach this machine")
