@@ -132,6 +132,9 @@ class InvocationLog(Protocol):
         :param error_type: empty: there is none.
         """
 
+    def subscribed(self, api: str, name: str, types: Sequence[str]) -> object:
+        """Hear that an extension has subscribed to streams, by the ``telemetry`` or the ``logs`` API."""
+
     def timed_out(self) -> object:
         """Hear that the extensions were not done by the end of an invocation's time, although its runtime was."""
 

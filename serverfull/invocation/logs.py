@@ -109,6 +109,10 @@ class InvocationLog:
         """Say how the initialisation of an extension went."""
         self._pass_on("platform", platform_lines.extension(self._identity, name, state, events, error_type))
 
+    def subscribed(self, api: str, name: str, types: Sequence[str]) -> None:
+        """Say that an extension has subscribed to telemetry."""
+        self._pass_on("platform", platform_lines.subscription(self._identity, api, name, types))
+
     def timed_out(self) -> None:
         """Say that extensions were not done in time; END and REPORT have been written."""
         self._pass_on("platform", platform_lines.timed_out(self._identity, self._request_id))

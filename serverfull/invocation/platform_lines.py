@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.log_levels import RANKS
+from serverfull.domain.timestamps import timestamp
 
 if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 SUCCESS = "success"
 TIMEOUT = "timeout"
 ON_DEMAND = "on-demand"
-
-
-def timestamp(at: float) -> str:
-    """Give seconds since the epoch as ``2026-01-31T12:00:00.000Z``."""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"
 
 
 def start(identity: FunctionIdentity, request_id: str, at: float) -> str:
@@ -153,6 +149,20 @@ def extension(identity: FunctionIdentity, name: str, state: str, events: Sequenc
     if error_type:
         record["errorType"] = error_type
     return _record("platform.extension", time.time(), record)
+
+
+def subscription(identity: FunctionIdentity, api: str, name: str, types: Sequence[str]) -> str:
+    """Say that an extension has subscribed to streams.
+
+    :param api: ``telemetry`` or ``logs``.
+    """
+    if identity.log_format != "JSON":
+        streams = ", ".join(stream.capitalize() for stream in types)
+        return _on_one_line(f"{api.upper()}\tName: {name}\tState: Subscribed\tTypes: [{streams}]") + "\n"
+    if not _shows(identity, "INFO"):
+        return ""
+    kind = "platform.telemetrySubscription" if api == "telemetry" else "platform.logsSubscription"
+    return _record(kind, time.time(), {"name": name, "state": "Subscribed", "types": list(types)})
 
 
 def timed_out(identity: FunctionIdentity, request_id: str) -> str:

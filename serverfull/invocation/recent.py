@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
-from serverfull.invocation.platform_lines import timestamp
+from serverfull.domain.timestamps import timestamp
 
 KEPT_CHARACTERS = 4_000_000
 """Of all functions together: some ten thousand silent invocations."""

@@ -122,6 +122,9 @@ class Log:
     def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
         """Hear how an extension began."""
 
+    def subscribed(self, api: str, name: str, types: Sequence[str]) -> None:
+        """Hear that an extension has subscribed to telemetry."""
+
     def timed_out(self) -> None:
         """Hear that extensions were not done in time."""
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serverfull import Function
+from serverfull.domain.timestamps import timestamp
 from serverfull.interfaces import LogRecord, LogSink
 from serverfull.invocation.invoker import identify
 from serverfull.invocation.logs import InvocationLog, MemoryFigure
-from serverfull.invocation.platform_lines import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

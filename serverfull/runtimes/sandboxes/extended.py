@@ -1,6 +1,6 @@
 """What a sandbox does for its extensions: it tells them of invocations, waits for them, and gives them time to end.
 
-A `LaunchedSandbox` has an `Extended` where its function has extensions, and nothing of this where it has none. An
+A `LaunchedSandbox` has an `Extended` while its code is loaded, and keeps it where there are extensions then. An
 invocation is answered when the runtime has answered; the sandbox is free again when all extensions that were told of it
 have asked for their next event, within the time of the invocation. At its end the runtime is told by SIGTERM, then the
 extensions by SHUTDOWN, and what is left after two seconds is killed; half a second where all are threads of the
@@ -15,16 +15,20 @@ import asyncio
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 from operator import methodcaller
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from serverfull.runtimes.runtime_api.extensions import ExtensionFailed
+from serverfull.runtimes.runtime_api.extensions import ExtensionFailed, Extensions
+from serverfull.runtimes.telemetry.hub import Telemetry
+from serverfull.runtimes.telemetry.reports import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from serverfull.interfaces import InvocationLog
-    from serverfull.runtimes.runtime_api.extensions import Extensions
+    from serverfull.domain.invocations import Outcome
+    from serverfull.interfaces import FunctionIdentity, InvocationLog
+    from serverfull.runtimes.runtime_api.extensions import FunctionFacts
     from serverfull.runtimes.runtime_api.messages import Work
     from serverfull.runtimes.sandboxes.launching import Instance
 
@@ -36,6 +40,9 @@ SHUTDOWN_INTERNAL = 0.5
 
 RUNTIME_SHARE = 0.3
 """How much of the first one the runtime may take, before its extensions are told."""
+
+FLUSHING = 0.5
+"""Seconds in which listeners can take the telemetry that is left, before the extensions are told of the end."""
 
 LONGEST_LINE = 65_536
 """Characters without a newline that are held back before they are passed on as they are."""
@@ -67,80 +74,180 @@ class Lines:
             self._write(text)
 
 
-class Extended:
-    """The extensions of a sandbox that has started, and what they are part in.
+class Owner(Protocol):
+    """The sandbox."""
 
-    :param on_end: called when the sandbox is of no use any more, with the reason: ``failure`` or ``timeout``.
+    def write(self, text: str) -> None:
+        """Put something into the log of the call that runs now, or ran last."""
+
+    def note(self, tell: Callable[[InvocationLog], object]) -> None:
+        """Have that log told something, as soon as there is one."""
+
+    def end_of_use(self, reason: str) -> None:
+        """Hear that nothing can run in it any more: for a ``failure`` or a ``timeout``."""
+
+
+class Extended:
+    """The extensions of a sandbox, and what they are told.
+
+    :param facts: of the function, for its extensions.
+    :param until: seconds of the monotonic clock until which external ones must have registered.
+    :ivar extensions: who they are.
+    :ivar telemetry: what they have subscribed to.
     """
 
-    def __init__(self, extensions: Extensions, instance: Instance, on_end: Callable[[str], object]) -> None:
-        self._extensions = extensions
-        self._instance = instance
-        self._on_end = on_end
+    def __init__(self, identity: FunctionIdentity, facts: FunctionFacts, until: float, owner: Owner) -> None:
+        self._identity = identity
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._running = False
+        self._lines: dict[str, Lines] = {}
+        self._instance: Instance | None = None
+        self._initialised = False
+        self._report: Report | None = None  # of the invocation that the runtime has
         self._settling: asyncio.Task[None] | None = None
+        self.extensions = Extensions(facts, self.write, until)
+        self.telemetry = Telemetry(json_log=identity.log_format == "JSON", subscribed=self._subscribed)
+        self.extensions.subscriptions = self.telemetry
+
+    @property
+    def present(self) -> bool:
+        """Whether there are any extensions."""
+        return bool(self.extensions.all)
+
+    # --------------------------------------------------------------------------------------------------- initialisation
+
+    def started(self, instance: Instance) -> None:
+        """Take what the extensions are part of."""
+        self._instance = instance
+        self.extensions.on_failure = self._failed
+        self.telemetry.open(instance.connect)
+
+    def initialised(self) -> None:
+        """Say how it went for each extension: none can come after that, and none can subscribe."""
+        self._initialised = True
+        self._finish_lines()
+        for extension in self.extensions.all:
+            name, state, events, error = extension.name, extension.state, extension.events, extension.error_type
+            self._owner.note(methodcaller("extension", name, state, events, error))
+            record = {"name": name, "state": state, "events": list(events)}
+            self.telemetry.platform("extension", {**record, "errorType": error} if error else record)
+        self.telemetry.close_subscriptions()
+
+    def _subscribed(self, api: str, name: str, types: tuple[str, ...]) -> None:
+        self._owner.note(methodcaller("subscribed", api, name, types))
+
+    # ---------------------------------------------------------------------------------------------------------- the log
+
+    def write(self, extension: str, text: str) -> None:
+        """Take what has been written.
+
+        :param extension: by which one; empty: by the runtime.
+        """
+        lines = self._lines.get(extension)
+        if lines is None:
+            stream = "extension" if extension else "function"
+            lines = self._lines[extension] = Lines(partial(self._pass_on, stream))
+        lines.feed(text)
+
+    def _pass_on(self, stream: str, text: str) -> None:
+        self._owner.write(text)
+        self.telemetry.lines(stream, text)
+
+    def _finish_lines(self) -> None:
+        for lines in self._lines.values():
+            lines.finish()
+
+    # ------------------------------------------------------------------------------------------------------ invocations
 
     def begin(self, work: Work) -> None:
         """Tell of an invocation that the runtime is about to get."""
-        self._running = True
-        self._extensions.invoke(work)
+        self.telemetry.resume()
+        self._report = report = Report(self._identity, work)
+        self.telemetry.platform("start", report.start)
+        self.extensions.invoke(work)
 
-    def answered(self, deadline: float, overdue: Callable[[], object]) -> asyncio.Future[None] | None:
-        """Say that the runtime is done with it; gives what is done when all extensions are, None: they are.
+    def done(self, outcome: Outcome, deadline: float, log: InvocationLog) -> asyncio.Future[None] | None:
+        """Say how it has ended; gives what is done when all extensions are, None: they are, or their end has come.
 
         :param deadline: of the invocation, in seconds of the monotonic clock.
-        :param overdue: called where they are not by then.
+        :param log: of the invocation.
         """
-        self._running = False
-        if not self._extensions.busy:
+        report, self._report = self._report, None
+        assert report is not None
+        if "" in self._lines:
+            self._lines[""].finish()
+        fault = report.take(outcome)
+        if fault:
+            self.telemetry.fault(fault)
+        self.telemetry.platform("runtimeDone", report.runtime_done)
+        if fault or not self.extensions.busy:
+            self.telemetry.platform("report", report.finish())
             return None
-        self._settling = self._loop.create_task(self._settle(deadline, overdue))
+        self._settling = self._loop.create_task(self._settle(deadline, log, report))
         return self._settling
 
-    async def _settle(self, deadline: float, overdue: Callable[[], object]) -> None:
+    async def _settle(self, deadline: float, log: InvocationLog, report: Report) -> None:
+        assert self._instance is not None
+        status = ""
         self._instance.watch()
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await self._extensions.settled()
+                await self.extensions.settled()
         except TimeoutError:
-            self._on_end("timeout")
-            overdue()
+            self._owner.end_of_use("timeout")
+            log.timed_out()
+            status = "timeout"
         except ExtensionFailed:
-            self._on_end("failure")
-        finally:
+            self._owner.end_of_use("failure")
+            status = "error"
+        finally:  # also where nobody waits any more: the end is told in any case
             self._instance.unwatch()
+            self.telemetry.platform("report", report.finish(status, waited=True))
 
-    def failed(self, why: ExtensionFailed) -> None:
+    def _failed(self, why: ExtensionFailed) -> None:
         """End what waits for the runtime: an extension has failed."""
-        self._on_end("failure")
-        idle = not self._running and (self._settling is None or self._settling.done())
+        assert self._instance is not None
+        self._owner.end_of_use("failure")
+        waited_for = self._report is not None or (self._settling is not None and not self._settling.done())
         self._instance.api.end(why)
-        if idle:  # nobody waits here who would end it
+        if self._initialised and not waited_for:  # nobody waits here who would end it
             self._instance.kill()
 
-    async def shut_down(self, reason: str) -> None:
+    # -------------------------------------------------------------------------------------------------------------- end
+
+    async def end(self, reason: str) -> None:
         """Give the runtime and the extensions their time to end, then kill what is left.
 
-        :param reason: ``spindown``, ``timeout`` or ``failure``.
+        :param reason: ``spindown``, ``timeout`` or ``failure``; empty: nobody has any time.
         """
-        extensions, instance = self._extensions, self._instance
-        external = extensions.external
+        instance = self._instance
+        if instance is not None and reason and self.present:
+            self.telemetry.resume()
+            await self._shut_down(instance, reason)
+            instance.kill()
+            instance.drain()
+            self._finish_lines()
+        await self.telemetry.aclose()
+
+    async def _shut_down(self, instance: Instance, reason: str) -> None:
+        external = self.extensions.external
         seconds = SHUTDOWN_EXTERNAL if external else SHUTDOWN_INTERNAL
         until = time.monotonic() + seconds
         deadline_ms = int((time.time() + seconds) * 1000)
-        extensions.expect_ends()
+        self.extensions.expect_ends()
         instance.thaw()
-        await self._end_runtime(seconds * RUNTIME_SHARE if external else seconds)
-        if external:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, until - time.monotonic())):
-                    await extensions.shut_down(reason, deadline_ms)
-        instance.kill()
-        instance.drain()
+        await self._end_runtime(instance, seconds * RUNTIME_SHARE if external else seconds)
+        if not external:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSHING):
+                instance.drain()
+                await self.telemetry.flush()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await self.extensions.shut_down(reason, deadline_ms)
 
-    async def _end_runtime(self, seconds: float) -> None:
-        instance = self._instance
+    async def _end_runtime(self, instance: Instance, seconds: float) -> None:
         if not instance.alive:
             return
         ended = self._loop.create_future()
@@ -150,12 +257,3 @@ class Extended:
             async with asyncio.timeout(seconds):
                 await ended
         instance.send_signal(signal.SIGKILL)
-
-
-def tell_states(extensions: Extensions, tell: Callable[[Callable[[InvocationLog], object]], object]) -> None:
-    """Tell the log how the initialisation of each extension went.
-
-    :param tell: calls what it gets with the log, as soon as there is one.
-    """
-    for extension in extensions.all:
-        tell(methodcaller("extension", extension.name, extension.state, extension.events, extension.error_type))

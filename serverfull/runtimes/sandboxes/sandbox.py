@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.invocations import Outcome
-from serverfull.domain.json_functions import dumps, loads
+from serverfull.domain.json_functions import dumps
 from serverfull.domain.lineage import new_trace
 from serverfull.domain.names import function_arn, new_log_stream
 from serverfull.errors import InvocationNotBegun
@@ -27,15 +27,16 @@ from serverfull.interfaces import Sandbox
 from serverfull.runtimes import failures
 from serverfull.runtimes.error_reports import platform_error_document
 from serverfull.runtimes.runtime_api.api import Work
-from serverfull.runtimes.runtime_api.extensions import ExtensionFailed, Extensions
-from serverfull.runtimes.sandboxes.extended import Extended, Lines, tell_states
+from serverfull.runtimes.runtime_api.extensions import ExtensionFailed
+from serverfull.runtimes.sandboxes.endings import answered, error_type_of, error_type_of_end, exited, unstartable
+from serverfull.runtimes.sandboxes.extended import Extended
 from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
+from serverfull.runtimes.sandboxes.loading import Loading
 
 if TYPE_CHECKING:
     from serverfull.domain.invocations import Invocation
     from serverfull.interfaces import FunctionIdentity, InvocationLog
     from serverfull.runtimes.deadlines import Deadlines
-    from serverfull.runtimes.runtime_api.api import Answer
     from serverfull.runtimes.runtime_api.extensions import FunctionFacts
     from serverfull.runtimes.sandboxes.launching import Instance, Launcher
 
@@ -56,9 +57,6 @@ EARLY_LOG = 65_536
 INIT_TIMEOUT = 10.0
 """Seconds that code may take to load before the first invocation's own time begins."""
 
-_UNSAID = ("", "application/x-www-form-urlencoded")
-"""What a runtime posts that has not thought about its content type; the second is curl's."""
-
 MEMORY_EVERY = 0.5
 """Seconds for which the figure of the most memory used is kept where calls are short: asking for it takes 100 µs."""
 
@@ -69,54 +67,6 @@ each of them would make it busier."""
 
 class Overdue(Exception):
     """The invocation has had its time."""
-
-
-class _Loading:
-    """How long the code took to load, for the log of the invocation that it was for, or of the first one after it.
-
-    :param how: it is done.
-    """
-
-    def __init__(self, how: str) -> None:
-        self._how = how
-        self._at = 0.0
-        self._began = 0.0
-        self._ended: tuple[float, str, str] = (0.0, "", "")
-        self._notes: list[Callable[[InvocationLog], object]] = []
-        self.untold = False
-
-    def note(self, log: InvocationLog | None, tell: Callable[[InvocationLog], object]) -> None:
-        """Have a log told something, as soon as there is one."""
-        if log is None:
-            self._notes.append(tell)
-        else:
-            tell(log)
-
-    def begin(self, log: InvocationLog | None) -> None:
-        """Code begins to be loaded."""
-        self._at, self._began = time.time(), time.monotonic()
-        if log is not None:
-            log.initialising(self._how, self._at)
-
-    def end(self, log: InvocationLog | None, status: str, error_type: str = "") -> None:
-        """It has ended."""
-        self._ended = time.monotonic() - self._began, status, error_type
-        self.untold = log is None
-        if log is not None:
-            log.initialised(*self._ended)
-
-    def tell(self, log: InvocationLog, written: str) -> None:
-        """Tell what no log has heard yet.
-
-        :param written: by the code while it was loaded.
-        """
-        self.untold = False
-        log.initialising(self._how, self._at)
-        log.write(written)
-        notes, self._notes = self._notes, []
-        for tell in notes:
-            tell(log)
-        log.initialised(*self._ended)
 
 
 class LaunchedSandbox(Sandbox):
@@ -143,7 +93,6 @@ class LaunchedSandbox(Sandbox):
         self._initialization = initialization
         self._log_stream = new_log_stream(identity.version)
         self._early = ""
-        self._lines: dict[str, Lines] = {}
         self._log: InvocationLog | None = None
         self._running: Instance | None = None
         self._extended: Extended | None = None
@@ -151,7 +100,7 @@ class LaunchedSandbox(Sandbox):
         self._ready = False
         self._closed = False
         self._init_seconds: float | None = None
-        self._loading = _Loading(initialization)
+        self._loading = Loading(identity, initialization)
         self._memory = (0, 0.0)
         self.uses = 0
         self.frozen = False
@@ -217,13 +166,22 @@ class LaunchedSandbox(Sandbox):
         """Stop what the function has left running until the next invocation, as AWS does."""
         if self._running is not None and not self.frozen:
             self.frozen = self._running.freeze()
+            if self._extended is not None:
+                self._extended.telemetry.pause()
 
     async def aclose(self) -> None:
-        """Kill the instance and what it has started, and give back what they held. Closing twice is fine."""
+        """End the instance and what it has started, and give back what they held. Closing twice is fine."""
         self._closed = True
+        await self._abandon(self._end_reason)
+
+    async def _abandon(self, reason: str = "") -> None:
+        """End what is running.
+
+        :param reason: what its extensions are told, which have time to end then; empty: it is killed at once.
+        """
         extended, self._extended = self._extended, None
         if extended is not None:
-            await extended.shut_down(self._end_reason)
+            await extended.end(reason)
         running, self._running = self._running, None
         if running is not None:
             await running.aclose()
@@ -232,25 +190,19 @@ class LaunchedSandbox(Sandbox):
         """Start an instance and wait until it asks for an invocation; not `_ready` where it does not in time."""
         await self._launcher.prepare()
         began = time.monotonic()
-        self._loading.begin(self._log)
-        extensions = Extensions(self._facts, self._write_line_of, until)
+        extended = self._extended = Extended(self._identity, self._facts, until, self)
+        self._loading.begin(self._log, extended.telemetry)
         try:
-            running = await self._launcher.launch(self._variables(), self._write, extensions)
+            running = await self._launcher.launch(self._variables(), self._write, extended.extensions)
         except Unstartable as failed:
-            self._loading.end(self._log, "error", "Runtime.InvalidEntrypoint")
-            return self._failed_init(partial(_unstartable, str(failed)), request_id)
+            return self._failed_init(partial(unstartable, str(failed)), request_id, "Runtime.InvalidEntrypoint")
         except ExtensionFailed as failed:
-            self._tell_states(extensions)
-            self._loading.end(self._log, "error", failed.error_type)
-            return self._failed_init(partial(_exited, failed), request_id)
+            return self._failed_init(partial(exited, failed), request_id, failed.error_type)
         except TimeoutError:
-            self._tell_states(extensions)
-            self._loading.end(self._log, "timeout")
+            self._loaded("timeout")
             return None
         self._running = running
-        extended = Extended(extensions, running, self._end_of_use)
-        extensions.on_failure = extended.failed
-        self._extended = extended if extensions.external else None
+        extended.started(running)
         if self._closed:  # while it was started
             await self.aclose()
             return None
@@ -259,33 +211,32 @@ class LaunchedSandbox(Sandbox):
             async with asyncio.timeout(max(0.0, until - began)):
                 answer = await running.api.initialised()
                 if answer is None:
-                    await extensions.ready()
+                    await extended.extensions.ready()
         except TimeoutError:
             running.drain()
-            self._tell_states(extensions)
-            self._loading.end(self._log, "timeout")
+            self._loaded("timeout")
             self._measured()
-            self._running = self._extended = None
-            await running.aclose()
+            await self._abandon()
             return None
         except (Gone, ExtensionFailed) as gone:
             running.drain()
-            self._tell_states(extensions)
-            self._loading.end(self._log, "error", _type_of(gone))
-            return self._failed_init(partial(_exited, gone), request_id)
+            return self._failed_init(partial(exited, gone), request_id, error_type_of_end(gone))
         finally:
             running.unwatch()
         running.drain()
-        if extensions.all:
-            self._extended = extended
-            self._tell_states(extensions)
         if answer is not None:
-            self._end_reason = "failure"
-            self._loading.end(self._log, "error", _error_type(answer))
-            return self._failed_init(lambda _request_id: _answered(answer), request_id)
-        self._loading.end(self._log, "success")
+            return self._failed_init(lambda _request_id: answered(answer), request_id, error_type_of(answer))
+        self._loaded("success")
+        if not extended.present:  # nothing of it is needed for any call
+            self._extended = None
         self._ready = True
         return None
+
+    def _loaded(self, status: str, error_type: str = "") -> None:
+        """Say how loading the code has ended."""
+        assert self._extended is not None
+        self._extended.initialised()
+        self._loading.end(self._log, status, error_type)
 
     def _variables(self) -> Mapping[str, str]:
         """Let the code know how it is started, and where its log goes."""
@@ -294,12 +245,10 @@ class LaunchedSandbox(Sandbox):
             "AWS_LAMBDA_LOG_STREAM_NAME": self._log_stream,
         }
 
-    def _tell_states(self, extensions: Extensions) -> None:
-        tell_states(extensions, partial(self._loading.note, self._log))
-
-    def _failed_init(self, make: Callable[[str], Outcome], request_id: str) -> Outcome:
+    def _failed_init(self, make: Callable[[str], Outcome], request_id: str, error_type: str) -> Outcome:
         memory_mb = self._measured()
-        self._end_reason = "failure"
+        self._loaded("error", error_type)
+        self.end_of_use("failure")
 
         def failed(request_id: str) -> Outcome:
             outcome = make(request_id)
@@ -326,16 +275,19 @@ class LaunchedSandbox(Sandbox):
         try:
             answer = await running.api.run(work)
         except Overdue:
-            return self._timed(self._overdue(invocation))
+            outcome = self._timed(self._overdue(invocation))
+            if extended is not None:
+                extended.done(outcome, deadline, log)
+            return outcome
         except (Gone, ExtensionFailed) as gone:
             running.drain()
             if not running.api.delivered and self.uses > 1:  # it has ended after what it answered last
                 raise InvocationNotBegun from None
-            self._end_of_use("failure")
-            outcome = _exited(gone, invocation.request_id)
+            self.end_of_use("failure")
+            outcome = exited(gone, invocation.request_id)
         else:
             running.drain()
-            outcome = _answered(answer)
+            outcome = answered(answer)
         finally:
             self._deadlines.cross_off(self)
             running.unwatch()
@@ -344,10 +296,8 @@ class LaunchedSandbox(Sandbox):
         brief = running.alive and ended - began < SHORT and ended < until
         outcome.memory_mb = known if brief else self._measured()
         outcome.init_seconds, self._init_seconds = self._init_seconds, None
-        if "" in self._lines:
-            self._lines[""].finish()
-        if extended is not None and self._ready:
-            self.settling = extended.answered(deadline, log.timed_out)
+        if extended is not None:
+            self.settling = extended.done(outcome, deadline, log)
         return outcome
 
     def _timed(self, outcome: Outcome) -> Outcome:
@@ -366,11 +316,15 @@ class LaunchedSandbox(Sandbox):
 
     def _kill(self, reason: str = "failure") -> None:
         """Let nothing run in it any more; where there are extensions, closing it gives them their time first."""
-        self._end_of_use(reason)
-        if self._running is not None and self._extended is None:
+        self.end_of_use(reason)
+        if self._running is not None and (self._extended is None or not self._extended.present):
             self._running.kill()
 
-    def _end_of_use(self, reason: str) -> None:
+    def end_of_use(self, reason: str) -> None:
+        """Let nothing run in it any more.
+
+        :param reason: what its extensions are told at its end: ``failure`` or ``timeout``.
+        """
         self._ready = False
         if self._end_reason == "spindown":
             self._end_reason = reason
@@ -385,24 +339,22 @@ class LaunchedSandbox(Sandbox):
         return most
 
     def _write(self, text: str) -> None:
-        """Take what the runtime has written: whole lines, where extensions write to the same log."""
-        if self._lines:
-            self._write_line_of("", text)
+        """Take what the runtime has written."""
+        if self._extended is None:
+            self.write(text)
         else:
-            self._pass_on(text)
+            self._extended.write("", text)
 
-    def _write_line_of(self, extension: str, text: str) -> None:
-        """Take what an extension has written."""
-        lines = self._lines.get(extension)
-        if lines is None:
-            lines = self._lines[extension] = Lines(self._pass_on)
-        lines.feed(text)
-
-    def _pass_on(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Put something into the log of the call that runs now, or ran last."""
         if self._log is not None:
             self._log.write(text)
         elif len(self._early) < EARLY_LOG:
             self._early += text
+
+    def note(self, tell: Callable[[InvocationLog], object]) -> None:
+        """Have that log told something, as soon as there is one."""
+        self._loading.note(self._log, tell)
 
     def _work(self, invocation: Invocation, left: float) -> Work:
         return Work(
@@ -415,46 +367,6 @@ class LaunchedSandbox(Sandbox):
             cognito_identity=_text(invocation.cognito_identity),
             tenant_id=invocation.tenant_id,
         )
-
-
-def _answered(answer: Answer) -> Outcome:
-    if answer.error:
-        return Outcome(answer.payload, failures.UNHANDLED, status="error")
-    content_type = "application/json" if answer.content_type in _UNSAID else answer.content_type
-    return Outcome(answer.payload, None, content_type)
-
-
-def _error_type(answer: Answer) -> str:
-    with suppress(ValueError, TypeError, KeyError):
-        return str(loads(answer.payload)["errorType"])
-    return "Runtime.Unknown"
-
-
-def _type_of(gone: Gone | ExtensionFailed) -> str:
-    return gone.error_type if isinstance(gone, ExtensionFailed) else "Runtime.ExitError"
-
-
-def _exited(gone: Gone | ExtensionFailed, request_id: str) -> Outcome:
-    """Give AWS's answer for an instance that ended by itself, or whose extension has failed."""
-    why = gone.why
-    if isinstance(gone, ExtensionFailed):
-        return _ended(gone.error_type, why, request_id)
-    said = f"Runtime exited with error: {why}" if why else "Runtime exited without providing a reason"
-    return _ended("Runtime.ExitError", said, request_id)
-
-
-def _unstartable(why: str, request_id: str) -> Outcome:
-    return _ended("Runtime.InvalidEntrypoint", why, request_id)
-
-
-def _ended(error_type: str, said: str, request_id: str) -> Outcome:
-    """Give AWS's answer where the instance has ended, or never began.
-
-    :param request_id: of the call that it was for; empty: it was started before there was one.
-    """
-    whose = f"RequestId: {request_id} " if request_id else ""
-    document = platform_error_document(error_type, f"{whose}Error: {said}")
-    return Outcome(document, failures.UNHANDLED, status="error", ended_by=error_type)
 
 
 def _text(fields: Mapping[str, Any] | None) -> str | None:

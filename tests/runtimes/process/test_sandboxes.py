@@ -160,6 +160,9 @@ class Log:
     def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
         pass
 
+    def subscribed(self, api: str, name: str, types: Sequence[str]) -> None:
+        pass
+
     def timed_out(self) -> None:
         pass
 
