@@ -7,6 +7,7 @@ package's `APIError`; that it cannot be asked at all, as `EngineGone`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,6 +27,8 @@ _PING_PATIENCE = 1.0
 _THREADS = 16
 """Questions at once. The engine itself starts a few containers at a time."""
 
+_UNIX = "unix://"
+
 EXTRA = "the package docker is not installed: pip install 'serverfull[docker]'"
 
 
@@ -37,10 +40,12 @@ class Engine:
     """A Docker engine on this machine. Made on the loop that asks it.
 
     :param address: of its Unix socket, such as ``unix:///var/run/docker.sock``.
+    :ivar patience: seconds that it may take to answer.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.patience = PATIENCE
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serverfull-docker")
         self._connecting = threading.Lock()
         self._client: Any = None
@@ -80,15 +85,30 @@ class Engine:
 
         :raises EngineGone: there is no engine.
         """
+        self._reach()
         with self._connecting:
             if self._client is None:
-                self._client = self.connect()
+                self._client = self.connect(self.patience)
                 self._silent = False
             elif self._silent:
                 self._ping()
         return self._client
 
-    def connect(self, timeout: float = PATIENCE) -> Any:
+    def _reach(self) -> None:
+        """See whether anybody listens: the package leaks a socket where nobody does.
+
+        :raises EngineGone: nobody does.
+        """
+        if not self.address.startswith(_UNIX):
+            raise EngineGone(f"docker.engine, {self.address}, is no Unix socket: it has to be on this machine")
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(_PING_PATIENCE)
+            try:
+                line.connect(self.address.removeprefix(_UNIX))
+            except OSError as error:
+                raise EngineGone(self._unreachable(error)) from None
+
+    def connect(self, timeout: float) -> Any:
         """Make a client of one's own; call it on a thread.
 
         :param timeout: seconds without a word from the engine.

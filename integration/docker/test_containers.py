@@ -1,0 +1,393 @@
+"""What containers do that processes need not: they are held, find the host by network, and need an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from serverfull.domain.deployed_handler import DeployedHandler
+from serverfull.errors import InternalFailure
+from serverfull.runtimes.docker.options import INSTANCE
+from serverfull.runtimes.sandboxes.leftovers import own_name
+from serverfull.testing.runtime_kit import BOOTSTRAP, DEADLINE, REGION, RuntimeKit, deploy, runs_here
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def code(tmp_path):
+    """Make what makes functions of a text of Python."""
+
+    def of(kit, text, **options):
+        root = tmp_path / f"code{len(list(tmp_path.iterdir()))}"
+        root.mkdir()
+        (root / "app.py").write_text(text)
+        handler = DeployedHandler("app.handler", root, runtime="python3.11", region=REGION)
+        return deploy(
+            RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, root), client=kit.client, close=kit.close),
+            **options,
+        )
+
+    return of
+
+
+@pytest.fixture
+def leaks_of_the_package():
+    """Where an engine ends while it is asked, the docker package forgets a socket; let that be told here, not later."""
+    yield
+    gc.collect()
+
+
+AWAY = (
+    pytest.mark.usefixtures("leaks_of_the_package"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+)
+
+
+def away(test):
+    for mark in AWAY:
+        test = mark(test)
+    return test
+
+
+def containers(client, instance=None):
+    label = INSTANCE if instance is None else f"{INSTANCE}={instance}"
+    return client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+
+
+@pytest.mark.parametrize("client", ["own", "awslambdaric"])
+async def test_a_log_is_whole_and_in_order_when_the_answer_is_there(container_kit, code, client):
+    text = (
+        "import sys\ndef handler(event, context):\n"
+        "    for i in range(2000):\n        print('line', i, file=(sys.stdout, sys.stderr)[i % 2], flush=True)\n"
+        "    return 1\n"
+    )
+    function = code(container_kit(client=client), text)
+    for _ in range(3):
+        ran = await function.do("anything")
+        assert ran.result == 1
+        assert ran.log.text.replace("\r", "\n").splitlines() == [f"line {i}" for i in range(2000)]
+
+
+async def test_a_bootstrap_of_the_package_finds_the_host_by_the_network(container_kit):
+    function = deploy(container_kit("provided.al2023", manners=BOOTSTRAP))
+    assert (await function.do("echo", value=[1, "ü"])).result == [1, "ü"]
+    assert (await function.do("write", text="words")).log.text == "out words\nerr words"
+    assert (await function.do("leave", status=3)).reason == (
+        "Runtime.ExitError",
+        "Runtime exited with error: exit status 3",
+    )
+    assert await function.count() == 1
+
+
+async def test_nothing_of_the_api_decides_how_a_container_is_held(container_kit, engine):
+    function = deploy(container_kit(), memory_size=300)
+    await function.count()
+    with engine.client() as client:
+        (container,) = containers(client, own_name())
+        held, config = container.attrs["HostConfig"], container.attrs["Config"]
+        assert config["User"] == "993:990"
+        assert config["Labels"] == {INSTANCE: own_name(), "serverfull.function": function.identity.name}
+        assert not held["Privileged"]
+        assert held["ReadonlyRootfs"]
+        assert held["CapDrop"] == ["ALL"]
+        assert not held["CapAdd"]
+        assert held["SecurityOpt"] == ["no-new-privileges"]
+        assert held["PidsLimit"] == 1024
+        assert held["Memory"] == held["MemorySwap"] == (300 + 512) << 20
+        assert (held["NetworkMode"], held["IpcMode"], held["PidMode"]) == ("bridge", "private", "")
+        assert {(limit["Name"], limit["Hard"]) for limit in held["Ulimits"]} == {("nofile", 1024), ("core", 0)}
+        mounts = {mount["Destination"]: mount["RW"] for mount in container.attrs["Mounts"]}
+        assert {place for place, writable in mounts.items() if writable} == {str(function.folder.parent)}
+        assert not any("docker" in mount["Source"].rsplit("/", 1)[-1] for mount in container.attrs["Mounts"])
+
+
+HELD = """
+import os, socket
+def attempt(deed):
+    try:
+        deed()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "done"
+def handler(event, context):
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":\\t") for line in file.read().splitlines() if ":\\t" in line)
+    return {
+        "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
+        "effective": int(status["CapEff"], 16), "bounding": int(status["CapBnd"], 16),
+        "promises": int(status["NoNewPrivs"]), "seccomp": int(status["Seccomp"]),
+        "root": attempt(lambda: open("/x", "w")), "task": attempt(lambda: open("/var/task/x", "w")),
+        "tmp": attempt(lambda: open("/tmp/x", "w")), "mb": os.statvfs("/tmp").f_blocks >> 8,
+        "full": attempt(lambda: open("/tmp/y", "wb").write(bytes(600 << 20)) if event.get("fill") else None),
+        "hidden": attempt(lambda: os.chmod("/run/serverfull/host/log", 0o777)),
+        "interfaces": sorted(name for _, name in socket.if_nameindex()),
+        "here": os.getcwd(),
+    }
+"""
+
+
+async def test_a_function_has_no_rights_and_writes_nowhere_but_in_tmp(container_kit, code):
+    seen = (await code(container_kit(), HELD, memory_size=1024).do("look", fill=True)).result
+    interfaces = seen.pop("interfaces")
+    assert "eth0" in interfaces
+    assert seen == {
+        "uid": 993,
+        "gid": 990,
+        "groups": [990],
+        "effective": 0,
+        "bounding": 0,
+        "promises": 1,
+        "seccomp": 2,
+        "root": "Read-only file system",
+        "task": "Read-only file system",
+        "tmp": "done",
+        "mb": 512,
+        "full": "No space left on device",
+        "hidden": "Read-only file system",
+        "here": "/var/task",
+    }
+
+
+async def test_without_a_network_python_runs_and_what_needs_one_is_refused(container_kit, code):
+    kit = container_kit(network="none")
+    assert (await code(kit, HELD).do("look")).result["interfaces"] == ["lo"]
+    unfit = await kit.runtime.unfit(deploy(container_kit("provided.al2023", network="none")).identity)
+    assert unfit is not None
+    assert "docker.network is 'none'" in unfit.reason
+
+
+SPEAKS = """
+import http.client, os, socket
+def handler(event, context):
+    if "tell" in event:
+        return os.environ["AWS_LAMBDA_RUNTIME_API"]
+    if "line" in event:
+        line = socket.socket(socket.AF_UNIX)
+        line.connect("/run/serverfull/host/api")
+        body = b'"forged"'
+        path = "/2018-06-01/runtime/invocation/" + event["line"].replace("ID", context.aws_request_id)
+        line.sendall(f"POST {path} HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n".encode() + body)
+        return line.recv(4096).decode()
+    api = http.client.HTTPConnection(event["api"], timeout=5)
+    try:
+        api.request("GET", "/2018-06-01/runtime/invocation/next")
+        return api.getresponse().read().decode()
+    except OSError as error:
+        return type(error).__name__
+"""
+
+
+async def test_a_container_reaches_no_runtime_api_but_its_own(container_kit, code):
+    kit = container_kit(client="awslambdaric")
+    victim, thief = code(kit, SPEAKS), code(kit, SPEAKS)
+    address = (await victim.do("", tell=True)).result
+    assert (await thief.do("", tell=True)).result != address
+    assert (await thief.do("", api=address)).result in {"ConnectionResetError", "RemoteDisconnected"}
+    assert (await victim.do("", tell=True)).result == address
+
+
+async def test_what_speaks_on_the_line_of_our_client_is_killed(container_kit, code):
+    function = code(container_kit(), SPEAKS)
+    ran = await function.do("", line="no-such-id/response")
+    assert ran.reason == ("Runtime.ExitError", "Runtime exited with error: signal: killed")
+    assert (await function.do("", line="no-such-id/response")).reason == ran.reason  # and the next one is answered
+
+
+async def test_a_container_is_killed_at_its_deadline_whatever_it_does(container_kit, code):
+    text = "import os, signal, time\ndef handler(event, context):\n    while True:\n        pass\n"
+    stubborn = "import signal\nfor number in (1, 2, 15):\n    signal.signal(number, signal.SIG_IGN)\n"
+    function = code(container_kit(), stubborn + text, timeout=1)
+    began = time.monotonic()
+    ran = await function.do("")
+    assert ran.reason == ("Sandbox.Timedout", "Task timed out after 1.00 seconds")
+    loading = ran.outcome.init_seconds
+    assert 1 <= time.monotonic() - began - loading < 2
+
+
+async def test_an_idle_container_stands_still_and_goes_on_with_the_next_call(container_kit, code):
+    counting = (
+        "import threading, time\nticks = 0\ndef tick():\n    global ticks\n    while True:\n        ticks += 1\n"
+        "        time.sleep(0.001)\nthreading.Thread(target=tick, daemon=True).start()\n"
+        "def handler(event, context):\n    time.sleep(0.05)\n    return ticks\n"
+    )
+    function = code(container_kit(), counting)
+    before = (await function.do("")).result
+    pool = function.environment._pool
+    async with asyncio.timeout(DEADLINE):
+        while not pool._idle[0][1].frozen:  # noqa: ASYNC110 (a timer of the pool)
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    after = (await function.do("")).result
+    assert before < after < before + 300
+
+
+async def test_containers_of_hosts_that_are_gone_are_removed_and_those_of_others_are_not(container_kit, engine):
+    command = [sys.executable, "-c", "from serverfull.runtimes.sandboxes import leftovers; print(leftovers.own_name())"]
+    gone = (await asyncio.to_thread(subprocess.check_output, command, text=True)).strip()
+    elsewhere = "serverfull-1-1-1"
+    with engine.client() as client:
+        for name in (gone, own_name(), elsewhere):
+            client.containers.run(
+                engine.image, entrypoint=["sleep", "100"], labels={INSTANCE: name}, detach=True, network_mode="none"
+            )
+        try:
+            began = time.monotonic()
+            await deploy(container_kit()).count()
+            assert time.monotonic() - began < 5
+            left = {container.labels[INSTANCE] for container in containers(client)}
+            assert gone not in left
+            assert {own_name(), elsewhere} <= left
+        finally:
+            for name in (gone, own_name(), elsewhere):
+                for container in containers(client, name):
+                    container.remove(force=True)
+
+
+async def test_ended_containers_are_kept_as_many_as_the_operator_wants(container_kit, engine):
+    kit = container_kit(keep=1)
+    functions = [deploy(kit) for _ in range(2)]
+    names = set()
+    with engine.client() as client:
+        for function in functions:
+            assert (await function.do("leave", status=1)).reason[0] == "Runtime.ExitError"
+            names |= {container.name for container in containers(client, own_name())}
+        await kit.close()
+        (kept,) = containers(client, own_name())
+        assert len(names) == 2
+        assert kept.status == "exited"
+        assert kept.labels["serverfull.function"] == functions[1].identity.name
+        kept.remove(force=True)
+
+
+@away
+async def test_an_engine_that_is_gone_fails_new_environments_and_is_used_again_when_it_is_back(container_kit, engine):
+    if engine.own is None:
+        pytest.skip("the engine is the machine's")
+    function = deploy(container_kit())
+    pid = await function.pid()
+    await asyncio.to_thread(engine.own.stop)
+    try:
+        assert not runs_here(pid)
+        began = time.monotonic()
+        with pytest.raises(InternalFailure):
+            await function.do("echo", value=1)
+        assert time.monotonic() - began < 5
+        unfit = await function.kit.runtime.unfit(function.identity)
+        assert unfit is not None
+        assert "cannot be reached" in unfit.reason
+    finally:
+        engine.own.start()  # not on a thread, which it would end with
+    assert (await function.do("count")).result["calls"] == 1
+
+
+@away
+async def test_an_engine_that_hangs_takes_nothing_from_environments_that_run(container_kit, engine):
+    if engine.own is None:
+        pytest.skip("the engine is the machine's")
+    kit = container_kit()
+    kit.runtime._launchers.site.engine.patience = 3.0
+    function, other = deploy(kit, timeout=1), deploy(kit)
+    pid = await function.pid()
+    with engine.own.paused():
+        assert (await function.count()) == 2
+        assert (await function.do("stuck", text="words")).reason[0] == "Sandbox.Timedout"
+        assert await kit.ended(pid)
+        for most in (9, 2.5):  # the second one need not find out
+            began = time.monotonic()
+            with pytest.raises(InternalFailure):
+                await other.do("echo", value=1)
+            assert time.monotonic() - began < most
+    assert (await other.do("echo", value=1)).result == 1
+
+
+async def test_an_image_that_is_not_there_makes_a_function_unfit(container_kit, tmp_path):
+    kit = container_kit("python3.12", pull="never")
+    unfit = await kit.runtime.unfit(deploy(kit).identity)
+    assert unfit is not None
+    assert unfit.code == "InvalidImage"
+    assert "The Docker engine has no image public.ecr.aws/lambda/python:3.12" in unfit.reason
+
+
+def answers(status, **headers):
+    async def answer(reader, writer):
+        first = await reader.readexactly(1)
+        if first == b"\x16":  # TLS, which is tried before
+            writer.close()
+            return
+        seen.append(first + await reader.readuntil(b"\r\n\r\n"))
+        body = json.dumps({"errors": [{"code": "X", "message": "manifest unknown" if status == 404 else "denied"}]})
+        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Connection: close"]
+        lines += ["Content-Type: application/json", *(f"{name}: {value}" for name, value in headers.items())]
+        writer.write("\r\n".join([*lines, "", body]).encode())
+        await writer.drain()
+        writer.close()
+
+    seen = []
+    return answer, seen
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "ImageAccessDenied"), (404, "InvalidImage"), (0, "ImageAccessDenied")]
+)
+async def test_what_a_registry_answers_is_the_reason_of_a_function_that_failed(container_kit, status, code):
+    answer, _ = answers(status)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    if not status:
+        server.close()
+        await server.wait_closed()
+    kit = container_kit()
+    handler = DeployedHandler("", None, image_uri=f"127.0.0.1:{port}/app:1", region=REGION)
+    function = deploy(
+        RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, None), client=kit.client, close=kit.close)
+    )
+    unfit = await kit.runtime.unfit(function.identity)
+    server.close()
+    assert unfit is not None
+    assert unfit.code == code
+    assert f"127.0.0.1:{port}/app:1" in unfit.reason
+
+
+async def test_a_private_registry_is_asked_with_the_credentials_of_the_docker_configuration(
+    container_kit, tmp_path, monkeypatch
+):
+    asked = []
+
+    async def answer(reader, writer):
+        first = await reader.readexactly(1)
+        if first != b"\x16":
+            head = first + await reader.readuntil(b"\r\n\r\n")
+            asked.append(head.decode())
+            known = b"authorization: basic " in head.lower()
+            status = 404 if b"/manifests/" in head else 200
+            extra = b"" if known else b'WWW-Authenticate: Basic realm="r"\r\n'
+            body = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+            writer.write(b"HTTP/1.1 %d X\r\n%s" % (status if known else 401, extra))
+            writer.write(b"Content-Type: application/json\r\nConnection: close\r\n")
+            writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    registry = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    secret = base64.b64encode(b"user:secret").decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": secret}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    kit = container_kit()
+    handler = DeployedHandler("", None, image_uri=f"{registry}/app:1", region=REGION)
+    function = deploy(
+        RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, None), client=kit.client, close=kit.close)
+    )
+    unfit = await kit.runtime.unfit(function.identity)
+    server.close()
+    assert unfit is not None
+    assert unfit.code == "InvalidImage"
+    assert any(f"Basic {secret}" in head and "/manifests/1" in head for head in asked)

@@ -1,0 +1,127 @@
+"""Containers behind the whole of a host: a real process of serverfull, called by boto3."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tarfile
+import time
+
+import pytest
+
+from serverfull.runtimes.docker.options import INSTANCE
+from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import create, deploy, invoke, wait_until_settled, zipped
+from serverfull.testing.process import HostProcess
+
+pytestmark = pytest.mark.slow
+
+WITHIN = 15.0
+
+FILES = {
+    "app.py": "import os, helper\ndef handler(event, context):\n"
+    "    print('called')\n    return [helper.NAME, os.getcwd(), event]\n",
+    "helper.py": "NAME = 'helper'\n",
+}
+STUCK = {"app.py": "def handler(event, context):\n    while True:\n        pass\n"}
+
+
+@pytest.fixture
+def start(engine, tmp_path):
+    """Start hosts on the engine, with the state of those before."""
+    hosts = []
+
+    def begin(*args, **variables):
+        env = {"DOCKER_HOST": engine.url, "SERVERFULL_DOCKER_IMAGES": f"python3.11={engine.image}", **variables}
+        host = HostProcess.start(None, "--state", str(tmp_path / "state"), *args, cwd=tmp_path, env=env)
+        hosts.append(host)
+        return host, lambda_client(host.url, region="eu-west-1")
+
+    yield begin
+    for host in hosts:
+        host.kill()
+
+
+def instances(engine):
+    with engine.client() as client:
+        found = client.containers.list(all=True, filters={"label": INSTANCE}, ignore_removed=True)
+        return {container.labels["serverfull.function"] for container in found}
+
+
+def until(ready, within=WITHIN):
+    deadline = time.monotonic() + within
+    while not ready() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return ready()
+
+
+def test_a_function_that_is_deployed_by_boto3_runs_in_a_container(start, engine):
+    host, client = start("--execution", "docker")
+    layer = client.publish_layer_version(
+        LayerName="layer", Content={"ZipFile": zipped({"python/other.py": "WORD = 'layered'\n"})}
+    )
+    files = {"app.py": "import other\n" + FILES["app.py"].replace("helper.NAME", "other.WORD"), "helper.py": ""}
+    create(client, "f", files, Runtime="python3.11", Layers=[layer["LayerVersionArn"]], Handler="app.handler")
+    assert wait_until_settled(client, "f")["State"] == "Active"
+    answer = client.invoke(FunctionName="f", Payload=b"[1]", LogType="Tail")
+    assert answer["Payload"].read() == b'["layered", "/var/task", [1]]'
+    assert "called\n" in base64.b64decode(answer["LogResult"]).decode()
+    assert instances(engine) == {"f"}
+    host.stop()
+    assert instances(engine) == set()
+
+
+def test_what_a_killed_host_has_left_is_gone_soon_after_the_next_one_starts(start, engine):
+    host, client = start()
+    tags = {"serverfull:execution": "docker"}
+    create(client, "f", STUCK, Runtime="python3.11", Tags=tags, Timeout=60, Handler="app.handler")
+    assert wait_until_settled(client, "f")["State"] == "Active"
+    client.invoke(FunctionName="f", InvocationType="Event")
+    assert until(lambda: instances(engine) == {"f"})
+    host.kill()
+    assert instances(engine) == {"f"}
+    start()  # nobody asks it for anything that needs a container
+    assert until(lambda: not instances(engine), 5.0)
+
+
+def test_an_image_is_a_function_and_its_config_wins_over_what_it_says(start, engine):
+    name = "serverfull-test-app:1"
+    with engine.client() as client:
+        made = client.containers.create(engine.image)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for path, text in {**FILES, "second.py": "def handler(event, context):\n    return 'second'\n"}.items():
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(text), 0o644
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        made.put_archive("/var/task", packed.getvalue())
+        made.commit(*name.split(":"), changes='CMD ["app.handler"]')
+        made.remove()
+    try:
+        _, client = start()
+        role = "arn:aws:iam::123456789012:role/runner"
+        client.create_function(FunctionName="f", PackageType="Image", Role=role, Code={"ImageUri": name}, Timeout=30)
+        assert wait_until_settled(client, "f")["State"] == "Active"
+        assert invoke(client, "f", Payload=b'{"a": 1}') == ["helper", "/var/task", {"a": 1}]
+        client.update_function_configuration(FunctionName="f", ImageConfig={"Command": ["second.handler"]})
+        assert wait_until_settled(client, "f")["LastUpdateStatus"] == "Successful"
+        assert invoke(client, "f") == "second"
+        client.update_function_configuration(
+            FunctionName="f", ImageConfig={"EntryPoint": ["/no/such"], "WorkingDirectory": "/tmp"}
+        )
+        assert wait_until_settled(client, "f")["LastUpdateStatus"] == "Successful"
+        answer = client.invoke(FunctionName="f", LogType="Tail")
+        assert answer["FunctionError"] == "Unhandled"
+        assert "Runtime.ExitError" in answer["Payload"].read().decode()
+    finally:
+        with engine.client() as client:
+            client.images.remove(name, force=True)
+
+
+def test_a_function_whose_interpreter_is_not_here_runs_in_the_image_that_is_mapped(start, engine):
+    _, client = start(SERVERFULL_DOCKER_IMAGES=f"python3.15={engine.image}")
+    deploy(client, "f", FILES, Runtime="python3.15", Handler="app.handler")
+    if (found := invoke(client, "f"))[1] != "/var/task":
+        pytest.skip(f"the machine has Python 3.15: {found}")
+    deploy(client, "here", FILES, Runtime="python3.11", Handler="app.handler")
+    assert invoke(client, "here")[1] != "/var/task"
