@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from serverfull.testing.clients import lambda_client
+from serverfull.testing.process import HostProcess
 
 ECHO = """
 print("loaded")
@@ -172,3 +177,29 @@ def test_names_of_the_environment_are_those_of_loopback(deployed: Any) -> None:
     code = "import socket\ndef handler(event, context): return [socket.gethostbyname(name) for name in event]"
     deployed.deploy(code, {"watcher": deployed.python(WATCHING)})
     assert deployed.invoke(event=["sandbox.localdomain", "sandbox.local", "sandbox"]) == ["127.0.0.1"] * 3
+
+
+def test_the_end_of_the_host_is_told_too_and_where_nothing_holds_a_sandbox(deployed: Any, tmp_path: Path) -> None:
+    held_by_nothing = {"SERVERFULL_EXECUTION__SANDBOX": "none"}
+    with HostProcess.start(None, "--state", "memory", env=held_by_nothing, cwd=tmp_path) as host:
+        other = replace(deployed, host=host, client=lambda_client(host.url))
+        other.deploy(ECHO, {"watcher": other.python(WATCHING)})
+        assert other.invoke(event="one") == "one"
+        other.collector.wait_for("watcher")
+    last = deployed.collector.wait_for("watcher", count=2)[-1]
+    assert (last["eventType"], last["shutdownReason"]) == ("SHUTDOWN", "spindown")
+
+
+def test_environments_that_are_kept_ready_have_their_extensions_too(deployed: Any) -> None:
+    deployed.deploy(ECHO, {"watcher": deployed.python(WATCHING)})
+    client, names = deployed.client, {"FunctionName": deployed.name, "Qualifier": "1"}
+    client.publish_version(FunctionName=deployed.name)
+    client.put_provisioned_concurrency_config(**names, ProvisionedConcurrentExecutions=1)
+    until = time.monotonic() + 20
+    while client.get_provisioned_concurrency_config(**names)["Status"] != "READY":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    client.invoke(**names)
+    deployed.collector.wait_for("watcher")
+    log = deployed.log()
+    assert 0 <= log.index("EXTENSION\tName: watcher\tState: Ready") < log.index("START RequestId")

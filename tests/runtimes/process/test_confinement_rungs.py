@@ -81,6 +81,13 @@ say(tmp=tempfile.gettempdir())
 input()
 """
 
+JOINED = """
+{before}lines = open("/proc/self/status").read().splitlines()
+capabilities = [line.split()[1] for line in lines if line.startswith("CapEff")]
+say(tmp=os.listdir("/tmp"), opt=os.listdir("/opt"), capabilities=capabilities)
+sys.stdin.readline()
+"""
+
 OPEN_FILES = """
 opened = []
 try:
@@ -172,16 +179,23 @@ def test_a_host_of_an_ordinary_user_mounts_in_user_namespaces(interpreter: str, 
         {"deed": DAEMON, "end": False},
         {"deed": BOMB},
         {"deed": "kept = bytearray(100 << 20); say(); input()"},
+        {
+            "deed": JOINED.format(before="open('/tmp/mine', 'w').close(); "),
+            "beside": JOINED.format(before=""),
+            "opt": str(opt),
+        },
     ]
     host = run_host(interpreter, open_folder, {"deeds": deeds})
     if "tmp" in host["why"]:
         pytest.skip(f"an ordinary user cannot mount here: {host['why']['tmp']}")
     assert host["means"] == {"memory": "rlimit", "pids": "rlimit", "tmp": "tmpfs", "opt": "mount", "as_user": True}
     assert "cgroup" in host["why"]["memory"]
-    full, layers, capabilities, daemon, bomb, greedy = host["results"]
+    full, layers, capabilities, daemon, bomb, greedy, joined = host["results"]
     assert full["said"] == {"error": "ENOSPC", "size": 4 << 20}
     assert layers["said"] == {"opt": ["file"], "user": NOBODY}
     assert capabilities["said"] == {"capabilities": ["0000000000000000"]}
+    assert joined["said"] == {"tmp": ["mine"], "opt": ["file"], "capabilities": ["0000000000000000"]}
+    assert joined["beside"] == joined["said"]
     assert daemon["gone"]
     assert 1000 < bomb["said"]["others"] < 1024
     assert greedy["over"]
