@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
+from serverfull.runtimes.process.confinement import probe_strict
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import create, deploy, invoke, wait_until_ready
 from serverfull.testing.process import HostProcess, plain_environment
@@ -125,6 +126,42 @@ def test_credentials_are_seen_by_functions_and_by_nobody_else(
         assert done.returncode == 0, done.stderr
         shown += [done.stdout, done.stderr]
     assert CANARY not in str(shown)
+
+
+READING = """
+import os
+def handler(event, context):
+    named = os.environ["AWS_SHARED_CREDENTIALS_FILE"]
+    try:
+        open(named, "a")
+        writable = True
+    except OSError:
+        writable = False
+    return [open(named).read(), sorted(os.listdir(os.path.dirname(named))), writable]
+"""
+
+
+def test_processes_behind_walls_read_the_profiles_of_the_operator_and_nothing_beside_them(tmp_path: Path) -> None:
+    if missing := probe_strict().why:
+        pytest.skip(f"this machine allows no strict sandbox: {missing}")
+    folder = tmp_path / "aws"
+    folder.mkdir(mode=0o700)
+    profiles = folder / "credentials"
+    profiles.touch(mode=0o600)
+    profiles.write_text("[default]\n")
+    (folder / "private").write_text("")
+    environ = {
+        "SERVERFULL_AWS__CREDENTIALS": "profile",
+        "SERVERFULL_AWS__PROFILE_FOLDER": str(folder),
+        "SERVERFULL_EXECUTION__SANDBOX": "strict",
+        "SERVERFULL_EXECUTION__EPHEMERAL": "true",
+    }
+    with HostProcess.start(None, "--state", "memory", cwd=tmp_path, env=environ) as host:
+        client = lambda_client(host.url)
+        deploy(client, "f", {"app.py": READING}, Timeout=20)
+        assert invoke(client, "f") == ["[default]\n", ["credentials"], False]
+        profiles.write_text("[default]\n[other]\n")
+        assert invoke(client, "f") == ["[default]\n[other]\n", ["credentials"], False]
 
 
 def test_a_malformed_secret_is_refused_without_showing_it(tmp_path: Path) -> None:

@@ -73,11 +73,14 @@ class AwsAccess:
             return cls(keys=_passed_through(), endpoints=endpoints)
         return cls(endpoints=endpoints)
 
-    def of_process(self) -> dict[str, str]:
-        """Give the variables of a process of this machine."""
+    def of_process(self, copies: Path | None = None) -> dict[str, str]:
+        """Give the variables of a process of this machine.
+
+        :param copies: the folder that it finds copies of the profile files in; None: it finds those of ``folder``.
+        """
         if self.folder is None:
             return {**self._keys, **dict.fromkeys(_FILES, _NO_FILE), **self._endpoints}
-        return {**self._files(str(self.folder)), **self._endpoints}
+        return {**self._files(str(copies or self.folder)), **self._endpoints}
 
     def of_container(self) -> dict[str, str]:
         """Give the variables of a container, which sees the files of ``folder`` at `CONTAINER_FOLDER`."""

@@ -271,6 +271,20 @@ def test_a_sandbox_that_there_is_not_is_refused_by_its_name(tmp_path: Path) -> N
         load({}, {"SERVERFULL_EXECUTION__SANDBOX": "loose"}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "suffix", ["*.example.com", ".example.com", "example.com.", "a..b", "127.0.0.1", "a/b", "-a.b"]
+)
+def test_what_is_no_name_of_a_domain_is_no_suffix(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a list of names such as localhost"):
+        load({}, {"SERVERFULL_DOCKER__DNS_SUFFIXES": suffix}, tmp_path)
+
+
+def test_names_of_domains_are_suffixes(tmp_path: Path) -> None:
+    text = "localhost.localstack.cloud,floci x--1.example"
+    loaded = load({}, {"SERVERFULL_DOCKER__DNS_SUFFIXES": text}, tmp_path)
+    assert loaded.settings.docker.dns_suffixes == ("localhost.localstack.cloud", "floci", "x--1.example")
+
+
 def test_a_table_of_pyproject_is_read_and_serverfull_toml_is_preferred(tmp_path: Path, write: Write) -> None:
     write("pyproject.toml", "[project]\nname = 'x'\n[tool.serverfull.server]\nport = 1\n")
     loaded = load({}, {}, tmp_path)

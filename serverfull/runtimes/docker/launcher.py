@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady, InternalFailure
+from serverfull.runtimes.aws_access import CONTAINER_FOLDER
 from serverfull.runtimes.docker.containers import Container, ImageGone, Recipe
 from serverfull.runtimes.docker.engine import Engine, EngineGone
 from serverfull.runtimes.docker.images import Images, ImageUnusable, parsed
 from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
-from serverfull.runtimes.docker.profiles import Profiles
 from serverfull.runtimes.docker.programs import find_program, handler_of
 from serverfull.runtimes.docker.site import Site
 from serverfull.runtimes.process.programs import Unrunnable, wanted
 from serverfull.runtimes.sandboxes.layers import merged
+from serverfull.runtimes.sandboxes.profiles import Profiles
 from serverfull.runtimes.sandboxes.variables import OPT, function_variables
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class ContainerLaunchers:
         shown = [] if function.image_uri else await asyncio.to_thread(self._package, function)
         if program.own_client:
             shown.append(Shown(str(self.site.client), CLIENT))
-        shown += self.profiles.shown()
+        shown += self._profiles_shown()
         return Recipe(
             wish=_wish(function, image, program, self._aws.of_container(), shown),
             name=name,
@@ -164,10 +165,14 @@ class ContainerLaunchers:
         shown = [Shown(str(function.root), TASK)]
         if function.layers:
             layers = merged(function.layers, self.site.layers)
-            for mount in self.profiles.shown():  # nothing can be mounted where there is nothing
+            for mount in self._profiles_shown():  # nothing can be mounted where there is nothing
                 (layers / Path(mount.target).relative_to(OPT)).mkdir(exist_ok=True)
             shown.append(Shown(str(layers), str(OPT)))
         return shown
+
+    def _profiles_shown(self) -> list[Shown]:
+        folder = self.profiles.folder
+        return [] if folder is None else [Shown(str(folder), CONTAINER_FOLDER)]
 
     def _name(self, function: Wanted) -> str:
         return function.image_uri or self._images.name_for(function.runtime)

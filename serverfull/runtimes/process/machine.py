@@ -100,6 +100,12 @@ class Machine:
         return self._folder / "layers"
 
     @property
+    def profiles(self) -> Path:
+        """The folder that copies of the operator's profile files are in."""
+        assert self._folder is not None
+        return self._folder / "aws-config"
+
+    @property
     def hosts(self) -> Path | None:
         """The file that extensions see as ``/etc/hosts``; None: the machine has none.
 

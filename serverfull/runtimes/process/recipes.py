@@ -24,6 +24,7 @@ from serverfull.runtimes.process.programs import Unrunnable, chosen_client, find
 from serverfull.runtimes.process.zygotes import Zygote
 from serverfull.runtimes.sandboxes.layers import copied, merged
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
+from serverfull.runtimes.sandboxes.profiles import Profiles
 from serverfull.runtimes.sandboxes.variables import OPT, function_variables
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Recipes:
         self._client = client
         self._logger = logger
         self._aws = aws or AwsAccess()
+        # Only behind walls is a process another user's than the operator's.
+        self._profiles = Profiles(self._aws.folder if machine.is_strict else None, lambda: machine.profiles)
         self._zygotes: dict[Path, Zygote] = {}
 
     def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> FindRecipe:
@@ -67,7 +70,13 @@ class Recipes:
         own: list[Path] = []
         once = _Once(lambda: self._make(function, own))
         finalize(once, _remove, own).atexit = False  # sandboxes hold it until they end
-        return once.get
+
+        async def find() -> Recipe:
+            recipe = await once.get()
+            await self._profiles.refresh()
+            return recipe
+
+        return find
 
     async def unfit(self, identity: FunctionIdentity, handler: DeployedHandler) -> Unfit | None:
         """Say why nothing here runs a function; None: something does. Interpreters are looked for on a thread."""
@@ -105,9 +114,9 @@ class Recipes:
             opt=opt,
             region=function.region,
             log_level=function.identity.application_log_level,
-            aws=self._aws.of_process(),
+            aws=self._aws.of_process(self._profiles.folder),
         )
-        seen = opt or OPT
+        seen, profiles = opt or OPT, self._profiles.folder or self._aws.folder
         programs = [] if layers is None else await asyncio.to_thread(extension_programs, layers)
         return Recipe(
             zygote=self._zygote(found if program.client or self._shows_interpreter(found) else None),
@@ -117,7 +126,7 @@ class Recipes:
             client=program.client,
             opt=layers if mounted else None,
             interpreter=found.path,
-            visible=[path for path in (opt, found.path, self._aws.folder) if path is not None],
+            visible=[path for path in (opt, found.path, profiles) if path is not None],
             ephemeral_mb=function.ephemeral_mb,
             extensions=[seen / "extensions" / program.name for program in programs],
             extensible=layers is not None or WRAPPER_VARIABLE in variables,

@@ -1,8 +1,8 @@
-"""Copies of the operator's profile files, for containers.
+"""Copies of the operator's profile files, for sandboxes whose code runs as another user.
 
-The files are mostly their owner's alone, and code in containers runs as another user. So containers see copies that
-anybody can read, in a folder that nobody but the host's user can get to, and nothing else of what lies beside the
-files. They are made anew where the files have changed, before a container starts; those that run see them too.
+The files are mostly their owner's alone. So such sandboxes see copies that anybody can read, in a folder that nobody
+but the host's user can get to, and nothing else of what lies beside the files. They are made anew where the files have
+changed, before a sandbox starts; those that run see them too.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serverfull.errors import InternalFailure
-from serverfull.runtimes.aws_access import CONTAINER_FOLDER, PROFILE_FILES
-from serverfull.runtimes.docker.options import Shown
+from serverfull.runtimes.aws_access import PROFILE_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Profiles:
-    """The profile files of one host's containers.
+    """The copies of one host.
 
-    :param source: the operator's folder; None: containers have no profiles.
-    :param place: gives the folder that the copies are to be in.
+    :param source: the operator's folder; None: there are none.
+    :param place: gives the folder that the copies are to be in, once there is one.
     """
 
     def __init__(self, source: Path | None, place: Callable[[], Path]) -> None:
@@ -33,9 +32,10 @@ class Profiles:
         self._copied: dict[str, object] = {}
         self._copying = asyncio.Lock()
 
-    def shown(self) -> list[Shown]:
-        """Give what containers see, read-only."""
-        return [] if self._source is None else [Shown(str(self._place()), CONTAINER_FOLDER)]
+    @property
+    def folder(self) -> Path | None:
+        """The folder with the copies; None: there are none."""
+        return None if self._source is None else self._place()
 
     async def refresh(self) -> None:
         """Copy what has changed.
