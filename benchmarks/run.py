@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, also where the project is not installed
 
+from benchmarks.harness.containers import Containers, NoEngine, containers
 from benchmarks.harness.environments import Environments, environments
 from benchmarks.harness.figures import Results, every_sample, faults
 from benchmarks.harness.load import NotMeasured, require_wrk
@@ -28,7 +29,7 @@ from benchmarks.harness.starts import FunctionMemory, Start, function_memory, st
 from benchmarks.harness.together import BUSY_LEVELS, WORKLOADS, Pair, measure_together
 from benchmarks.harness.workloads import workloads
 
-EXTRAS = ("together", "workers", "start", "memory", "management", "environments")
+EXTRAS = ("together", "workers", "start", "memory", "management", "environments", "containers")
 DEFAULT_SERVERS = (BARE, ASYNC, SYNC, MOCK, WORKER, OFFICIAL, FRAMEWORK)
 
 
@@ -127,6 +128,15 @@ def measure_environments(options: argparse.Namespace, failures: list[str]) -> En
         return None
 
 
+def measure_containers(options: argparse.Namespace, plan: Plan, failures: list[str]) -> Containers | None:
+    """Measure what runs in containers; where nothing makes any, that is said and is no failure."""
+    try:
+        return containers(plan, 3 if options.quick else 20, workloads()["hello"], say, failures)
+    except NoEngine as none:
+        say(f"containers are not measured: {none}")
+        return None
+
+
 def run(options: argparse.Namespace, folder: Path) -> Results:
     """Measure what was asked for."""
     plan = Plan(
@@ -148,6 +158,7 @@ def run(options: argparse.Namespace, folder: Path) -> Results:
         memory=measure_memory(options, folder, failures) if "memory" in options.only else None,
         management=measure_management(options, folder, failures) if "management" in options.only else None,
         environments=measure_environments(options, failures) if "environments" in options.only else None,
+        containers=measure_containers(options, plan, failures) if "containers" in options.only else None,
         failures=failures,
     )
 

@@ -88,6 +88,11 @@ class TestEngine:
         """A client of Docker's own, closed with its context."""
         return client_of(self.url)
 
+    def gateway(self):
+        """The address of this machine for containers that are in no other network than ``bridge``."""
+        with self.client() as client:
+            return client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+
 
 def client_of(url):
     return contextlib.closing(docker.DockerClient(base_url=url, timeout=60))

@@ -7,7 +7,10 @@ from typing import Any
 
 
 def wait(event: Any, context: Any) -> str:
-    """Connect to the harness and wait until it hangs up."""
-    with socket.create_connection(("127.0.0.1", event["port"])) as connection:
+    """Connect to the harness and wait until it hangs up.
+
+    :param event: with the ``port`` of the harness, and its ``host`` where that is not here.
+    """
+    with socket.create_connection((event.get("host", "127.0.0.1"), event["port"])) as connection:
         connection.recv(1)
     return "hello"

@@ -36,6 +36,8 @@ TURNS = 50
 
 HELLO = b'"hello"'
 DEADLINE = 30.0
+ALL_DEADLINE = 240.0
+"""Seconds within which as many environments are made as are to be busy at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +80,12 @@ def call(connection: HTTPConnection, function: str, event: object = None) -> flo
     return seconds
 
 
-def connected(server: Server) -> closing[HTTPConnection]:
-    """Connect for calls one after the other."""
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+def connected(server: Server, patience: float = DEADLINE) -> closing[HTTPConnection]:
+    """Connect for calls one after the other.
+
+    :param patience: seconds that a call may take.
+    """
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=patience)
     connection.connect()
     return closing(connection)
 
@@ -128,23 +133,25 @@ def cold_starts(functions: int, heard: list[float]) -> tuple[tuple[float, ...], 
         return tuple(forked[1:]), tuple(spawned[1:])
 
 
-def occupy(server: Server, environments: int) -> None:
+def occupy(server: Server, environments: int, host: str = "127.0.0.1", at_once: int = WAVE) -> None:
     """Make that many environments: have as many calls of a function under way at once, and let them end together.
 
     The calls come in waves, since a machine that starts all the processes at once needs longer than their
     initialisation may take.
 
+    :param host: the address under which the functions find the harness.
+    :param at_once: environments that start at the same time.
     :raises NotMeasured: one does not arrive or answers wrongly.
     """
     with ExitStack() as stack, ThreadPoolExecutor(environments) as threads:
-        connections = [stack.enter_context(connected(server)) for _ in range(environments)]
         calls = []
         with ExitStack() as arrived:  # closed before the threads are waited for, or they would wait for ever
-            gate = arrived.enter_context(socket.create_server(("127.0.0.1", 0), backlog=environments))
+            gate = arrived.enter_context(socket.create_server((host, 0), backlog=environments))
             gate.settimeout(DEADLINE)
-            event = {"port": gate.getsockname()[1]}
-            for begun in range(0, environments, WAVE):
-                wave = connections[begun : begun + WAVE]
+            event = {"host": host, "port": gate.getsockname()[1]}
+            for begun in range(0, environments, at_once):
+                starting = min(at_once, environments - begun)
+                wave = [stack.enter_context(connected(server, ALL_DEADLINE)) for _ in range(starting)]
                 calls += [threads.submit(call, connection, "gate", event) for connection in wave]
                 try:
                     for _ in wave:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.harness.containers import Containers
 from benchmarks.harness.environments import Environments
 from benchmarks.harness.management import Management
 from benchmarks.harness.rounds import Sample
@@ -29,6 +30,7 @@ class Results:
     memory: FunctionMemory | None
     management: Management | None = None
     environments: Environments | None = None
+    containers: Containers | None = None
     failures: Sequence[str]
 
 
@@ -108,7 +110,8 @@ def side_by_side(pairs: Sequence[Pair], workload: str, level: int, server: str, 
 def every_sample(results: Results) -> list[Sample]:
     """Give what every section has put load on."""
     paired = [sample for pair in results.together for sample in (pair.mine, pair.theirs)]
-    return [*results.samples, *paired, *results.workers]
+    contained = results.containers.samples if results.containers else ()
+    return [*results.samples, *paired, *results.workers, *contained]
 
 
 def faults(samples: Sequence[Sample]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from benchmarks.harness.containers import CONTAINER, LEVEL
 from benchmarks.harness.figures import (
     Results,
     cells,
@@ -80,6 +81,7 @@ def goals(results: Results) -> Iterator[Goal]:
     yield from _managing(results)
     yield from _in_processes(results)
     yield from _environments(results)
+    yield from _containers(results)
 
 
 def _against_bare(results: Results, workload: str, level: int, server: str, limit: float, what: str) -> Goal:
@@ -222,3 +224,15 @@ def _environments(results: Results) -> Iterator[Goal]:
     yield Goal(what=what, values=computing, limit=0.9, unit="x two plain processes", note=note)
     idle = [share * 100 for share in measured.idle_cores] if measured else ()
     yield Goal(what="200 idle environments", values=idle, limit=1, unit="% of a core", ceiling=True, note=note)
+
+
+def _containers(results: Results) -> Iterator[Goal]:
+    """Judge warm calls by CPU, as those of processes: their share of a core is not the server's to choose."""
+    measured = results.containers
+    samples = sound(measured.samples) if measured else []
+    values = comparisons(samples, "hello", LEVEL, CONTAINER, BARE, cpu_ratio)
+    rate = compare(samples, "hello", LEVEL, CONTAINER, BARE, rate_ratio)
+    note = "by CPU" + ("" if rate is None else f"; rate {rate:.2f}")
+    yield Goal(what=f"hello, {CONTAINER}, c{LEVEL}", values=values, limit=0.28, unit="x bare", note=note)
+    cold = measured.cold_ms if measured else ()
+    yield Goal(what="cold start over a warm call, container", values=cold, limit=400, unit="ms", ceiling=True)

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
+from benchmarks.harness.containers import Containers
 from benchmarks.harness.figures import (
     Results,
     cells,
@@ -141,6 +142,17 @@ def goal_lines(results: Results) -> list[str]:
     return lines
 
 
+def container_line(measured: Containers) -> str:
+    """Say what warm containers hold."""
+    stats = measured.stats_mb
+    if not stats:
+        return "What warm containers hold was not measured."
+    return (
+        f"{len(stats)} warm containers of one function: {median(stats):.1f} MB each by docker stats, "
+        f"{sum(stats):.0f} in all; the machine has {measured.host_mb:.1f} MB less available for each"
+    )
+
+
 def steadiness(samples: Sequence[Sample]) -> str:
     """Say how much the speed of the machine varied while we measured."""
     times = sorted(one.work_ms for one in samples)
@@ -161,6 +173,9 @@ def print_report(results: Results) -> None:
     if results.workers:
         print("\nOne and two processes, server and wrk sharing all cores; ratios are to bare x1")
         print("\n".join(table(results.workers, "bare x1")))
+    if results.containers:
+        print("\nContainers; ratios are to bare in the same run")
+        print("\n".join([*table(results.containers.samples, BARE), container_line(results.containers)]))
     print("\nGoals: the median and the range over the rounds")
     print("\n".join(goal_lines(results)))
     for fault in faults(every_sample(results)):

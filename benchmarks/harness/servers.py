@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ class Contestant:
     :param deploy: takes the server's URL and a handler, and puts that handler there; most servers bring theirs along.
     :param variables: environment variables on top of those that every server gets.
     :param most: connections beyond which it is not measured.
+    :param elsewhere: gives the processes of the server that are neither of its session nor descend from it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Contestant:
     deploy: Callable[[str, str], None] = lambda url, handler: None
     variables: Mapping[str, str] = field(default_factory=dict)
     most: int = sys.maxsize
+    elsewhere: Callable[[], Sequence[int]] = tuple
 
 
 def invocations(function: str) -> str:
@@ -153,7 +155,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}{self.path(handler)}"
 
     def pids(self) -> list[int]:
-        return machine.family(self.process.pid)
+        return [*machine.family(self.process.pid), *self.contestant.elsewhere()]
 
     def cpu_seconds(self) -> float:
         return machine.cpu_seconds(self.pids())
