@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +15,11 @@ from serverfull.cli.options import config_option, loaded, setting_option
 from serverfull.cli.tables import output_option, table
 
 if TYPE_CHECKING:
-    from serverfull.config import DependencySettings, ExecutionSettings, ServerSettings, StateSettings
+    from serverfull.config import DependencySettings, DockerSettings, ExecutionSettings, ServerSettings, StateSettings
     from serverfull.runtimes.process.confinement import Walls
 
 _PATIENCE = 10.0
-"""Seconds that Docker's own command may take."""
+"""Seconds that the Docker engine may take for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +46,8 @@ def doctor(output: str, **flags: Any) -> None:
     """Show what this machine can run, and why not.
 
     Looked at are each runtime of AWS, what processes of functions are held with, what installs their dependencies, the
-    state's directory, the port, and whether there is a Docker engine, which this version does not use. The exit code is
-    0 whatever is found.
+    state's directory, the port, the Docker engine, and whether it has the images of docker.images. The exit code is 0
+    whatever is found.
 
     \b
     serverfull doctor
@@ -58,14 +56,18 @@ def doctor(output: str, **flags: Any) -> None:
     settings = loaded(flags).settings
     runtimes = list(_runtimes(settings.execution))
     sandbox, dependencies = _sandbox(settings.execution), _dependencies(settings.dependencies)
-    machine = [*sandbox, dependencies, _state(settings.state), _port(settings.server), _docker()]
+    engine, images = _docker(settings.docker)
+    machine = [*sandbox, dependencies, _state(settings.state), _port(settings.server), engine]
     if output == "json":
-        groups = {"runtimes": runtimes, "machine": machine}
+        groups = {"runtimes": runtimes, "machine": machine, "images": images}
         click.echo(json.dumps({name: _by_check(group) for name, group in groups.items()}, indent=2))
         return
     click.echo(table(("RUNTIME", "STATE", "DETAIL"), [(f.check, f.state, f.detail) for f in runtimes]))
     click.echo()
     click.echo(table(("MACHINE", "STATE", "DETAIL"), [(f.check, f.state, f.detail) for f in machine]))
+    if images:
+        click.echo()
+        click.echo(table(("IMAGE OF", "STATE", "DETAIL"), [(f.check, f.state, f.detail) for f in images]))
 
 
 def _by_check(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
@@ -152,17 +154,32 @@ def _port(settings: ServerSettings) -> Finding:
     return Finding("port", "free", f"{settings.host}:{settings.port or 'any'}")
 
 
-def _docker() -> Finding:
-    program = shutil.which("docker")
-    if program is None:
-        return Finding("docker", "missing", "there is no command docker on the PATH; this version does not need it")
-    question = [program, "version", "--format", "{{.Server.Version}}"]
+def _docker(settings: DockerSettings) -> tuple[Finding, list[Finding]]:
+    """Ask the engine who it is, and which of the images of runtimes it has."""
+    from serverfull.runtimes.docker.engine import Engine, EngineGone
+    from serverfull.runtimes.docker.images import parsed
+
+    images = parsed(settings.images)
+    engine = Engine(settings.engine)
     try:
-        done = subprocess.run(  # noqa: S603 - the operator's own
-            question, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
-    except (OSError, subprocess.SubprocessError) as wrong:
-        return Finding("docker", "missing", f"{program} does not answer: {type(wrong).__name__}")
-    if done.returncode != 0:
-        return Finding("docker", "missing", " ".join(done.stderr.split()) or f"{program} says nothing")
-    return Finding("docker", "ok", f"engine {done.stdout.strip()}; this version does not use it")
+        client = engine.connect(_PATIENCE)
+        found = client.version()
+    except EngineGone as gone:
+        unknown = [Finding(runtime, "unknown", image) for runtime, image in images.items()]
+        return Finding("docker", "missing", str(gone)), unknown
+    except Exception as wrong:  # the engine's own refusal, or what stands in its place
+        return Finding("docker", "missing", f"{settings.engine} answers as no Docker engine does: {wrong}"), []
+    else:
+        having = {name for image in client.images() for name in image.get("RepoTags") or ()}
+        told = [_image(runtime, image, having, settings.pull) for runtime, image in images.items()]
+        return Finding("docker", "ok", f"engine {found['Version']} at {settings.engine}"), told
+    finally:
+        engine.close()
+
+
+def _image(runtime: str, image: str, having: Collection[str], pull: str) -> Finding:
+    tagged = image if ":" in image.rpartition("/")[2] else f"{image}:latest"
+    if tagged in having:
+        return Finding(runtime, "ok", image)
+    said = "and docker.pull is 'never'" if pull == "never" else "which pulls it when it is first needed"
+    return Finding(runtime, "missing", f"{image} is not in the engine, {said}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
+import socketserver
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,26 +132,28 @@ def test_an_address_that_is_not_this_machines_is_unusable(found: Callable[..., d
     assert found("--host", "192.0.2.1")["machine"]["port"]["state"] == "unusable"
 
 
-@pytest.mark.parametrize(
-    ("lines", "state", "detail"),
-    [
-        (["echo 27.1"], "ok", "engine 27.1; this version does not use it"),
-        (["echo 'Cannot connect\nto it' >&2", "exit 1"], "missing", "Cannot connect to it"),
-    ],
-)
-def test_a_docker_engine_is_reported(
-    found: Callable[..., dict[str, Any]], tmp_path: Path, lines: list[str], state: str, detail: str
-) -> None:
-    folder = put(tmp_path / "bin", "docker", *lines)
-    assert found(PATH=str(folder))["machine"]["docker"] == {"state": state, "detail": detail}
-
-
-def test_without_docker_it_is_missing_and_nothing_else_changes(
+def test_without_an_engine_docker_is_missing_and_nothing_is_known_of_its_images(
     found: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    shown = found(PATH=str(tmp_path))["machine"]["docker"]
+    socket_there = f"unix://{tmp_path}/docker.sock"
+    shown = found(SERVERFULL_DOCKER__ENGINE=socket_there, SERVERFULL_DOCKER_IMAGES="ruby3.4=ruby:mine")
+    assert shown["machine"]["docker"]["state"] == "missing"
+    assert f"{socket_there} cannot be reached" in shown["machine"]["docker"]["detail"]
+    assert shown["images"] == {"ruby3.4": {"state": "unknown", "detail": "ruby:mine"}}
+
+
+def test_what_is_no_engine_is_told_from_one(found: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            if self.rfile.readline():
+                self.wfile.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\nnope")
+
+    with socketserver.UnixStreamServer(f"{tmp_path}/docker.sock", Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        shown = found(SERVERFULL_DOCKER__ENGINE=f"unix://{tmp_path}/docker.sock")["machine"]["docker"]
+        server.shutdown()
     assert shown["state"] == "missing"
-    assert "no command docker on the PATH" in shown["detail"]
+    assert "500" in shown["detail"]
 
 
 def test_a_wrong_setting_is_the_only_thing_that_ends_it_otherwise(run: Run) -> None:

@@ -10,7 +10,8 @@ import asyncio
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -122,10 +123,23 @@ class Engine:
             import docker
         except ImportError:
             raise EngineGone(EXTRA) from None
+        make = partial(docker.APIClient, base_url=self.address, timeout=timeout, max_pool_size=_THREADS)
         try:
-            return docker.APIClient(base_url=self.address, version="auto", timeout=timeout, max_pool_size=_THREADS)
-        except docker.errors.DockerException as error:
+            self._reach(timeout)
+            with closing(make(version=docker.constants.MINIMUM_DOCKER_API_VERSION)) as asking:
+                version = asking.version(api_version=False)["ApiVersion"]
+            return make(version=version)
+        except (docker.errors.DockerException, OSError, ValueError, LookupError, TypeError) as error:
             raise EngineGone(self._unreachable(error)) from None
+
+    def _reach(self, timeout: float) -> None:
+        """See that somebody listens: where nobody does, the package's own attempt leaves a socket open.
+
+        :raises OSError: nobody does.
+        """
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout)
+            connection.connect(self.address.removeprefix("unix://"))
 
     def _ping(self) -> None:
         """Ask one that was silent whether it is back, so that not everybody waits as long for nothing."""
