@@ -30,6 +30,9 @@ RUNTIME = "python3.11"
 LEVEL = 16
 """Connections of the warm calls; each has a container."""
 
+WARM_UP = 5
+"""Seconds of load before the warm calls: each connection waits for its container first."""
+
 AT_ONCE = 4
 """Containers that start at the same time: an engine makes them one after the other."""
 
@@ -169,7 +172,8 @@ def containers(
     :raises NoEngine: nothing here runs containers.
     """
     with engine() as found:
-        warm = measure([bare(BARE), ours_container(found)], [workload], replace(plan, levels=(LEVEL,)), say, failures)
+        wide = replace(plan, levels=(LEVEL,), warm_up=max(plan.warm_up, WARM_UP))
+        warm = measure([bare(BARE), ours_container(found)], [workload], wide, say, failures)
         measured = Containers(samples=warm)
         try:
             say("containers: cold starts")

@@ -204,7 +204,6 @@ STORED_MEMBERS: Mapping[str, str] = {
     "DurableConfig": "there are no durable executions",
     "EphemeralStorage": "acts where a process can have a `/tmp` of its own",
     "FileSystemConfigs": "no file system is mounted",
-    "ImageConfig": "images are kept and not run",
     "KMSKeyArn": "nothing is encrypted with it",
     "Layers": "functions in processes of their own see them; in the host's own process they are not there",
     "LoggingConfig": "format and levels act; in CloudWatch Logs, the log goes to LogGroup",

@@ -50,15 +50,15 @@ class Image:
     """An image that the engine has.
 
     :param id: what containers are made of; the name may mean another one tomorrow.
-    :param pinned: ``repository@sha256:digest``, which a registry gives the same image for at any time; None: it comes
-        from no registry.
+    :param pinned: ``repository@sha256:digest``, which means the same image at any time; the digest is its id where it
+        comes from no registry.
     :param environment: its variables.
     :param has_shell: whether a program of it can be started with its output led elsewhere.
     """
 
     id: str
     name: str
-    pinned: str | None
+    pinned: str
     entry_point: tuple[str, ...]
     command: tuple[str, ...]
     environment: Mapping[str, str]
@@ -151,13 +151,15 @@ class Images:
 
 
 def _inspect(client: Any, name: str) -> dict[str, Any] | None:
+    """Look at an image; None: the engine has none of that name, and none whose id is the digest in it."""
     from docker.errors import ImageNotFound
 
-    try:
-        found: dict[str, Any] = client.inspect_image(name)
-    except ImageNotFound:
-        return None
-    return found
+    digest = name.partition("@")[2]
+    for known_as in (name, digest) if digest else (name,):
+        with suppress(ImageNotFound):
+            found: dict[str, Any] = client.inspect_image(known_as)
+            return found
+    return None
 
 
 def _pull(engine: Engine, name: str) -> None:
@@ -206,7 +208,7 @@ def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[
     return Image(
         id=looked["Id"],
         name=name,
-        pinned=_pinned(name, looked.get("RepoDigests") or ()),
+        pinned=_pinned(name, looked),
         entry_point=tuple(config.get("Entrypoint") or ()),
         command=tuple(config.get("Cmd") or ()),
         environment=variables,
@@ -214,12 +216,14 @@ def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[
     )
 
 
-def _pinned(name: str, digests: Sequence[str]) -> str | None:
+def _pinned(name: str, looked: Mapping[str, Any]) -> str:
+    """Name an image by its digest, and by its id where no registry has told one, as of an image that was built here."""
     from docker.utils import parse_repository_tag
 
-    repository = parse_repository_tag(name)[0]
+    repository = parse_repository_tag(parse_repository_tag(name)[0])[0]  # digest and tag may both be there
     usual = {repository, repository.removeprefix("docker.io/").removeprefix("library/")}
-    return next((each for each in digests if each.partition("@")[0] in usual), None)
+    digests = (each for each in looked.get("RepoDigests") or () if each.partition("@")[0] in usual)
+    return next(digests, f"{repository}@{looked['Id']}")
 
 
 def _has_file(client: Any, image: str, path: str, labels: Mapping[str, str]) -> bool:

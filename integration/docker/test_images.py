@@ -1,0 +1,243 @@
+"""Functions that are container images: built as users build them, deployed with boto3 and the AWS CLI, and run."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from platform import machine
+
+import pytest
+from botocore.exceptions import ClientError
+
+from serverfull.testing.clients import lambda_client
+from serverfull.testing.process import HostProcess, plain_environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+ROLE = "arn:aws:iam::123456789012:role/runner"
+SHOW = """
+import os, sys
+
+def handler(event, context):
+    return {"text": TEXT, "event": event, "function": context.function_name, "folder": os.getcwd(),
+            "arguments": sys.argv, "memory": context.memory_limit_in_mb, "arn": context.invoked_function_arn}
+
+def other(event, context):
+    return "the other one"
+"""
+
+
+@pytest.fixture(scope="module")
+def build(engine):
+    """Build an image with ``docker build``: a Dockerfile, and files beside it."""
+    built = []
+
+    def build(name, dockerfile, **files):
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            for path, text in {
+                "Dockerfile": dockerfile,
+                **{f"{path}.py": text for path, text in files.items()},
+            }.items():
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(text.encode()), 0o644
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        context.seek(0)
+        with engine.client() as client:
+            image, _ = client.images.build(fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True)
+        built.append(name)
+        return image.id
+
+    yield build
+    with engine.client() as client:
+        for name in dict.fromkeys(built):
+            client.images.remove(name, force=True)
+
+
+@pytest.fixture(scope="module")
+def image(engine, build):
+    """An image with a handler, and its id."""
+    name = f"serverfull-test-show-{os.getpid()}:1"
+    text = SHOW.replace("TEXT", "'first'")
+    return name, build(name, f'FROM {engine.image}\nCOPY app.py /var/task/\nCMD ["app.handler"]\n', app=text)
+
+
+@pytest.fixture(scope="module")
+def host(engine):
+    with HostProcess.start(None, "--state", "memory", env={"SERVERFULL_DOCKER__ENGINE": engine.url}) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def aws_lambda(host):
+    client = lambda_client(host.url, read_timeout=60)
+    yield client
+    client.close()
+
+
+def create(client, name, uri, **options):
+    made = client.create_function(
+        FunctionName=name, PackageType="Image", Role=ROLE, Code={"ImageUri": uri}, **{"Timeout": 30, **options}
+    )
+    assert made["State"] == "Pending"
+    return made
+
+
+def settled(client, name):
+    client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 300})
+    return client.get_function_configuration(FunctionName=name)
+
+
+def failed(client, name):
+    """Wait until a function has failed: a call of it waits until it is made."""
+    with pytest.raises(ClientError):
+        client.invoke(FunctionName=name)
+    found = client.get_function_configuration(FunctionName=name)
+    assert found["State"] == "Failed"
+    return found["StateReasonCode"], found["StateReason"]
+
+
+def invoke(client, name, event=None, **options):
+    answer = client.invoke(FunctionName=name, Payload=json.dumps(event), **options)
+    payload = json.load(answer["Payload"])
+    assert "FunctionError" not in answer, payload
+    return payload
+
+
+def test_an_image_that_was_built_here_is_pinned_and_runs(aws_lambda, image):
+    name, identity = image
+    create(aws_lambda, "shown", name)
+    found = settled(aws_lambda, "shown")
+    assert (found["State"], found["CodeSha256"]) == ("Active", identity.removeprefix("sha256:"))
+    repository = name.partition(":")[0]
+    assert aws_lambda.get_function(FunctionName="shown")["Code"] == {
+        "RepositoryType": "ECR",
+        "ImageUri": name,
+        "ResolvedImageUri": f"{repository}@{identity}",
+    }
+    said = invoke(aws_lambda, "shown", {"item": "ƛ"})
+    assert (said["text"], said["event"], said["function"]) == ("first", {"item": "ƛ"}, "shown")
+    assert said["memory"] == "128"
+    assert said["folder"] == "/var/task"
+
+
+def test_image_config_stands_in_for_what_the_image_says(aws_lambda, image):
+    name, _ = image
+    config = {
+        "EntryPoint": ["/usr/bin/python3", "-m", "awslambdaric"],
+        "Command": ["app.other"],
+        "WorkingDirectory": "/usr",
+    }
+    create(aws_lambda, "configured", name, ImageConfig=config, Environment={"Variables": {"PYTHONPATH": "/var/task"}})
+    assert settled(aws_lambda, "configured")["State"] == "Active"
+    assert invoke(aws_lambda, "configured") == "the other one"
+    config["Command"] = ["app.handler"]
+    aws_lambda.update_function_configuration(FunctionName="configured", ImageConfig=config)
+    assert settled(aws_lambda, "configured")["LastUpdateStatus"] == "Successful"
+    said = invoke(aws_lambda, "configured")
+    assert said["folder"] == "/usr"
+    assert said["arguments"][1:] == ["app.handler"]
+    aws_lambda.update_function_configuration(FunctionName="configured", ImageConfig={})
+    assert settled(aws_lambda, "configured")["LastUpdateStatus"] == "Successful"
+    assert invoke(aws_lambda, "configured")["folder"] == "/var/task"
+
+
+def test_a_tag_that_moves_changes_nothing_until_the_code_is_updated(aws_lambda, engine, build):
+    name = f"serverfull-test-moving-{os.getpid()}"
+    dockerfile = f'FROM {engine.image}\nCOPY app.py /var/task/\nCMD ["app.handler"]\n'
+    build(name, dockerfile, app=SHOW.replace("TEXT", "'one'"))
+    create(aws_lambda, "moving", name, Publish=True)
+    settled(aws_lambda, "moving")
+    build(name, dockerfile, app=SHOW.replace("TEXT", "'two'"))
+    aws_lambda.update_function_configuration(FunctionName="moving", MemorySize=256)
+    settled(aws_lambda, "moving")
+    said = invoke(aws_lambda, "moving")
+    assert (said["text"], said["memory"]) == ("one", "256")
+    aws_lambda.update_function_code(FunctionName="moving", ImageUri=name)
+    settled(aws_lambda, "moving")
+    assert invoke(aws_lambda, "moving")["text"] == "two"
+    assert invoke(aws_lambda, "moving", Qualifier="1")["text"] == "one"
+
+
+def test_an_image_made_from_scratch_runs_without_a_shell(aws_lambda, engine, build):
+    """As AWS's guide has it for images of one's own: everything is brought along, and the entry point is a client."""
+    name = f"serverfull-test-scratch-{os.getpid()}"
+    brought = ("/usr/bin/python3.11", "/usr/lib/python3.11", "/usr/local/lib/python3.11")
+    dockerfile = f"""
+FROM scratch
+{chr(10).join(f"COPY --from={engine.image} {path} {path}" for path in brought)}
+COPY --from={engine.image} /usr/lib/{machine()}-linux-gnu /lib/{machine()}-linux-gnu
+COPY --from={engine.image} /lib64 /lib64
+COPY own.py /srv/
+WORKDIR /srv
+ENTRYPOINT ["/usr/bin/python3.11", "-m", "awslambdaric"]
+CMD ["own.handler"]
+"""
+    build(
+        name,
+        dockerfile,
+        own="import os\ndef handler(event, context):\n    return [os.getcwd(), os.listdir('/usr/bin')]\n",
+    )
+    create(aws_lambda, "scratch", name)
+    assert settled(aws_lambda, "scratch")["State"] == "Active"
+    assert invoke(aws_lambda, "scratch") == ["/srv", ["python3.11"]]
+
+
+def test_an_image_that_cannot_be_pulled_fails_the_function_with_the_reason(aws_lambda):
+    # Nothing listens on port 1 of this machine, and registries there are asked without encryption.
+    create(aws_lambda, "refused", "localhost:1/nothing:1")
+    code, reason = failed(aws_lambda, "refused")
+    assert code == "ImageAccessDenied"
+    assert "localhost:1/nothing:1" in reason
+    assert "connection refused" in reason
+
+
+def test_an_entry_point_that_an_image_does_not_have_is_an_error_of_the_function(aws_lambda, image):
+    name, _ = image
+    create(aws_lambda, "unstartable", name, ImageConfig={"EntryPoint": ["/no/such/program"]})
+    settled(aws_lambda, "unstartable")
+    answer = aws_lambda.invoke(FunctionName="unstartable", LogType="Tail")
+    error = json.load(answer["Payload"])
+    assert (answer["FunctionError"], error["errorType"]) == ("Unhandled", "Runtime.ExitError")
+    assert "exit status 127" in error["errorMessage"]
+    assert b"/no/such/program: not found" in base64.b64decode(answer["LogResult"])
+
+
+def test_a_function_fails_where_there_is_no_engine_and_is_made_once_there_is_one(engine, image, tmp_path):
+    where = tmp_path / "docker.sock"
+    name, _ = image
+    with HostProcess.start(None, "--state", "memory", env={"SERVERFULL_DOCKER__ENGINE": f"unix://{where}"}) as host:
+        client = lambda_client(host.url, read_timeout=60)
+        create(client, "early", name)
+        _, reason = failed(client, "early")
+        assert str(where) in reason
+        assert "is it running?" in reason
+        where.symlink_to(engine.url.removeprefix("unix://"))
+        client.tag_resource(
+            Resource=client.get_function(FunctionName="early")["Configuration"]["FunctionArn"], Tags={"a": "b"}
+        )
+        assert invoke(client, "early")["text"] == "first"  # the change has it tried again at once
+        client.close()
+
+
+def test_the_aws_cli_deploys_an_image(host, aws_lambda, image, require):
+    require("the AWS CLI", shutil.which("aws"), "make clients")
+    name, _ = image
+    variables = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_ENDPOINT_URL": host.url,
+    }
+    command = ["aws", "lambda", "create-function", "--function-name", "by-cli", "--package-type", "Image"]
+    command += ["--role", ROLE, "--code", f"ImageUri={name}", "--image-config", "Command=app.other", "--timeout", "30"]
+    done = subprocess.run(command, env=plain_environment() | variables, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout or "{}").get("PackageType") == "Image", done.stderr
+    settled(aws_lambda, "by-cli")
+    assert invoke(aws_lambda, "by-cli") == "the other one"
