@@ -115,31 +115,18 @@ class Engine:
         :param timeout: seconds without a word from the engine.
         :raises EngineGone: there is no engine.
         """
-        if not self.address.startswith("unix://"):
-            raise EngineGone(
-                f"the Docker engine has to be on this machine, and {self.address} (docker.engine) is no socket"
-            )
+        self._reach()
         try:
             import docker
         except ImportError:
             raise EngineGone(EXTRA) from None
         make = partial(docker.APIClient, base_url=self.address, timeout=timeout, max_pool_size=_THREADS)
         try:
-            self._reach(timeout)
             with closing(make(version=docker.constants.MINIMUM_DOCKER_API_VERSION)) as asking:
                 version = asking.version(api_version=False)["ApiVersion"]
             return make(version=version)
         except (docker.errors.DockerException, OSError, ValueError, LookupError, TypeError) as error:
             raise EngineGone(self._unreachable(error)) from None
-
-    def _reach(self, timeout: float) -> None:
-        """See that somebody listens: where nobody does, the package's own attempt leaves a socket open.
-
-        :raises OSError: nobody does.
-        """
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout)
-            connection.connect(self.address.removeprefix("unix://"))
 
     def _ping(self) -> None:
         """Ask one that was silent whether it is back, so that not everybody waits as long for nothing."""
