@@ -8,6 +8,7 @@ on the host's loop; the engine is asked on threads.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -74,10 +75,30 @@ class Log(Protocol):
         """Pass on what is left, and close. Closing twice is fine."""
 
 
+class Folder:
+    """The folder that a container sees with the ends of its lines to the host. Close it when it is not needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @property
+    def short(self) -> Path:
+        """A path of it that is never too long for the address of a socket."""
+        return Path(f"/proc/self/fd/{self._descriptor}")
+
+    def close(self) -> None:
+        """Remove it. Closing twice is fine."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        remove_tree(self.path)
+
+
 class Container:
     """A started container: an `Instance`."""
 
-    def __init__(self, site: Site, recipe: Recipe, folder: Path, api: RuntimeApi, log: Log) -> None:
+    def __init__(self, site: Site, recipe: Recipe, folder: Folder, api: RuntimeApi, log: Log) -> None:
         self._site = site
         self._memory = recipe.wish.memory_mb * MEGABYTE
         self._folder = folder
@@ -110,21 +131,23 @@ class Container:
         :raises ImageGone: its image is not there.
         :raises InternalFailure: it cannot be started for another reason.
         """
-        folder = site.new_folder()
+        folder = Folder(site.new_folder())
         listener: socket.socket | None = None
         log: LogPipe | AttachedLog | None = None
         api: RuntimeApi | None = None
         made: Container | None = None
         try:
-            log = LogPipe(write, folder / "log") if recipe.led else AttachedLog(write)
+            log = LogPipe(write, folder.path / "log") if recipe.led else AttachedLog(write)
             if recipe.own_client:
-                api = await RuntimeApi.open(socket=folder / "api")
-                (folder / "api").chmod(0o666)
+                api = await RuntimeApi.open(socket=folder.short / "api")
+                (folder.path / "api").chmod(0o666)
             else:
                 listener = await site.listener(held.network)
                 api = RuntimeApi.unheard("{}:{}".format(*listener.getsockname()), extensions)
                 variables = {**variables, "AWS_LAMBDA_RUNTIME_API": api.address}
             made = cls(site, recipe, folder, api, log)
+            if recipe.own_client:
+                api.on_abuse = made._abused
             address = await made._start(recipe, held, variables, log)
             if listener is not None:
                 await api.hear(listener, address)
@@ -136,8 +159,6 @@ class Container:
                 site.tell("container not started", error)
                 raise InternalFailure from error
             raise
-        if recipe.own_client:
-            api.on_abuse = made._abused
         return made
 
     async def _start(self, recipe: Recipe, held: Held, variables: Mapping[str, str], log: Log) -> str:
@@ -149,7 +170,7 @@ class Container:
         wish = replace(
             wish,
             variables={**wish.variables, **variables},
-            shown=(*wish.shown, Shown(str(self._folder), HOST)),
+            shown=(*wish.shown, Shown(str(self._folder.path), HOST)),
             labels={**self._site.labels, FUNCTION: recipe.name},
         )
         attached = log if isinstance(log, AttachedLog) else None
@@ -252,7 +273,7 @@ class Container:
         if self._vitals is not None:
             self._vitals.close()
         self._site.retire(self.name)
-        await asyncio.to_thread(remove_tree, self._folder)
+        await asyncio.to_thread(self._folder.close)
 
     def _abused(self) -> None:
         """End what has spoken on its client's line: nothing that comes there can be trusted any more."""
@@ -339,7 +360,7 @@ def _give_up(site: Site, name: str, started: asyncio.Future[_Started]) -> None:
     site.remove(name)
 
 
-async def _undo(made: Container | None, log: Log | None, api: RuntimeApi | None, folder: Path) -> None:
+async def _undo(made: Container | None, log: Log | None, api: RuntimeApi | None, folder: Folder) -> None:
     """Give back what a container that was not started held."""
     if made is not None and made.id:
         await made.aclose()
@@ -348,4 +369,4 @@ async def _undo(made: Container | None, log: Log | None, api: RuntimeApi | None,
         log.close()
     if api is not None:
         await api.aclose()
-    remove_tree(folder)
+    folder.close()
