@@ -32,6 +32,9 @@
         ├── RecursiveInvocation       a function calls itself in circles
         ├── FunctionNotReady          the function is in a state that cannot be invoked
         │   └── DependenciesNotInstalled
+        ├── SnapStartFailed           an environment cannot be restored: a hook has failed
+        ├── SnapStartTimeout          an environment was not restored in time
+        ├── SnapStartRegenerationFailure  a snapshot had to be made once more, and cannot be
         ├── InvalidRuntime            no runtime of this host runs the function
         ├── ReadOnlyFunction          a write to a function that a read-only fetcher owns
         ├── ResourceNotFound          no such resource other than a function
@@ -285,6 +288,27 @@ class DependenciesNotInstalled(FunctionNotReady):
     def __init__(self, name: str, why: str, code: str = "DependencyError") -> None:
         super().__init__(name, "Failed", why)
         self.code = code
+
+
+class SnapStartFailed(RequestError):
+    """What a function does after it was restored from its snapshot has failed; the message says how."""
+
+
+class SnapStartTimeout(RequestError):
+    """A function was not restored from its snapshot in time."""
+
+    def __init__(self) -> None:
+        super().__init__("Lambda couldn't restore the snapshot within the timeout limit.")
+
+
+class SnapStartRegenerationFailure(RequestError):
+    """The snapshot of a function was gone, and its code cannot be loaded for another one.
+
+    :param why: it cannot.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Lambda couldn't regenerate the SnapStart snapshot for the function. {why}")
 
 
 class InvalidRuntime(RequestError):

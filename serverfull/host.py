@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,12 +50,14 @@ if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.changes import Changes
     from serverfull.domain.functions import Function
-    from serverfull.domain.readiness import Readiness, Unfit
+    from serverfull.domain.readiness import Fitness, Readiness, Unfit
+    from serverfull.domain.records import Partition
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.runtimes.docker.dns import NameServer
     from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
     from serverfull.runtimes.sandboxes.launching import Launchers
+    from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
     from serverfull.runtimes.watchdog import Stall
 
 
@@ -109,6 +111,10 @@ class _RunLater:
     async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
         """Give what runs functions of a runtime with these tags."""
         return await self._host.interpreter(runtime, tags)
+
+    async def snapshot(self, partition: Partition, name: str, function: Function) -> Fitness:
+        """Load the code of a version with SnapStart, so that its environments can be made of that."""
+        return await self._host.invoker.snapshot(partition, name, function)
 
     def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many environments of a function ready."""
@@ -262,20 +268,28 @@ class Host:
         from serverfull.runtimes.process.launcher import ProcessLaunchers
         from serverfull.runtimes.process.machine import Machine
         from serverfull.runtimes.process.recipes import Recipes
+        from serverfull.runtimes.process.snapshots import ProcessSnapshots, SnapshotPolicy
+        from serverfull.runtimes.sandboxes.restoring import RestoringRuntime
 
         settings = self.settings.execution
         machine = Machine(Level.of(settings.sandbox), self.logger, hidden=self._own_folders())
         recipes = Recipes(machine, self._interpreters, settings.client, self.logger, self.aws)
-        return self._sandboxes(ProcessLaunchers(recipes, machine))
+        launchers = ProcessLaunchers(recipes, machine)
+        kept = SnapshotPolicy(
+            idle_timeout=settings.snapshot_idle_timeout, new_log=self.invoker.log_of, logger=self.logger
+        )
+        make = partial(RestoringRuntime, snapshots=ProcessSnapshots(launchers, kept))
+        return self._sandboxes(launchers, make)
 
     def docker_runtime(self) -> Runtime:
         """Make what runs functions in containers."""
         from serverfull.runtimes.docker.launcher import make_launchers
+        from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 
         settings = self.settings
         if self._names is not None:
             settings = replace(settings, docker=replace(settings.docker, dns=(self._names.address,)))
-        return self._sandboxes(make_launchers(settings, self.aws, self.logger))
+        return self._sandboxes(make_launchers(settings, self.aws, self.logger), SandboxRuntime)
 
     def automatic_runtime(self, of: Callable[[str], Runtime]) -> Runtime:
         """Make what runs functions in containers where their interpreter is not here.
@@ -290,9 +304,8 @@ class Host:
         self._stack.push_async_callback(runtime.aclose)
         return runtime
 
-    def _sandboxes(self, launchers: Launchers) -> Runtime:
+    def _sandboxes(self, launchers: Launchers, make: Callable[..., SandboxRuntime]) -> Runtime:
         from serverfull.runtimes.pool import PoolPolicy
-        from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 
         settings = self.settings.execution
         policy = PoolPolicy(
@@ -301,7 +314,7 @@ class Host:
             uses=settings.recycle_after,
             memory_mb=settings.recycle_mb,
         )
-        runtime = SandboxRuntime(launchers, policy, self.logger, self.metrics.function)
+        runtime = make(launchers, policy, self.logger, self.metrics.function)
         self._stack.push_async_callback(runtime.aclose)
         return runtime
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
     from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
-    from serverfull.domain.readiness import Readiness, Unfit
+    from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.domain.records import KeyPart, Kind, Partition, Record
 
 Result = TypeVar("Result")
@@ -119,8 +119,11 @@ class InvocationLog(Protocol):
     def write(self, text: str) -> object:
         """Take text as it was written, whole lines or parts of them, from any thread."""
 
-    def initialising(self, how: str, at: float) -> object:
-        """Hear that code is loaded: ``on-demand`` or as ``provisioned-concurrency``, from that second on."""
+    def initialising(self, how: str, at: float, runtime: str = "") -> object:
+        """Hear that code is loaded: ``on-demand``, ``provisioned-concurrency`` or ``snap-start``, from that second on.
+
+        :param runtime: of code that is loaded for a snapshot, such as ``python3.12``.
+        """
 
     def initialised(self, seconds: float, status: str, error_type: str = "") -> object:
         """Hear that this has ended, in a ``success``, an ``error`` or a ``timeout``."""
@@ -137,6 +140,12 @@ class InvocationLog(Protocol):
 
     def timed_out(self) -> object:
         """Hear that the extensions were not done by the end of an invocation's time, although its runtime was."""
+
+    def restoring(self, at: float, runtime: str) -> object:
+        """Hear that an environment is made of a snapshot, from that second on."""
+
+    def restored(self, seconds: float, billed: float, status: str, error_type: str = "") -> object:
+        """Hear that this has ended; ``billed`` seconds of it were the function's own."""
 
 
 class Environment(ABC):
@@ -216,6 +225,13 @@ NOT_KEPT_READY = "Functions that run in the host's own process have no environme
 """Why a runtime provisions nothing."""
 
 
+NO_SNAPSHOTS = (
+    "SnapStart is for functions that run in processes of their own, and this one does not: "
+    "its tag serverfull:execution, or execution.mode, says where it runs."
+)
+"""Why a runtime makes no snapshot."""
+
+
 class Runtime(ABC):
     """Makes environments for functions."""
 
@@ -242,6 +258,15 @@ class Runtime(ABC):
         :raises TypeError: as for `check`.
         """
         return None
+
+    async def snapshot(self, identity: FunctionIdentity) -> Fitness:
+        """Load the code of a version with SnapStart, so that its environments can be made of that.
+
+        :raises TypeError: as for `check`.
+        """
+        from serverfull.domain.readiness import Fitness, Unfit  # late: few functions have SnapStart
+
+        return Fitness(Unfit(NO_SNAPSHOTS, "InvalidConfiguration"))
 
     def provision(self, identity: FunctionIdentity, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many environments of a function ready before they are needed, until another count is asked for.

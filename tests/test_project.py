@@ -23,6 +23,7 @@ READS_ENVIRONMENT = {
     "runtimes/child/births.py": "gives a function's process its variables",
     "runtimes/child/client.py": "runs in a function's process, which has its own",
     "runtimes/child/context.py": "the same",
+    "runtimes/child/snapshots.py": "runs in a function's process, which has its own",
     "runtimes/environ.py": "shows each function its own variables over the host's",
     "testing/deeds/bootstrap.py": "runs in a function's process, which has its own",
     "testing/deeds/deeds.py": "is the code of functions, which show their variables",

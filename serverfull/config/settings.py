@@ -244,6 +244,10 @@ class ExecutionSettings(_Theme):
     idle_timeout: Seconds = 300.0
     """Seconds without an invocation after which an environment ends. AWS says no figure; five minutes are about what is
     seen there."""
+    snapshot_idle_timeout: Seconds = 3600.0
+    """Seconds after which the snapshot of a version with SnapStart, of which no environment was made, gives back its
+    memory; the next environment waits until it is made again. An hour, because one costs what the loaded code takes.
+    0: never."""
     max_environments: Annotated[int, Range(least=0)] = 0
     """Environments of one function at once, beyond which callers get 429; 0: as many as its concurrency allows."""
     ephemeral: bool = False

@@ -172,7 +172,11 @@ class ControlPlane:
             await self._publish(state, changes, *self._bucket)
 
     async def _examine(self, deployed: DeployedFetcher, partition: Partition, version: FunctionVersion) -> Fitness:
-        """See whether something here runs a version; a function that is gone meanwhile needs nothing."""
+        """See whether something here runs a version, and take its snapshot if it is to have one.
+
+        A function that is gone meanwhile needs nothing.
+        """
+        from serverfull.domain.deployed import LATEST_NUMBER
         from serverfull.domain.deployed_handler import DeployedHandler
         from serverfull.domain.readiness import Fitness, Unfit
 
@@ -183,6 +187,8 @@ class ControlPlane:
         except DependenciesNotInstalled as failure:
             return Fitness(Unfit(failure.why, failure.code))
         unfit = await self._running.unfit(version.function, function)
+        if unfit is None and version.wants_snapshot and version.number != LATEST_NUMBER:
+            return await self._running.snapshot(partition, version.function, function)
         assert isinstance(function.handler, DeployedHandler)
         if unfit is None and version.package_type == "Zip":
             deployed.remember(partition, version, function)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from serverfull.domain.functions import Function
-    from serverfull.domain.readiness import Unfit
+    from serverfull.domain.readiness import Fitness, Unfit
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import Records, StateStore
@@ -40,6 +40,9 @@ class Running(Protocol):
 
     async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
         """Give what runs functions of a runtime with these tags; None: nothing on this machine does."""
+
+    async def snapshot(self, partition: Partition, name: str, function: Function) -> Fitness:
+        """Load the code of a version with SnapStart, so that its environments can be made of that."""
 
     def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many environments of a function ready; ``changed`` is told how far that is."""

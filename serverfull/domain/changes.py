@@ -18,12 +18,14 @@ class FunctionChanged:
     """Code, configuration, versions, aliases or limits of a function are new, or it is gone.
 
     :param name: the function's bare name.
+    :param version: the number of a version that is gone.
     :param deleted: whether the function is gone, with all its versions.
     """
 
     partition: Partition
     name: str
     deleted: bool = False
+    version: int | None = None
 
 
 Change: TypeAlias = FunctionChanged

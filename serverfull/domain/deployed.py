@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from serverfull.domain.functions import LogFormat, RecursiveLoop
 from serverfull.domain.names import LATEST
@@ -59,6 +59,7 @@ class FunctionVersion:
     :param last_update_status: ``Successful``, ``InProgress`` or ``Failed``, with its reason and the reason's code.
     :param last_modified: as AWS writes it, ``2026-11-21T04:30:00.000+0000``.
     :param revision_id: a UUID that changes with every change.
+    :param optimization: of a version with SnapStart: ``On`` where its environments are restored from a snapshot.
     :param published_from: of a published version: a digest of ``$LATEST`` as it was then.
     """
 
@@ -88,12 +89,18 @@ class FunctionVersion:
     last_update_status_reason_code: str | None = None
     last_modified: str
     revision_id: str
+    optimization: Literal["On", "Off"] = "Off"
     published_from: str = ""
 
     @property
     def version(self) -> str:
         """``$LATEST`` or the number, as AWS writes it."""
         return str(self.number) if self.number else LATEST
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether SnapStart is asked for; of ``$LATEST`` it is for the versions that will be published."""
+        return bool(self.settings.get("SnapStart", {}).get("ApplyOn") == "PublishedVersions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

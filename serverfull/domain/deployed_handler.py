@@ -49,6 +49,7 @@ class DeployedHandler:
     :param image_config: of that image.
     :ivar image_found: the image that ``image_uri`` meant when a runtime looked for it, as ``repository@sha256:digest``;
         None: none has. The runtime that looks writes it.
+    :param snap_start: whether its environments begin as copies of one that has loaded the code.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class DeployedHandler:
         ephemeral_mb: int = 512,
         image_uri: str = "",
         image_config: ImageConfig | None = None,
+        snap_start: bool = False,
     ) -> None:
         self.name = name
         self.root = root
@@ -72,6 +74,7 @@ class DeployedHandler:
         self.image_uri = image_uri
         self.image_config = image_config or ImageConfig()
         self.image_found: str | None = None
+        self.snap_start = snap_start
         self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
 
     def __call__(self, event: Any, context: Any) -> Any:

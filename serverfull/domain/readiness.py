@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+NOT_WITH_SNAP_START = "Provisioned Concurrency is not supported for versions with SnapStart."
+"""Why nothing is provisioned for a version.
+
+AWS: https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
@@ -25,10 +31,12 @@ class Fitness:
     :param unfit: why it cannot; None: it can.
     :param image: the container image that its URI means, as ``repository@sha256:digest``; None: it is none, or that is
         not known.
+    :param restores: whether environments are made of a snapshot that was taken.
     """
 
     unfit: Unfit | None = None
     image: str | None = None
+    restores: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,8 @@ class DeployedFetcher(Fetcher):
         if waited_for := self._changed.pop((change.partition, change.name), None):
             waited_for.set()
         self._reservations.changed(change.partition, change.name)
+        if change.version is not None:
+            self._handlers.get((change.partition, change.name), {}).pop(change.version, None)
         if change.deleted:
             self._handlers.pop((change.partition, change.name), None)
             self._before.pop((change.partition, change.name), None)
@@ -278,6 +280,7 @@ class DeployedFetcher(Fetcher):
             version.runtime,
             tuple(layer["Arn"] for layer in version.settings.get("Layers", ())),
             version.settings.get("EphemeralStorage", {}).get("Size", 512),
+            version.wants_snapshot and version.number != LATEST_NUMBER,
             tuple(sorted(version.environment.items())),
             version.resolved_image or version.image_uri,
             str(version.settings.get("ImageConfig")),
@@ -299,6 +302,7 @@ class DeployedFetcher(Fetcher):
                     ephemeral_mb=made_of[4],
                     image_uri=version.resolved_image or version.image_uri or "",
                     image_config=_image_config(version.settings.get("ImageConfig", {})),
+                    snap_start=made_of[5],
                 )
                 kept = handlers[version.number] = made_of, handler
         return kept[1]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.domain.changes import FunctionChanged
     from serverfull.domain.functions import Function
-    from serverfull.domain.readiness import Readiness, Unfit
+    from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.interfaces import Admission, Environment, EventQueue, Fetcher, LogSink, Runtime
     from serverfull.observability.metrics import FunctionMetrics, Metrics
 
@@ -258,6 +258,19 @@ class Invoker:
             from serverfull.domain.readiness import Readiness
 
             changed(Readiness(count, 0, str(unfit)))
+
+    async def snapshot(self, partition: Partition, name: str, function: Function) -> Fitness:
+        """Load the code of a version with SnapStart, so that its environments can be made of that."""
+        try:
+            return await self._runtime.snapshot(replace(self._identify(name, function), partition=partition))
+        except TypeError as unfit:
+            from serverfull.domain.readiness import Fitness, Unfit
+
+            return Fitness(Unfit(str(unfit), "InvalidConfiguration"))
+
+    def log_of(self, identity: FunctionIdentity) -> InvocationLog:
+        """Give what takes the log of a function while there is no invocation."""
+        return InvocationLog(_without_code(identity), "", self._sink, self._log_budget, tail=False)
 
     def prepare(self, functions: Mapping[str, Function]) -> None:
         """Make at once what else is made at a function's first call, so that its failures elsewhere are shown here too.

@@ -57,6 +57,7 @@ class InvocationLog:
         "_partial",
         "_phase",
         "_request_id",
+        "_restore_ms",
         "_shared",
         "_sink",
         "_started",
@@ -73,20 +74,22 @@ class InvocationLog:
         self._partial = ""
         self._loading = ""  # how, while code is loaded
         self._phase = "init"
+        self._restore_ms: tuple[float, float] | None = None
         self._shared: list[tuple[threading.Lock, deque[str]]] = []  # made by the first write, most calls have none
         self._tail: str | None = "" if tail else None
         self._started = time.time()
         self._least = 0 if identity.application_log_level is None else RANKS[identity.application_log_level]
         self.log_stream = identity.log_stream
 
-    def initialising(self, how: str, at: float) -> None:
+    def initialising(self, how: str, at: float, runtime: str = "") -> None:
         """Begin with what code writes while it is loaded; START comes behind that.
 
-        :param how: ``on-demand`` or ``provisioned-concurrency``.
+        :param how: ``on-demand``, ``provisioned-concurrency`` or ``snap-start``.
         :param at: when that began, in seconds since the epoch.
+        :param runtime: of code that is loaded for a snapshot.
         """
         self._loading = how
-        self._pass_on("platform", platform_lines.init_start(self._identity, how, self._phase, at))
+        self._pass_on("platform", platform_lines.init_start(self._identity, how, self._phase, at, runtime))
 
     def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
         """End with what code writes while it is loaded.
@@ -116,6 +119,32 @@ class InvocationLog:
     def timed_out(self) -> None:
         """Say that extensions were not done in time; END and REPORT have been written."""
         self._pass_on("platform", platform_lines.timed_out(self._identity, self._request_id))
+
+    def restoring(self, at: float, runtime: str) -> None:
+        """Begin with what code writes while its environment is made of a snapshot; START comes behind that.
+
+        :param at: when that began, in seconds since the epoch.
+        :param runtime: such as ``python3.12``.
+        """
+        self._loading = "restore"
+        self._pass_on("platform", platform_lines.restore_start(self._identity, runtime, at))
+
+    def restored(self, seconds: float, billed: float, status: str, error_type: str = "") -> None:
+        """End with what code writes while its environment is made of a snapshot.
+
+        :param seconds: how long that took.
+        :param billed: seconds of these in which the function's own code could run.
+        :param status: ``success``, ``error`` or ``timeout``.
+        :param error_type: of an error.
+        """
+        if self._shared:
+            self._finish_lines(*self._shared[0])
+        ms = seconds * 1000.0
+        text = platform_lines.restore_end(self._identity, ms=ms, status=status, error_type=error_type)
+        self._pass_on("platform", text)
+        self._restore_ms = ms, billed * 1000.0
+        self._loading = ""
+        self._started = time.time()
 
     def write(self, text: str) -> None:
         """Take text of the handler; complete lines go to the sink at once."""
@@ -207,6 +236,7 @@ class InvocationLog:
             memory_mb=memory_mb,
             init_ms=None if init_seconds is None or self._phase == "over" else init_seconds * 1000.0,
             early_ms=None if self._phase == "init" else self._early_ms,
+            restore_ms=self._restore_ms,
             trace_id=trace_id,
             ended_by=ended_by,
         )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SUCCESS = "success"
 TIMEOUT = "timeout"
 ON_DEMAND = "on-demand"
+SNAP_START = "snap-start"
 
 
 def start(identity: FunctionIdentity, request_id: str, at: float) -> str:
@@ -48,6 +49,7 @@ def end(
     memory_mb: int,
     init_ms: float | None,
     early_ms: float | None = None,
+    restore_ms: tuple[float, float] | None = None,
     trace_id: str | None,
     ended_by: str = "",
 ) -> str:
@@ -58,13 +60,23 @@ def end(
     :param memory_mb: the most that was used.
     :param init_ms: milliseconds that the code took to load for this call; None: it was there.
     :param early_ms: those that it took before, where this is the first call of an environment that was kept ready.
+    :param restore_ms: milliseconds that it took to make the environment of a snapshot for this call, and how many of
+        them are billed; None: it was not.
     :param ended_by: the error that ended the environment, if one did.
     """
+    if restore_ms is not None:
+        init_ms = None
     billed = math.ceil(ms if init_ms is None else ms + init_ms)  # AWS bills both
+    if restore_ms is not None:
+        billed = math.ceil(ms + restore_ms[1])
     if init_ms is None:
         init_ms = early_ms
     if identity.log_format != "JSON":
         init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
+        if restore_ms is not None:
+            init += (
+                f"Restore Duration: {restore_ms[0]:.2f} ms\tBilled Restore Duration: {math.ceil(restore_ms[1])} ms\t"
+            )
         late = ended = ""
         if status == TIMEOUT:
             late, ended = timed_out(identity, request_id), "Status: timeout\t"
@@ -86,6 +98,9 @@ def end(
         )
     if _shows(identity, "INFO" if status == SUCCESS else "WARN"):
         init = "" if init_ms is None else f',"initDurationMs":{init_ms:.3f}'
+        if restore_ms is not None:
+            restore, billed_restore = restore_ms[0], math.ceil(restore_ms[1])
+            init += f',"restoreDurationMs":{restore:.3f},"billedRestoreDurationMs":{billed_restore}'
         said += (
             f'{{"time":"{now}","type":"platform.report","record":'
             f'{{"requestId":"{request_id}","metrics":{{"durationMs":{ms:.3f},"billedDurationMs":{billed},'
@@ -94,12 +109,48 @@ def end(
     return said
 
 
-def init_start(identity: FunctionIdentity, how: str, phase: str, at: float) -> str:
+def restore_start(identity: FunctionIdentity, runtime: str, at: float) -> str:
+    """Say that an environment begins to be made of a snapshot. There is no runtime version of AWS's, as at a start.
+
+    :param runtime: such as ``python3.12``.
+    """
+    if identity.log_format != "JSON":
+        return f"RESTORE_START Runtime Version: {_runtime_version(runtime)}\n"
+    if not _shows(identity, "DEBUG"):
+        return ""
+    record = {"functionName": identity.name, "functionVersion": identity.version}
+    return _record("platform.restoreStart", at, record)
+
+
+def restore_end(identity: FunctionIdentity, *, ms: float, status: str, error_type: str) -> str:
+    """Say how making an environment of a snapshot has ended.
+
+    :param status: ``success``, ``error`` or ``timeout``.
+    :param error_type: of an error; empty: there is none.
+    """
+    failed = status != SUCCESS
+    if identity.log_format != "JSON":
+        how = f"\tStatus: {status}" if failed else ""
+        kind = f"\tError Type: {error_type}" if error_type else ""
+        return f"RESTORE_REPORT Restore Duration: {ms:.2f} ms{how}{kind}\n"
+    said, now = "", time.time()
+    record: dict[str, object] = {"status": status, **({"errorType": error_type} if error_type else {})}
+    if _shows(identity, "WARN" if failed else "DEBUG"):
+        said = _record("platform.restoreRuntimeDone", now, record)
+    if _shows(identity, "WARN" if failed else "INFO"):
+        said += _record("platform.restoreReport", now, {**record, "metrics": {"durationMs": round(ms, 3)}})
+    return said
+
+
+def init_start(identity: FunctionIdentity, how: str, phase: str, at: float, runtime: str = "") -> str:
     """Say that code begins to be loaded. There is no runtime version of AWS's, so it is said at DEBUG.
 
-    :param how: ``on-demand`` or ``provisioned-concurrency``.
+    :param how: ``on-demand``, ``provisioned-concurrency`` or ``snap-start``.
+    :param runtime: of code that is loaded for a snapshot, which a text log says too.
     :param phase: ``init``, or ``invoke`` where it is loaded once more in the time of an invocation.
     """
+    if identity.log_format != "JSON" and runtime:
+        return f"INIT_START Runtime Version: {_runtime_version(runtime)}\n"
     if identity.log_format != "JSON" or not _shows(identity, "DEBUG"):
         return ""
     record = {
@@ -119,7 +170,7 @@ def init_end(identity: FunctionIdentity, how: str, phase: str, *, ms: float, sta
     """
     if identity.log_format != "JSON":
         if status == SUCCESS:
-            return ""
+            return f"INIT_REPORT Init Duration: {ms:.2f} ms\n" if how == SNAP_START else ""
         kind = f"\tError Type: {error_type}" if error_type else ""
         return f"INIT_REPORT Init Duration: {ms:.2f} ms\tPhase: {phase}\tStatus: {status}{kind}\n"
     said, now = "", time.time()
@@ -132,6 +183,11 @@ def init_end(identity: FunctionIdentity, how: str, phase: str, *, ms: float, sta
     if _shows(identity, "WARN" if failed else "DEBUG" if how == ON_DEMAND else "INFO"):
         said += _record("platform.initReport", now, {**record, "metrics": {"durationMs": round(ms, 3)}})
     return said
+
+
+def _runtime_version(runtime: str) -> str:
+    """Give a runtime as AWS's log writes it, as far as it is known here."""
+    return runtime.replace("python", "python:")
 
 
 def extension(identity: FunctionIdentity, name: str, state: str, events: Sequence[str], error_type: str) -> str:

@@ -13,7 +13,7 @@ from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.concurrency import PROVISIONED_CONCURRENCY, ProvisionedConcurrency
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS
 from serverfull.domain.names import LATEST, function_arn, function_not_found
-from serverfull.domain.readiness import Readiness
+from serverfull.domain.readiness import NOT_WITH_SNAP_START, Readiness
 from serverfull.errors import (
     InvalidParameterValue,
     ProvisionedConcurrencyConfigNotFound,
@@ -160,8 +160,8 @@ class Concurrency:
         :raises NotFoundError: there is no such function or version.
         :raises ResourceNotFound: there is no such alias.
         :raises ResourceConflict: the alias's version, or an alias of the version, has provisioned concurrency already.
-        :raises InvalidParameterValue: it is for ``$LATEST`` or an alias with weights, or more than the function or the
-            account has.
+        :raises InvalidParameterValue: it is for ``$LATEST``, an alias with weights or a version with SnapStart, or more
+            than the function or the account has.
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_PutProvisionedConcurrencyConfig.html
         """
@@ -179,6 +179,7 @@ class Concurrency:
         def work(records: Records) -> None:
             _check_qualifier(records, reference, scope)
             _check_conflicts(records, config)
+            _check_snap_start(records, config)
             self._check_room(records, config)
             records.delete(PROVISIONED_CONCURRENCY, config.function, config.qualifier)
             records.insert(PROVISIONED_CONCURRENCY, config)
@@ -352,6 +353,14 @@ def _check_conflicts(records: Records, config: ProvisionedConcurrency) -> None:
         provisioned = records.get(PROVISIONED_CONCURRENCY, config.function, other.name)
         if other.version == config.qualifier and provisioned is not None:
             raise ResourceConflict("Version is pointed by a Provisioned Concurrency alias")
+
+
+def _check_snap_start(records: Records, config: ProvisionedConcurrency) -> None:
+    """Refuse provisioned concurrency for a version with SnapStart."""
+    alias = records.get(ALIASES, config.function, config.qualifier)
+    version = records.get(VERSIONS, config.function, int(config.qualifier if alias is None else alias.version))
+    if version is not None and version.wants_snapshot:
+        raise InvalidParameterValue(NOT_WITH_SNAP_START)
 
 
 def _described(config: ProvisionedConcurrency, readiness: Readiness) -> ProvisionedConcurrencyConfigListItemTypeDef:

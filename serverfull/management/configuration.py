@@ -133,8 +133,11 @@ class Configurations:
             "PackageType": version.package_type,
             "Architectures": [version.architecture],
             "EphemeralStorage": settings.get("EphemeralStorage", {"Size": EPHEMERAL_STORAGE_MB}),
-            # Nothing is ever restored from a snapshot here, whatever is asked for.
-            "SnapStart": {"ApplyOn": "None", **settings.get("SnapStart", {}), "OptimizationStatus": "Off"},
+            "SnapStart": {
+                "ApplyOn": "None",
+                **settings.get("SnapStart", {}),
+                "OptimizationStatus": version.optimization,
+            },
             "LoggingConfig": _logging_config(
                 f"/aws/lambda/{version.function}", version.log_format, settings.get("LoggingConfig", {})
             ),

@@ -27,6 +27,7 @@ _NOT_CONTENT = frozenset(
         "last_modified",
         "revision_id",
         "published_from",
+        "optimization",
         "unzipped_size",  # follows from the code
         "resolved_image",  # counts as the image itself
     )

@@ -234,7 +234,8 @@ class Deployments:
                 _delete_version(records, name, qualifier)
 
         await self._state.write(scope.partition, work)
-        self._changes.publish(FunctionChanged(scope.partition, name, deleted=qualifier is None))
+        gone = None if qualifier is None else version_number(qualifier)
+        self._changes.publish(FunctionChanged(scope.partition, name, deleted=qualifier is None, version=gone))
         return {"StatusCode": 204}
 
     async def _changeable(self, request: Request, scope: RequestScope) -> FunctionReference:

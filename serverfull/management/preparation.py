@@ -42,9 +42,8 @@ Examine: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[Fitness]]
 
 _Key: TypeAlias = "tuple[Partition, str, int]"
 
-Prepare: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[str | None]]"
-"""Makes the code of a version ready to run, and gives the image that it is; raises `PreparationFailed` where it never
-will be."""
+Prepare: TypeAlias = "Callable[[Partition, FunctionVersion], Awaitable[Fitness]]"
+"""Makes the code of a version ready to run, and says how it is; raises `PreparationFailed` where it never will be."""
 
 
 class PreparationFailed(Exception):
@@ -71,11 +70,11 @@ class _Failure:
         return self.code != "InvalidZipFileException"
 
 
-async def make_ready(code: CodeStore, examine: Examine, partition: Partition, version: FunctionVersion) -> str | None:
+async def make_ready(code: CodeStore, examine: Examine, partition: Partition, version: FunctionVersion) -> Fitness:
     """Unpack the code of a version on this machine or find its image, and see whether something here runs it.
 
-    :param examine: sees that.
-    :returns: the image that it is, as ``repository@sha256:digest``; None for packages.
+    :param examine: sees that, and takes the snapshot of a version that is to have one.
+    :returns: what was found; it can be run.
     :raises PreparationFailed: it cannot be unpacked or found, or nothing here runs it.
     """
     try:
@@ -86,7 +85,7 @@ async def make_ready(code: CodeStore, examine: Examine, partition: Partition, ve
         raise PreparationFailed(broken.message, "InvalidZipFileException") from None
     if fitness.unfit is not None:
         raise PreparationFailed(fitness.unfit.reason, fitness.unfit.code)
-    return fitness.image
+    return fitness
 
 
 class Preparations:
@@ -172,8 +171,8 @@ class Preparations:
         if await self._state.write(partition, lambda records: _finish(records, preparation, result)):
             self._changes.publish(FunctionChanged(partition, function))
 
-    async def _attempt(self, partition: Partition, version: FunctionVersion) -> _Failure | str | None:
-        """Give the image that was found, if it is one, or why the version is not ready."""
+    async def _attempt(self, partition: Partition, version: FunctionVersion) -> _Failure | Fitness:
+        """Give what was found, or why the version is not ready."""
         try:
             return await self._prepare(partition, version)
         except PreparationFailed as failed:
@@ -211,7 +210,7 @@ def request_preparation(records: Records, version: FunctionVersion) -> None:
     records.insert(PREPARATIONS, Preparation(function=version.function, number=version.number, token=str(uuid.uuid4())))
 
 
-def _finish(records: Records, preparation: Preparation, result: _Failure | str | None) -> bool:
+def _finish(records: Records, preparation: Preparation, result: _Failure | Fitness) -> bool:
     """Write how a preparation went, unless it was for a version that is no longer there; tells whether that is news."""
     key = preparation.function, preparation.number
     version = records.get(VERSIONS, *key)
@@ -221,8 +220,10 @@ def _finish(records: Records, preparation: Preparation, result: _Failure | str |
     if failure is None or not failure.may_pass:
         records.delete(PREPARATIONS, *key)
     settled = _settled(version, failure)
-    if isinstance(result, str):
-        settled = with_image(settled, result)
+    if not isinstance(result, _Failure):
+        settled = replace(settled, optimization="On" if result.restores else "Off")
+        if result.image is not None:
+            settled = with_image(settled, result.image)
     if settled == version:
         return False
     records.replace(VERSIONS, replace(settled, revision_id=new_revision()))
@@ -233,6 +234,7 @@ def _settled(version: FunctionVersion, failure: _Failure | None) -> FunctionVers
     reason, code = (failure.reason, failure.code) if failure else (None, None)
     settled = replace(
         version,
+        optimization="Off",
         last_update_status="Failed" if failure else "Successful",
         last_update_status_reason=reason,
         last_update_status_reason_code=code,

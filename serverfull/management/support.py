@@ -211,7 +211,7 @@ STORED_MEMBERS: Mapping[str, str] = {
     "Role": "it is not assumed: no credentials come with it",
     "Runtime": "what is installed on the machine runs; a function that needs more is `Failed` with what to install",
     "RuntimeConfig": "runtimes know nothing of it",
-    "SnapStart": "there are no snapshots",
+    "SnapStart": "acts for Python in processes of their own: see [SnapStart](snapstart.md)",
     "TenancyConfig": "environments are not apart by tenant",
     "TracingConfig": "nothing is traced",
     "VpcConfig": "functions have the host's network",

@@ -138,7 +138,8 @@ def publish(
 ) -> FunctionVersion:
     """Publish ``$LATEST`` inside a transaction, or find that it has been published as it is.
 
-    A version of code that is not ready yet is prepared on its own; the caller starts that.
+    A version of code that is not ready yet, or of which a snapshot is to be taken, is prepared on its own; the caller
+    starts that.
 
     :param limits: the room that the account has: as on AWS, a version takes as much of it as ``$LATEST`` does.
     :param description: of the version, instead of that of the function.
@@ -151,7 +152,7 @@ def publish(
     if before is not None and before.published_from == content:
         return before
     check_code_storage(records, latest.code_size, limits)
-    ready = is_settled(latest)
+    ready = is_settled(latest) and not latest.wants_snapshot
     version = replace(
         latest if ready else pending(latest),
         number=function.last_version + 1,

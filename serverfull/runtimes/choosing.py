@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from serverfull.domain.functions import Function
-    from serverfull.domain.readiness import Readiness, Unfit
+    from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.interfaces import FunctionIdentity
 
 EXECUTION_TAG = "serverfull:execution"
@@ -84,6 +84,10 @@ class ChoosingRuntime(Runtime):
         :raises TypeError: it asks for what this host does not have.
         """
         self._chosen(identity.function).provision(identity, count, changed)
+
+    async def snapshot(self, identity: FunctionIdentity) -> Fitness:
+        """Take the snapshot of a version; one that is run where there are none is refused."""
+        return await self._chosen(identity.function).snapshot(identity)
 
     def _chosen(self, function: Function) -> Runtime:
         handler = function.handler

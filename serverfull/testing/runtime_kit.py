@@ -82,6 +82,7 @@ class RuntimeKit:
         and may write to.
     :param client: what is special to the client that runs its code.
     :param close: ends the runtime; closing twice is fine.
+    :param restores: whether environments are restored from a snapshot, as AWS's SnapStart has it.
     :param runs: says whether a process runs, by the id that a function knows it by.
     """
 
@@ -89,7 +90,13 @@ class RuntimeKit:
     new_function: Callable[[], tuple[Handler, Path]]
     client: ClientManners
     close: Callable[[], Awaitable[object]]
+    restores: bool = False
     runs: Callable[[int], bool] = runs_here
+
+    @property
+    def initialization(self) -> str:
+        """What functions find in ``AWS_LAMBDA_INITIALIZATION_TYPE``."""
+        return "snap-start" if self.restores else "on-demand"
 
     async def ended(self, pid: int) -> bool:
         """Wait until a process has ended; False where it does not."""
@@ -113,7 +120,7 @@ class Log:
         """Take a part."""
         self._parts.append(text)
 
-    def initialising(self, how: str, at: float) -> None:
+    def initialising(self, how: str, at: float, runtime: str = "") -> None:
         """Hear that code is loaded."""
 
     def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
@@ -127,6 +134,12 @@ class Log:
 
     def timed_out(self) -> None:
         """Hear that extensions were not done in time."""
+
+    def restoring(self, at: float, runtime: str) -> None:
+        """Hear that the environment is made of a snapshot."""
+
+    def restored(self, seconds: float, billed: float, status: str, error_type: str = "") -> None:
+        """Hear how that has ended."""
 
     @property
     def text(self) -> str:

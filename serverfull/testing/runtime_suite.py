@@ -29,6 +29,7 @@ import asyncio
 import json
 import re
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ import pytest
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.domain.names import function_arn
 from serverfull.domain.readiness import Readiness
-from serverfull.errors import InvalidRequestContent
+from serverfull.errors import InvalidRequestContent, SnapStartRegenerationFailure
 from serverfull.testing.runtime_kit import ACCOUNT, DEADLINE, REGION, RuntimeKit, deploy, meeting
 
 ANY_VALUES = (
@@ -197,8 +198,8 @@ class RuntimeSuite:
             assert known["request_id"] == ran.request_id
             assert (known["name"], known["version"], known["memory"]) == (name, "7", "300")
             assert known["arn"] == function_arn(name, ACCOUNT, REGION, qualifier)
-            assert known["log_group"] == f"/aws/lambda/{name}"
-            assert known["log_stream"] == ran.log.log_stream
+            log = (None, None) if kit.restores else (f"/aws/lambda/{name}", ran.log.log_stream)
+            assert (known["log_group"], known["log_stream"]) == log
 
     async def test_the_time_left_is_that_of_the_invocation(self, kit: RuntimeKit) -> None:
         function = deploy(kit, timeout=20)
@@ -237,8 +238,9 @@ class RuntimeSuite:
             name = function.identity.name
             ran = await function.do("variables", names=wanted)
             assert ran.result == [
-                *(table, REGION, REGION, None, "on-demand"),
-                *(name, "$LATEST", "200", f"/aws/lambda/{name}", ran.log.log_stream),
+                *(table, REGION, REGION, None, kit.initialization),
+                *(name, "$LATEST", "200"),
+                *((None, None) if kit.restores else (f"/aws/lambda/{name}", ran.log.log_stream)),
             ]
 
     async def test_a_function_has_its_own_variables_over_the_usual_ones_and_not_over_the_reserved(
@@ -247,7 +249,7 @@ class RuntimeSuite:
         reserved = ["AWS_REGION", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_INITIALIZATION_TYPE"]
         function = deploy(kit, lambda _: dict.fromkeys(["LANG", "TZ", *reserved], "UTC"))
         shown = (await function.do("variables", names=["LANG", "TZ", *reserved])).result
-        assert shown == ["UTC", "UTC", REGION, function.identity.name, "on-demand"]
+        assert shown == ["UTC", "UTC", REGION, function.identity.name, kit.initialization]
         assert (await function.do("context")).result["name"] == function.identity.name
 
     async def test_a_variable_that_a_function_sets_is_not_seen_by_others(self, kit: RuntimeKit) -> None:
@@ -269,7 +271,8 @@ class RuntimeSuite:
         one, two = deploy(kit), deploy(kit)
         ran = await asyncio.gather(*((one, two)[n % 2].do("context") for n in range(12)))
         assert [each.result["request_id"] for each in ran] == [each.request_id for each in ran]
-        assert [each.result["log_stream"] for each in ran] == [each.log.log_stream for each in ran]
+        if not kit.restores:
+            assert [each.result["log_stream"] for each in ran] == [each.log.log_stream for each in ran]
 
     async def test_a_caller_that_gives_up_harms_nobody_else(self, kit: RuntimeKit) -> None:
         function = deploy(kit)
@@ -297,7 +300,7 @@ class RuntimeSuite:
             while (now := await told.get()).status == "IN_PROGRESS":
                 pass
         assert now.wanted == 2
-        wanted = "on-demand"
+        wanted = kit.initialization
         if now.failure is None:
             assert now.ready == 2
             wanted = "provisioned-concurrency"
@@ -432,3 +435,43 @@ class ProcessSuite(LoadingSuite):
         await kit.close()
         assert [kit.runs(pid) for pid in pids] == [False, False]
         await kit.close()
+
+
+class RestoringSuite(ProcessSuite):
+    """For runtimes whose processes are restored from a snapshot: the code is loaded for all of them at once."""
+
+    async def test_output_of_loading_is_in_the_log_of_the_first_invocation(self, kit: RuntimeKit) -> None:
+        """It is in none: it belongs to the snapshot."""
+        function = deploy(kit, lambda _: {"DEEDS_TEXT": "loaded ü"})
+        assert [(await function.do("echo", value=1)).log.text for _ in range(2)] == ["", ""]
+
+    async def test_code_that_cannot_be_loaded_fails_its_calls_until_it_can(self, kit: RuntimeKit) -> None:
+        """There is no snapshot then."""
+        function = deploy(kit, lambda folder: {"DEEDS_NEEDS": str(folder / "needed")})
+        for _ in range(2):
+            with pytest.raises(SnapStartRegenerationFailure, match="NotToday: not today"):
+                await function.do("echo", value="loaded")
+        (function.folder / "needed").touch()
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                with suppress(SnapStartRegenerationFailure):
+                    assert (await function.do("echo", value="loaded")).result == "loaded"
+                    break
+                await asyncio.sleep(0.1)
+
+    async def test_code_that_cannot_be_loaded_is_not_started_for_every_call(self, kit: RuntimeKit) -> None:
+        """Calls in between are answered by what was found."""
+        function = deploy(
+            kit, lambda folder: {"DEEDS_STARTS": str(folder / "starts"), "DEEDS_NEEDS": str(folder / "needed")}
+        )
+        for _ in range(20):
+            with pytest.raises(SnapStartRegenerationFailure):
+                await function.do("echo", value=1)
+        assert len((function.folder / "starts").read_text().splitlines()) < 10
+
+    async def test_code_is_loaded_once_for_all_processes(self, kit: RuntimeKit) -> None:
+        """Each has what was made of it."""
+        function = deploy(kit, lambda folder: {"DEEDS_STARTS": str(folder / "starts")})
+        async with meeting(function, "a", "b", "c") as calls:
+            await calls.end()
+        assert (function.folder / "starts").read_text() == "started\n"

@@ -301,7 +301,7 @@ class Preparing:
         """Let everything come to its end."""
         self._may.set()
 
-    async def __call__(self, partition: Any, version: Any) -> str | None:
+    async def __call__(self, partition: Any, version: Any) -> Fitness:
         self.begun.append(version)
         async with asyncio.timeout(DEADLINE):
             while not self._may.is_set() and self.holds(version):  # noqa: ASYNC110 - the event is of another thread

@@ -31,7 +31,7 @@ _WARM_ONLY = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTH
 _LARGEST = 1 << 20
 """Bytes of a message."""
 
-_MOST_GIVEN = 2
+_MOST_GIVEN = 3
 """Descriptors that come with a message."""
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -46,6 +46,7 @@ class Part(NamedTuple):
 
     line: socket.socket
     handler: str
+    control: int = -1
 
 
 def begin(
@@ -64,16 +65,19 @@ def begin(
     :raises OSError: something else cannot be done.
     """
     signal.set_wakeup_fd(-1)
-    _streams(given[0])
-    _mark(mark)
+    told = order.get("client")
+    is_snapshot = bool(told and told.get("snapshot"))
+    log, *channels = given
+    control = channels.pop() if is_snapshot else -1
+    _streams(log)
+    _mark(mark, lasting=not is_snapshot)
     limits = order.get("limits") or {}
     walls = limits.get("strict")
-    told = order.get("client")
     # Before anything is mounted: the socket may lie in a folder that the function is not to see.
     line = None if told is None else client.connect(told["socket"])
-    for channel in given[1:]:
+    for channel in channels:
         strict.listen(channel)
-    kept = (0, 1, 2, report) if line is None else (0, 1, 2, report, line.fileno())
+    kept = (0, 1, 2, report, control) if line is None else (0, 1, 2, report, control, line.fileno())
     visible = (order["cwd"], *(told or {}).get("path", ()))
     parent = zygote if walls is None else None  # else its init ends it
     confine.apply(limits, keep=kept, parent=parent, interpreter=told is not None, visible=visible)
@@ -84,13 +88,13 @@ def begin(
     if line is None or told is None:
         _execute(order["command"], environment)
     elif told.get("wrapper") or _needs_new_interpreter(environment, told.get("root"), extra):
-        _execute_client(line, told, environment)
+        _execute_client(line, told, environment, control)
     else:
         _take_environment(environment)
         sys.path[:0] = [*told.get("path", ()), *_entries(environment.get("PYTHONPATH", ""))]
         os.close(report)
         gc.enable()
-        return Part(line, told["handler"])
+        return Part(line, told["handler"], control)
     raise AssertionError("a command has replaced this process")
 
 
@@ -138,10 +142,14 @@ def _streams(log: int) -> None:
         os.dup2(source, target)
 
 
-def _mark(mark: int) -> None:
+def _mark(mark: int, *, lasting: bool) -> None:
+    """Let it be seen whose this process and all that it starts is.
+
+    :param lasting: whether that may not be another's later, as that of a snapshot's forks.
+    """
     # Where the zygote has a lower limit itself, orphans of this launch end at the next look, and not with it.
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(MARK, (mark, mark))
+        resource.setrlimit(MARK, (mark, mark if lasting else resource.getrlimit(MARK)[1]))
 
 
 def _take_environment(environment: dict[str, str]) -> None:
@@ -176,9 +184,16 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _execute_client(line: socket.socket, told: dict[str, Any], environment: dict[str, str]) -> None:
-    os.set_inheritable(line.fileno(), True)
-    part = {"line": line.fileno(), "handler": told["handler"], "path": list(told.get("path", ()))}
+def _execute_client(line: socket.socket, told: dict[str, Any], environment: dict[str, str], control: int) -> None:
+    for number in (line.fileno(), control):
+        if number >= 0:
+            os.set_inheritable(number, True)
+    part = {
+        "line": line.fileno(),
+        "handler": told["handler"],
+        "path": list(told.get("path", ())),
+        "control": control,
+    }
     client = [sys.executable, "-s", os.path.join(_HERE, "__main__.py"), "client", json.dumps(part)]
     _execute([*told.get("wrapper", ()), *client], environment)
 

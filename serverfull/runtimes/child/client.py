@@ -21,9 +21,9 @@ import socket
 import sys
 from collections.abc import Callable
 from types import CoroutineType
-from typing import Any
+from typing import Any, NoReturn
 
-from . import logs, reports
+from . import hooks, logs, reports
 from .context import LambdaContext, of_the_function
 from .encoding import Encoder, decode
 from .loading import is_async, load_handler
@@ -34,6 +34,8 @@ LARGEST_RESPONSE = 6_291_556
 """Bytes of a result that the host takes."""
 
 _NEXT = f"GET {BASE}/invocation/next HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+_RESTORE = f"GET {BASE}/restore/next HTTP/1.1\r\nHost: localhost\r\n%b\r\n".encode()
+_SNAP_START = "snap-start"
 _JSON = "application/json"
 _CHUNK = 65_536
 _ESCAPES_BEFORE = 12
@@ -156,25 +158,30 @@ def connect(path: str) -> socket.socket:
 def resume(told: str) -> None:
     """Run in an interpreter that has been started for it; see `main`.
 
-    :param told: JSON with the descriptor of the connection, the handler, and the first entries of ``sys.path``.
+    :param told: JSON with the descriptor of the connection, the handler, the first entries of ``sys.path``, and the
+        descriptor by which a snapshot is told to make processes.
     """
     part = decode(told)
     sys.path[:0] = part["path"]
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, part["line"])
     line.set_inheritable(False)
-    main(line, part["handler"])
+    if part["control"] >= 0:
+        os.set_inheritable(part["control"], False)
+    main(line, part["handler"], part["control"])
 
 
-def main(line: socket.socket, handler: str) -> None:
+def main(line: socket.socket, handler: str, control: int = -1) -> None:
     """Load the handler and run what comes, until the host closes the connection.
 
     :param line: connected to the Runtime API.
     :param handler: ``folder/module.attribute``.
+    :param control: the descriptor by which a snapshot is told to make processes; -1: this is none.
     :raises SystemExit: with status 1 where the handler cannot be loaded; the host knows why then.
     """
     _open_streams()
+    hooks.offer()
     try:
-        _Client(Connection(line)).run(handler)
+        _Client(line, control).run(handler)
     except HostGone:
         sys.exit(0)
 
@@ -204,8 +211,10 @@ def _flush() -> None:
 
 
 class _Client:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, line: socket.socket, control: int) -> None:
+        self._line = line
+        self._connection = Connection(line)
+        self._control = control
         self._current = logs.Current()
         known = os.environ.get
         # As the official client writes it: Python 3.11 and older escape what is not ASCII.
@@ -219,8 +228,11 @@ class _Client:
 
     def run(self, name: str) -> None:
         """Run invocations, one after the other."""
-        call = self._load(name)
+        handler = self._load(name)
         self._stop_if_forked()
+        if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == _SNAP_START:
+            self._be_restored()
+        call = _on_a_loop(handler) if is_async(handler) else handler
         self._function = of_the_function()
         self._connection.send(_NEXT)
         while True:
@@ -237,22 +249,56 @@ class _Client:
         if os.getpid() != self._process:
             os._exit(0)
 
-    def _load(self, name: str) -> Callable[[Any, Any], Any]:
+    def _load(self, name: str) -> Any:
         try:
-            handler = load_handler(name)
+            return load_handler(name)
         except Fault as fault:
             error = fault.fields("")
         except Exception as raised:  # whatever the module's own code raises
             error = reports.of_exception(raised, "")
-        else:
-            return _on_a_loop(handler) if is_async(handler) else handler
         logging.getLogger().warning(_WARNING)
+        return self._fail("/init/error", error, error["errorType"], 1)
+
+    def _be_restored(self) -> None:
+        """Run what is to be done before a snapshot and after a restore.
+
+        In between, a snapshot stays where it is; each process that is made of it goes on, on a connection of its own.
+        """
+        try:
+            hooks.run_before()
+        except BaseException as raised:  # as the official client does
+            self._fail("/init/error", reports.of_exception(raised, ""), "Runtime.BeforeSnapshotError", 64)
+        _flush()
+        self._ask_to_be_restored()
+        try:
+            hooks.run_after()
+        except BaseException as raised:
+            self._fail("/restore/error", reports.of_exception(raised, ""), "Runtime.AfterRestoreError", 65)
+
+    def _ask_to_be_restored(self) -> None:
+        if self._control < 0:
+            self._connection.send(_RESTORE % b"")
+            self._connection.skip()
+            return
+        from .snapshots import Snapshot  # late: few processes are snapshots
+
+        snapshot = Snapshot(self._control, self._line.fileno())
+        hindrance = snapshot.hindrance().encode("ascii", "replace")
+        self._connection.send(_RESTORE % (b"Serverfull-Hindrance: %b\r\n" % hindrance if hindrance else b""))
+        if hindrance:
+            self._connection.skip()  # and be ended
+        self._line = snapshot.serve()
+        self._connection = Connection(self._line)
+        self._process = os.getpid()
+
+    def _fail(self, path: str, error: dict[str, Any], kind: str, status: int) -> NoReturn:
+        """Say why no invocation can be run, and end."""
         self._log(error)
         _flush()
         self._stop_if_forked()
-        self._connection.send(self._request("/init/error", self._document(error), _error_type(error)))
+        self._connection.send(self._request(path, self._document(error), _error_type(kind)))
         self._connection.receive()
-        sys.exit(1)
+        sys.exit(status)
 
     def _next(self) -> tuple[dict[str, str], bytes]:
         status, headers, event = self._connection.receive()
@@ -284,7 +330,8 @@ class _Client:
                 return self._request(path, payload, f"Content-Type: {content_type}\r\n")
             return self._request(f"/invocation/{request_id}/error", *_too_large())
         self._log(error)
-        return self._request(f"/invocation/{request_id}/error", self._document(error), _error_type(error))
+        kind = _error_type(error["errorType"])
+        return self._request(f"/invocation/{request_id}/error", self._document(error), kind)
 
     def _context(self, headers: dict[str, str]) -> LambdaContext:
         client_context = headers.get("lambda-runtime-client-context")
@@ -342,16 +389,16 @@ def _json_header(text: str, name: str) -> Any:
         raise Fault("Runtime.LambdaContextUnmarshalError", message) from None
 
 
-def _error_type(error: dict[str, Any]) -> str:
+def _error_type(kind: str) -> str:
     """Give the headers of an error: its type may be any text."""
-    name = _NOT_PRINTABLE.sub("_", error["errorType"])[:256]
+    name = _NOT_PRINTABLE.sub("_", kind)[:256]
     return f"Content-Type: {_JSON}\r\nLambda-Runtime-Function-Error-Type: {name}\r\n"
 
 
 def _too_large() -> tuple[bytes, str]:
     kind = "Function.ResponseSizeTooLarge"
     message = f"Response payload size exceeded maximum allowed payload size ({LARGEST_RESPONSE} bytes)."
-    return f'{{"errorType":"{kind}","errorMessage":"{message}"}}'.encode(), _error_type({"errorType": kind})
+    return f'{{"errorType":"{kind}","errorMessage":"{message}"}}'.encode(), _error_type(kind)
 
 
 def _on_a_loop(handler: Any) -> Callable[[Any, Any], Any]:

@@ -88,6 +88,23 @@ def apply(
         die_with(parent)
 
 
+def apply_again(orders: Mapping[str, Any], parent: int, copy: Callable[[int, int], None]) -> None:
+    """Carry out the orders in a process that has been forked from one of the same function, which is held already.
+
+    What that has left in ``/tmp`` is copied. Its limits, signals and descriptors stay as they are.
+
+    :param orders: as for `apply`; only groups and namespace count.
+    :param parent: as for `apply`.
+    :param copy: copies a folder into another; both are descriptors.
+    :raises OSError: a step could not be done; the message names it.
+    """
+    os.setsid()
+    enter(orders.get("groups", ()))
+    if orders.get("namespace"):
+        _own_mounts(orders["namespace"], (), copy)
+    die_with(parent)
+
+
 def enter(groups: Iterable[str]) -> None:
     """Move this process into control groups.
 
@@ -141,10 +158,14 @@ def _default_signals(interpreter: bool) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _own_mounts(orders: Mapping[str, Any], visible: Iterable[str]) -> None:
+def _own_mounts(
+    orders: Mapping[str, Any], visible: Iterable[str], copy: Callable[[int, int], None] | None = None
+) -> None:
     """Cover /tmp and /opt, for this process and its children alone.
 
     What is mounted here is gone with the last of them; nothing has to be unmounted, even after a kill.
+
+    :param copy: copies what the old ``/tmp`` has into the new one; None: that is empty.
     """
     user, group = os.geteuid(), os.getegid()
     check(libc.unshare(_NEW_MOUNTS | (_NEW_USER if orders["user"] else 0)), "a mount namespace of its own")
@@ -165,7 +186,13 @@ def _own_mounts(orders: Mapping[str, Any], visible: Iterable[str]) -> None:
         _cover_opt(layers, under_opt)
         os.close(layers)
     if under_tmp is not None:
+        before = os.open(_TMP, os.O_RDONLY | os.O_DIRECTORY)
         mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={tmp_mb}m,mode=1777")
+        if copy is not None:
+            now = os.open(_TMP, os.O_RDONLY | os.O_DIRECTORY)
+            copy(before, now)
+            os.close(now)
+        os.close(before)
         under_tmp.put_back()
     if orders["user"]:
         drop_capabilities()

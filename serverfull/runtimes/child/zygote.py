@@ -5,12 +5,17 @@ pipe beside it::
 
     {"spare": 7, "groups": [...], "strict": false}
     {"launch": 7, "environment": {...}, "cwd": "...", "limits": {...}, "command": [...], "client": null}
+    {"launch": 8, "from": 7, "environment": {...}, "limits": {...}, "client": {"socket": "..."}}
     {"kill": 7}
 
 and it answers ``{"launched": 7, "pid": 4711}`` or ``{"failed": 7, "why": "..."}``, ``{"killed": 7}``, and once that
 process has ended ``{"exited": 7, "status": 9, "maxrss_kb": 10240}``. ``client`` has the keys ``socket``, ``handler``,
 ``root``, ``path`` and ``wrapper``; a launch has either that or a ``command``. A failed launch whose program cannot be
 executed is ``unexecutable``; in all others something is wrong here.
+
+A client that is told to be a ``snapshot`` waits, once it has loaded its function, for launches ``from`` it: processes
+that it forks, and that are the zygote's then as all others. Such a process says over the snapshot's socket which launch
+it is, and the kernel says which process says so; it must carry the mark of the snapshot, by which it is one's own.
 
 A spare is a process that is forked before it is known what for, and has entered its groups. The launch of its number
 takes it, and any other process where it is not there any more. Nothing is said of spares.
@@ -33,6 +38,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -49,6 +55,9 @@ _UNEXECUTABLE = b"\0"
 _AT_ONCE = 256
 """Ended processes that are reaped in one go: who starts them without end must not keep the others waiting."""
 
+_SENDER = struct.Struct("3i")
+"""How the kernel says who has sent a message: process, user and group."""
+
 _WARM = ("decimal", "datetime", "asyncio", "base64", "uuid", "random", "urllib.parse")
 """Modules that many functions import: loaded once, shared by all."""
 
@@ -61,7 +70,7 @@ def main(descriptor: int, host: int) -> None:
     """
     part = _Zygote(socket.socket(fileno=descriptor), host).serve()
     if part is not None:  # a child: its exceptions end it as they end any Python program
-        client.main(part.line, part.handler)
+        client.main(part.line, part.handler, part.control)
 
 
 class _Launch:
@@ -77,6 +86,44 @@ class _Launch:
         self.init = init
         self.report = report
         self.failed = False
+        self.unwanted = False
+
+
+class _Snapshot:
+    """A launched process that others are made of.
+
+    :param control: the socket that it gets their orders by; it is closed there when the process ends.
+    """
+
+    def __init__(self, mark: int, control: socket.socket) -> None:
+        self.mark = mark
+        self.control = control
+
+    def order(self, mark: int, message: bytes, descriptors: list[int]) -> None:
+        """Have it make a process.
+
+        :raises OSError: it is gone, or does not read.
+        """
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        self.control.sendmsg([b"%d\n" % mark, message], beside)
+
+    def hear(self) -> tuple[int, int] | None:
+        """Give the next process that it has made, and the launch that it says to be; None: there is none now.
+
+        :raises EOFError: there will be none.
+        """
+        try:
+            said, ancillary, _, _ = self.control.recvmsg(32, socket.CMSG_SPACE(_SENDER.size))
+        except BlockingIOError:
+            return None
+        except OSError:
+            raise EOFError from None
+        if not said:
+            raise EOFError
+        for _, kind, packed in ancillary:
+            if kind == socket.SCM_CREDENTIALS and said.isdigit():
+                return _SENDER.unpack(packed[: _SENDER.size])[0], int(said)
+        return 0, 0
 
 
 class _Spare:
@@ -116,6 +163,8 @@ class _Zygote:
         self._pid = os.getpid()
         self._launches: dict[int, _Launch] = {}  # by process id
         self._spares: dict[int, _Spare] = {}  # by the number of the launch that they are for
+        self._unborn: dict[int, _Launch] = {}  # by number: of a snapshot that has not made them yet
+        self._snapshots: dict[int, _Snapshot] = {}  # by the number of their launch
         self._marks = 0
         self._ending = False
         self._hunting = False  # something may be left of a launch that has ended
@@ -135,7 +184,7 @@ class _Zygote:
                     part = self._hear()
                     if part is not None:
                         return part
-                else:
+                elif not self._hear_snapshot(descriptor):
                     self._hear_child(descriptor)
         self._end()
         return None
@@ -171,7 +220,8 @@ class _Zygote:
         try:
             if "launch" in message:
                 if descriptors:
-                    return self._launch(message, data, descriptors)
+                    make = self._copy if "from" in message else self._launch
+                    return make(message, data, descriptors)
                 self._say({"failed": message["launch"], "why": "the descriptor of its log has not arrived"})
                 return None
             if "spare" in message:
@@ -205,16 +255,64 @@ class _Zygote:
         return apart.fork(self._alive) if apart_too else (os.fork(), 0)
 
     def _wait_to_be_born(self, line: int, groups: list[str], report: int, parent: int | None) -> births.Part:
-        self._host.detach()  # its number may be another descriptor's soon
+        self._let_go()
         try:
             order, mark, given = births.wait(line, groups, report, parent)
         except BaseException:  # nothing may run on as a second zygote
             os._exit(127)
         return self._be_born(order, given, report, mark)
 
+    def _let_go(self) -> None:
+        """Forget, in a child, sockets whose numbers may be other descriptors' soon."""
+        self._host.detach()
+        for snapshot in self._snapshots.values():
+            snapshot.control.detach()
+
     def _launch(self, order: dict[str, Any], message: bytes, given: Sequence[int]) -> births.Part | None:
         number = order["launch"]
         self._marks += 1
+        if not (order.get("client") or {}).get("snapshot"):
+            return self._start(order, message, given)
+        try:
+            control = self._make_snapshot(number)
+        except OSError as error:
+            self._say({"failed": number, "why": f"cannot start a process: {error}"})
+            return None
+        part = self._start(order, message, [*given, control])
+        if part is None:  # this is the zygote still, and no child that needs it
+            os.close(control)
+        return part
+
+    def _make_snapshot(self, number: int) -> int:
+        """Prepare for processes that are to be made of this launch; gives the descriptor that it needs for that."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._snapshots[number] = _Snapshot(self._marks, ours)
+        self._poll.register(ours, select.POLLIN)
+        return theirs.detach()
+
+    def _copy(self, order: dict[str, Any], message: bytes, given: Sequence[int]) -> None:
+        """Have a snapshot make a process."""
+        number = order["launch"]
+        self._marks += 1
+        descriptors: list[int] = []
+        try:
+            descriptors += os.pipe()
+            with client.connect(order["client"]["socket"]) as line:
+                beside = [given[0], line.fileno(), descriptors[1]]
+                self._snapshots[order["from"]].order(self._marks, message, beside)
+        except (OSError, KeyError) as error:
+            self._say({"failed": number, "why": f"the snapshot cannot be used: {error}"})
+            for descriptor in descriptors:
+                _close(descriptor)
+            return
+        os.close(descriptors[1])
+        launch = self._unborn[number] = _Launch(number, self._marks, 0, 0, descriptors[0])
+        self._poll.register(launch.report, select.POLLIN)
+
+    def _start(self, order: dict[str, Any], message: bytes, given: Sequence[int]) -> births.Part | None:
+        number = order["launch"]
         spare = self._spares.pop(number, None)
         if spare is not None and spare.give(self._marks, message, given):
             self._expect(_Launch(number, self._marks, spare.pid, spare.init, spare.report))
@@ -234,7 +332,7 @@ class _Zygote:
             os.close(child_report)
             return None
         if pid == 0:
-            self._host.detach()  # its number may be another descriptor's soon
+            self._let_go()
             return self._be_born(order, given, child_report, self._marks)
         os.close(child_report)
         self._expect(_Launch(number, self._marks, pid, init, report))
@@ -255,13 +353,51 @@ class _Zygote:
             finally:
                 os._exit(127)
 
+    def _hear_snapshot(self, descriptor: int) -> bool:
+        """Learn what a snapshot has made, if that is one's."""
+        for number, snapshot in list(self._snapshots.items()):
+            if snapshot.control.fileno() == descriptor:
+                self._hear_births(number, snapshot)
+                return True
+        return False
+
+    def _hear_births(self, number: int, snapshot: _Snapshot, ended: int = 0) -> None:
+        """Take in the processes that a snapshot has made.
+
+        :param ended: one that has ended already, as a child of the zygote.
+        """
+        try:
+            while (born := snapshot.hear()) is not None:
+                pid, said = born
+                launch = self._unborn.get(said)
+                if launch is not None and (pid == ended or _mark_of(pid) in (snapshot.mark, launch.mark)):
+                    del self._unborn[said]
+                    launch.pid = pid
+                    self._launches[pid] = launch
+                    if launch.unwanted:
+                        _kill_group(pid)
+        except EOFError:
+            self._poll.unregister(snapshot.control)
+            snapshot.control.close()
+            del self._snapshots[number]
+
+    def _hear_all_births(self, ended: int = 0) -> None:
+        for number, snapshot in list(self._snapshots.items()):
+            self._hear_births(number, snapshot, ended)
+
     def _hear_child(self, report: int) -> None:
         """Learn whether a child has begun: it closes its end of the pipe, or says what has gone wrong."""
-        launch = next((known for known in self._launches.values() if known.report == report), None)
+        known = (*self._launches.values(), *self._unborn.values())
+        launch = next((launch for launch in known if launch.report == report), None)
         if launch is None:
             return
         why = os.read(report, 4096)
         self._forget_report(launch)
+        if not launch.pid:
+            self._hear_all_births()
+        if not launch.pid:
+            del self._unborn[launch.number]
+            why = why or b"the snapshot has ended"
         if why:
             launch.failed = True
             said = {"failed": launch.number, "why": why.lstrip(_UNEXECUTABLE).decode("utf-8", "replace")}
@@ -279,6 +415,8 @@ class _Zygote:
             if launch.number == number:
                 _kill_group(launch.pid)
                 _kill_all_of(launch.init)
+        if number in self._unborn:
+            self._unborn[number].unwanted = True
         self._say({"killed": number})
 
     def _reap(self) -> None:
@@ -291,6 +429,8 @@ class _Zygote:
                 break
             if pid == 0:
                 break
+            if pid not in self._launches and self._unborn:
+                self._hear_all_births(pid)
             launch = self._launches.pop(pid, None)
             if launch is not None:
                 _kill_all_of(launch.init)
@@ -337,7 +477,7 @@ class _Zygote:
 
         Says whether there were any: their children come here when they have ended.
         """
-        alive = {launch.mark for launch in self._launches.values()}
+        alive = {launch.mark for launch in (*self._launches.values(), *self._unborn.values())}
         ours = {pid for known in self._known() for pid in (known.pid, known.init)}
         orphans = [pid for pid in _children(self._pid) if pid not in ours and _mark_of(pid) not in alive]
         for pid in orphans:

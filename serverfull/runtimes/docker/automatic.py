@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from serverfull.domain.functions import Function
     from serverfull.domain.invocations import Invocation, Outcome
-    from serverfull.domain.readiness import Readiness, Unfit
+    from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.interfaces import FunctionIdentity, InvocationLog
     from serverfull.runtimes.process.interpreters import Interpreters
 
@@ -53,6 +53,10 @@ class AutomaticRuntime(Runtime):
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
         """Say why nothing here runs a function."""
         return await (await self.choose(identity)).unfit(identity)
+
+    async def snapshot(self, identity: FunctionIdentity) -> Fitness:
+        """Take the snapshot of a version where it runs."""
+        return await (await self.choose(identity)).snapshot(identity)
 
     def provision(self, identity: FunctionIdentity, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep environments of a function ready."""

@@ -38,6 +38,40 @@ class ProcessLauncher:
         await self._machine.open()
         await self._find_recipe()
 
+    async def snapshot(self, write: Callable[[str], object], extensions: Extensions) -> Process:
+        """Start a process that others can be made of, once it has loaded the function.
+
+        :param extensions: answers code that asks for the Extensions API.
+        :raises InternalFailure: it cannot be started.
+        """
+        recipe = await self._find_recipe()
+        assert recipe.client is not None
+        recipe = replace(
+            recipe,
+            environment={**recipe.environment, "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"},
+            client={**recipe.client, "snapshot": True},
+        )
+        return await Process.start(recipe, self._memory_mb, self._machine, write, extensions)
+
+    async def copy(
+        self, snapshot: Process, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
+    ) -> Process:
+        """Start a process as the copy of one.
+
+        :raises InternalFailure: it cannot be started.
+        """
+        recipe = replace(await self._find_recipe(), environment=variables)
+        return await Process.restore(snapshot, recipe, self._memory_mb, self._machine, write, extensions)
+
+    async def obstacle(self) -> str:
+        """Say why no process can be the copy of another; empty: it can, as far as is known before it has begun."""
+        recipe = await self._find_recipe()
+        if recipe.client is None:
+            return "the official runtime client"
+        if recipe.extensions:
+            return "extensions with processes of their own"
+        return self._machine.no_copies
+
     async def launch(
         self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
     ) -> Process:

@@ -94,6 +94,15 @@ class Machine:
         return [*self._hidden, *([] if self._folder is None else [self._folder])]
 
     @property
+    def no_copies(self) -> str:
+        """Why no process can be the copy of another and held as one that is started anew; empty: it can."""
+        if self.is_strict:
+            return "the sandbox level strict, whose walls a process cannot leave to have some of its own"
+        if self.level is not Level.NONE and self.means.tmp != "tmpfs":
+            return "no /tmp of its own on this machine"
+        return ""
+
+    @property
     def layers(self) -> Path:
         """The folder that merged layers are in."""
         assert self._folder is not None

@@ -11,9 +11,9 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from serverfull.errors import InternalFailure
 from serverfull.runtimes.process.companions import Companions
 from serverfull.runtimes.process.confinement import Confinement
 from serverfull.runtimes.process.listeners import listens
-from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order
+from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order, Zygote
 from serverfull.runtimes.runtime_api.api import RuntimeApi
 from serverfull.runtimes.runtime_api.door import Door
 from serverfull.runtimes.runtime_api.extensions import ENDING
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
 
     from serverfull.runtimes.process.machine import Machine
-    from serverfull.runtimes.process.zygotes import Exit, Launched, Waiting, Zygote
+    from serverfull.runtimes.process.zygotes import Exit, Launched, Waiting
     from serverfull.runtimes.runtime_api.extensions import Extensions
 
 INSIDE = "127.0.0.1:9001"
@@ -102,7 +102,13 @@ class Process:
     async def start(
         cls, recipe: Recipe, memory_mb: int, machine: Machine, write: Callable[[str], object], extensions: Extensions
     ) -> Process:
-        """Start it, after its extensions; what fails on the way leaves nothing behind."""
+        """Start it, after its extensions; what fails on the way leaves nothing behind.
+
+        :raises Unstartable: its program cannot be executed.
+        :raises ExtensionFailed: one of its extensions has failed.
+        :raises TimeoutError: one of its extensions has not registered in time.
+        :raises InternalFailure: it cannot be started for another reason.
+        """
         spare = machine.spares.take(recipe.zygote)
         folder = machine.new_folder() if spare is None else spare.folder
         prepare = partial(
@@ -123,6 +129,63 @@ class Process:
         except BaseException:
             remove_tree(folder)
             raise
+        process = await cls._open(machine, folder, confinement, recipe, write, extensions)
+        if (recipe.client or {}).get("snapshot"):
+            process.api.keep_snapshot()
+        waiting = None if spare is None else spare.waiting
+        await process._begin(recipe, extensions, lambda: process._launch(recipe, waiting))
+        return process
+
+    @classmethod
+    async def restore(
+        cls,
+        snapshot: Process,
+        recipe: Recipe,
+        memory_mb: int,
+        machine: Machine,
+        write: Callable[[str], object],
+        extensions: Extensions,
+    ) -> Process:
+        """Start it as a copy of another, in limits of its own; what fails on the way leaves nothing behind.
+
+        :param snapshot: a process whose client was told to be a snapshot, and has said that it is ready.
+        :param recipe: of the same function; of its variables only those that are not the snapshot's already.
+        :raises InternalFailure: it cannot be started.
+        """
+        folder = machine.new_folder()
+        prepare = partial(
+            Confinement.prepare,
+            machine.means,
+            machine.level,
+            memory_mb=memory_mb,
+            ephemeral_mb=recipe.ephemeral_mb,
+            folder=folder,
+            opt=None,  # the snapshot has it already
+            visible=[recipe.root, *recipe.visible],
+        )
+        try:
+            confinement = await _in_thread(prepare)
+        except BaseException:
+            remove_tree(folder)
+            raise
+        process = await cls._open(machine, folder, confinement, recipe, write, extensions)
+        process.api.restored()
+        await process._begin(
+            recipe, extensions, lambda: Zygote.copy(replace(process._order(recipe), source=snapshot.launched))
+        )
+        return process
+
+    @classmethod
+    async def _open(
+        cls,
+        machine: Machine,
+        folder: Path,
+        confinement: Confinement,
+        recipe: Recipe,
+        write: Callable[[str], object],
+        extensions: Extensions,
+    ) -> Process:
+        """Open what a process is connected with."""
         try:
             if machine.is_strict and recipe.client is None:
                 api = RuntimeApi.unheard(INSIDE, extensions)
@@ -133,33 +196,33 @@ class Process:
             confinement.close()
             remove_tree(folder)
             raise
-        pipe = LogPipe(write)
-        process = cls(machine, folder, confinement, api, pipe)
+        process = cls(machine, folder, confinement, api, LogPipe(write))
         if recipe.client is not None:
             api.on_abuse = process._abused
-        waiting = None if spare is None else spare.waiting
+        return process
+
+    async def _begin(self, recipe: Recipe, extensions: Extensions, launch: Callable[[], Awaitable[Launched]]) -> None:
         try:
             if recipe.extensible:
-                await process._extend(recipe, extensions)
-            launched = process.launched = await process._launch(recipe, waiting)
+                await self._extend(recipe, extensions)
+            launched = self.launched = await launch()
         except NotExecutable as failed:
-            await process.aclose()
+            await self.aclose()
             raise Unstartable(str(failed)) from None
         except LaunchFailed as failed:
             try:
                 if recipe.extensions:  # it may be that the runtime cannot join one that has just ended
                     await extensions.failing(ENDING)
             finally:
-                await process.aclose()
+                await self.aclose()
             raise InternalFailure from failed
         except BaseException:
-            await process.aclose()
+            await self.aclose()
             raise
         finally:
-            pipe.close_writer()
-        process.alive = True
-        launched.exited.add_done_callback(process._exited)
-        return process
+            self.pipe.close_writer()
+        self.alive = True
+        launched.exited.add_done_callback(self._exited)
 
     async def _launch(self, recipe: Recipe, waiting: Waiting | None) -> Launched:
         """Start the runtime's process, and serve what it brings a listener for."""

@@ -82,6 +82,7 @@ class Wanted:
     ephemeral_mb: int
     image_uri: str
     image_config: ImageConfig
+    snap_start: bool
 
 
 def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
@@ -96,6 +97,7 @@ def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
         handler.ephemeral_mb,
         handler.image_uri,
         handler.image_config,
+        handler.snap_start,
     )
 
 

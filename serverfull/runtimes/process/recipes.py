@@ -116,6 +116,8 @@ class Recipes:
             log_level=function.identity.application_log_level,
             aws=self._aws.of_process(self._profiles.folder),
         )
+        if function.snap_start:  # as on AWS: what is in a snapshot is not one environment's
+            del variables["AWS_LAMBDA_LOG_GROUP_NAME"]
         seen, profiles = opt or OPT, self._profiles.folder or self._aws.folder
         programs = [] if layers is None else await asyncio.to_thread(extension_programs, layers)
         return Recipe(

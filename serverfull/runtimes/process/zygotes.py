@@ -59,6 +59,7 @@ class Order:
     :param confinement: what ``child/confine.py`` does to it.
     :param command: what is executed; None: the runtime client.
     :param client: what the runtime client is told: ``socket``, ``handler``, ``root`` and ``path``.
+    :param source: the snapshot that is copied, and has all else already; None: it is started anew.
     :param log: the descriptor that gets its output; stays the caller's.
     :param channel: of a process that is apart from the network, the descriptor of a socket that brings its host the
         listener of its Runtime API; stays the caller's. -1: it finds that otherwise.
@@ -69,6 +70,7 @@ class Order:
     confinement: Mapping[str, Any] = field(default_factory=dict)
     command: Sequence[str] | None = None
     client: Mapping[str, Any] | None = None
+    source: Launched | None = None
     log: int
     channel: int = -1
 
@@ -87,6 +89,8 @@ class Order:
             "command": None if self.command is None else list(self.command),
             "client": None if self.client is None else dict(self.client),
         }
+        if self.source is not None:
+            fields["from"] = self.source.number
         return dumps(fields, default=os.fspath).encode()
 
 
@@ -118,8 +122,8 @@ class Launched:
     """
 
     def __init__(self, zygote: _Running, number: int) -> None:
-        self._zygote = zygote
-        self._number = number
+        self.zygote = zygote
+        self.number = number
         loop = asyncio.get_running_loop()
         self.pid = 0
         self.exited: asyncio.Future[Exit] = loop.create_future()
@@ -128,7 +132,7 @@ class Launched:
     def kill(self) -> None:
         """Kill it, and everything that it has started. Does nothing once it has ended."""
         if not self.exited.done():
-            self._zygote.kill(self._number)
+            self.zygote.kill(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,18 @@ class Zygote:
             pass  # perhaps between two launches, with nobody there to notice
         try:
             return await (await self._get()).launch(order)
+        except _ZygoteDied as died:
+            raise LaunchFailed(str(died)) from None
+
+    @staticmethod
+    async def copy(order: Order) -> Launched:
+        """Start a process as the copy of a snapshot, and wait until it begins. Cancelling this kills it.
+
+        :raises LaunchFailed: it cannot be started, or the snapshot has ended.
+        """
+        assert order.source is not None
+        try:
+            return await order.source.zygote.launch(order)
         except _ZygoteDied as died:
             raise LaunchFailed(str(died)) from None
 

@@ -3,7 +3,7 @@
 Each sandbox has a listener of its own: a Unix socket for our own runtime client, a loopback port for clients that know
 only host and port. States, statuses and bodies are those of AWS's Runtime Interface Emulator; two things differ:
 
-* there are no snapshots: a runtime that asks whether it is restored is told so at once;
+* a runtime that asks whether it is restored is told so at once, unless it is the one that a snapshot is made of;
 * a result that is streamed is collected, and given as a whole.
 
 What extensions ask is answered by the sandbox's `Extensions`, where it has them: a function that our own client runs
@@ -69,6 +69,7 @@ class RuntimeApi:
     :param limit: bytes of a result, at most.
     :param extensions: who may ask here too; None: extensions are not supported.
     :ivar address: ``127.0.0.1:39121`` or the path of the socket: what ``AWS_LAMBDA_RUNTIME_API`` is set to.
+    :ivar hindrance: why a runtime that is to be a snapshot says that it cannot be one; empty: it can.
     :ivar on_abuse: called when something is asked that a faultless client does not ask, so that the function itself
         must have spoken; None: any client may come, and be wrong.
     """
@@ -93,6 +94,8 @@ class RuntimeApi:
         self._answered = ""  # the id of the invocation that was answered last
         self._answer: asyncio.Future[Answer] | None = None
         self._starts: list[asyncio.Future[None]] = []
+        self._is_snapshot = False
+        self.hindrance = ""
         self._ended: BaseException | None = None
         self.on_abuse: Callable[[], object] | None = None
         self._routes = {
@@ -161,6 +164,27 @@ class RuntimeApi:
         :raises BaseException: the reason that was given to `end`.
         """
         while self._state in {_STARTED, _RESTORING}:
+            self._raise_if_ended()
+            start = self._loop.create_future()
+            self._starts.append(start)
+            await start
+        return self._init_error
+
+    def keep_snapshot(self) -> None:
+        """Do not answer a runtime that asks to be restored: it stays what others are made of."""
+        self._is_snapshot = True
+
+    def restored(self) -> None:
+        """Expect a runtime that has asked to be restored elsewhere."""
+        self._state = _RESTORING
+
+    async def loaded(self) -> Answer | None:
+        """Wait until the runtime of a snapshot has loaded the function, and asks to be restored.
+
+        :return: what it posted where it could not; None: it could.
+        :raises BaseException: the reason that was given to `end`.
+        """
+        while self._state == _STARTED:
             self._raise_if_ended()
             start = self._loop.create_future()
             self._starts.append(start)
@@ -362,7 +386,11 @@ class RuntimeApi:
     def _restore(self, connection: Connection, request: Request) -> None:
         if self._state == _STARTED:
             self._state = _RESTORING
-            connection.answer(200, b"", "")
+            if self._is_snapshot:
+                self.hindrance = request.fields.get("serverfull-hindrance", "")
+                self._wake_starts()
+            else:
+                connection.answer(200, b"", "")
         else:
             self._forbid(connection, _READY)
 

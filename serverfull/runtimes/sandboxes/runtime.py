@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Readiness, Unfit
-    from serverfull.interfaces import FunctionIdentity
+    from serverfull.interfaces import FunctionIdentity, Sandbox
     from serverfull.runtimes.reserve import ReserveFigures
     from serverfull.runtimes.sandboxes.launching import Launchers
 
+    MakeSandbox = Callable[[], Sandbox]
 
 OWN_TAGS = "serverfull:"
 """What the tags begin with by which a function chooses how it is run."""
@@ -127,11 +128,17 @@ class SandboxRuntime(Runtime):
         account = "" if identity.partition is None else identity.partition.account
         facts = FunctionFacts(name=identity.name, version=identity.version, handler=handler.name, account=account)
         identity = replace(identity, function=replace(identity.function, handler=None))
-        make = partial(LaunchedSandbox, identity, self._launchers.of(identity, handler), self._deadlines, facts)
-        ready = partial(make, initialization=PROVISIONED)
+        make, ready = self._sandboxes(identity, handler, facts)
         pool = Pool(make, self._policy, self._spawn, make_ready=ready, figures=self._figures(identity.name))
         finalize(handler, pool.close).atexit = False
         return pool
+
+    def _sandboxes(
+        self, identity: FunctionIdentity, handler: DeployedHandler, facts: FunctionFacts
+    ) -> tuple[MakeSandbox, MakeSandbox]:
+        """Give what makes the sandboxes of a function, and what makes those that are to be ready before calls come."""
+        make = partial(LaunchedSandbox, identity, self._launchers.of(identity, handler), self._deadlines, facts)
+        return make, partial(make, initialization=PROVISIONED)
 
     def _spawn(self, ending: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._logged(ending))

@@ -17,6 +17,7 @@ import pytest
 from serverfull.config import LoggingSettings
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Handler
+from serverfull.interfaces import FunctionIdentity
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.pool import PoolPolicy
 from serverfull.runtimes.process.confinement import Level, probe_strict
@@ -24,9 +25,11 @@ from serverfull.runtimes.process.interpreters import Interpreters
 from serverfull.runtimes.process.launcher import ProcessLaunchers
 from serverfull.runtimes.process.machine import Machine
 from serverfull.runtimes.process.recipes import Recipes
-from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
+from serverfull.runtimes.process.snapshots import ProcessSnapshots, SnapshotPolicy
+from serverfull.runtimes.reserve import UNCOUNTED
+from serverfull.runtimes.sandboxes.restoring import RestoringRuntime
 from serverfull.testing import deeds
-from serverfull.testing.runtime_kit import PYTHON, PYTHON_BEFORE_3_12, REGION, ClientManners, RuntimeKit
+from serverfull.testing.runtime_kit import PYTHON, PYTHON_BEFORE_3_12, REGION, ClientManners, Log, RuntimeKit
 
 ON_BOTH_LOOPS = "TestPythonInProcesses"
 
@@ -44,17 +47,22 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     return {"uvloop": uvloop.new_event_loop, **(own if ON_BOTH_LOOPS in item.nodeid else {})}
 
 
+def log_of(identity: FunctionIdentity) -> Log:
+    """Give what takes the log of loading code for a snapshot."""
+    return Log(identity.log_stream)
+
+
 @pytest.fixture
 def packages(tmp_path: Path) -> Callable[..., Callable[[], tuple[Handler, Path]]]:
     """Make what makes functions of a runtime that do the deeds."""
     numbers = itertools.count(1)
 
-    def of(runtime: str = OWN_PYTHON) -> Callable[[], tuple[Handler, Path]]:
+    def of(runtime: str = OWN_PYTHON, *, snap_start: bool = False) -> Callable[[], tuple[Handler, Path]]:
         kind: Any = next(kind for kind in ("python", "nodejs", "provided") if runtime.startswith(kind))
 
         def new_function() -> tuple[Handler, Path]:
             root = deeds.write(tmp_path / f"function{next(numbers)}", kind)
-            return DeployedHandler(deeds.HANDLER, root, runtime=runtime, region=REGION), root
+            return DeployedHandler(deeds.HANDLER, root, runtime=runtime, region=REGION, snap_start=snap_start), root
 
         return new_function
 
@@ -72,6 +80,7 @@ async def process_kit(packages: Callable[..., Any], tmp_path: Path) -> AsyncIter
             client: Literal["own", "awslambdaric"] = "own",
             policy: PoolPolicy = PoolPolicy(),
             level: Level = Level.LIMITS,
+            restores: bool = False,
         ) -> RuntimeKit:
             if level is Level.STRICT:
                 if why := probe_strict().why:
@@ -81,8 +90,16 @@ async def process_kit(packages: Callable[..., Any], tmp_path: Path) -> AsyncIter
             logger = HostLogger(LoggingSettings(), stream=io.StringIO())
             machine = Machine(level, logger, shared=[tmp_path])
             recipes = Recipes(machine, Interpreters(), client, logger)
-            made = SandboxRuntime(ProcessLaunchers(recipes, machine), policy, logger)
+            launchers = ProcessLaunchers(recipes, machine)
+            snapshots = ProcessSnapshots(launchers, SnapshotPolicy(idle_timeout=0.0, new_log=log_of, logger=logger))
+            made = RestoringRuntime(launchers, policy, logger, lambda _name: UNCOUNTED, snapshots)
             stack.push_async_callback(made.aclose)
-            return RuntimeKit(runtime=made, new_function=packages(runtime), client=manners, close=made.aclose)
+            return RuntimeKit(
+                runtime=made,
+                new_function=packages(runtime, snap_start=restores),
+                client=manners,
+                close=made.aclose,
+                restores=restores,
+            )
 
         yield make

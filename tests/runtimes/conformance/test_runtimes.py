@@ -22,7 +22,7 @@ from serverfull.runtimes.inprocess import InProcessEnvironment, InProcessRuntime
 from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
 from serverfull.testing.runtime_kit import BOOTSTRAP, NODE, NODE_BEFORE_24, PYTHON, RuntimeKit
-from serverfull.testing.runtime_suite import LoadingSuite, ProcessSuite, RuntimeSuite
+from serverfull.testing.runtime_suite import LoadingSuite, ProcessSuite, RestoringSuite, RuntimeSuite
 
 
 class RoutingAgain(InProcessRuntime):
@@ -78,6 +78,12 @@ class TestPythonInProcesses(ProcessSuite):
     @pytest.fixture
     def kit(self, process_kit: Callable[..., RuntimeKit]) -> RuntimeKit:
         return process_kit()
+
+
+class TestPythonThatIsRestored(RestoringSuite):
+    @pytest.fixture
+    def kit(self, process_kit: Callable[..., RuntimeKit]) -> RuntimeKit:
+        return process_kit(restores=True)
 
 
 class TestTheOfficialPythonClientInProcesses(ProcessSuite):

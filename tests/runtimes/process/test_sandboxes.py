@@ -151,7 +151,7 @@ class Log:
     def write(self, text: str) -> None:
         self.parts.append(text)
 
-    def initialising(self, how: str, at: float) -> None:
+    def initialising(self, how: str, at: float, runtime: str = "") -> None:
         pass
 
     def initialised(self, seconds: float, status: str, error_type: str = "") -> None:
@@ -164,6 +164,12 @@ class Log:
         pass
 
     def timed_out(self) -> None:
+        pass
+
+    def restoring(self, at: float, runtime: str) -> None:
+        pass
+
+    def restored(self, seconds: float, billed: float, status: str, error_type: str = "") -> None:
         pass
 
     @property

@@ -1,0 +1,115 @@
+"""A process that has loaded a function's code and is forked for each environment of it: what both sides of that do.
+
+The zygote sends an order over the control socket, with three descriptors: the log, a connection to the environment's
+Runtime API, and the pipe by which it says that it has begun. The snapshot forks twice, so that the new process is the
+zygote's like any other that it launches, and no child of the snapshot's. The new process tells the zygote which launch
+it is; the kernel says which process that came from.
+
+The order of what the new process does to itself is that of `births.begin`; what the snapshot has it has already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import socket
+import time
+from typing import Any
+
+from . import births, carrying, confine
+from .copying import copy_folder
+
+_ADOPTION = 5.0
+"""Seconds within which the zygote must have become the parent."""
+
+
+class Snapshot:
+    """This process, once it has loaded the function's code.
+
+    :param control: the descriptor of the socket that orders come by.
+    :param line: that of the connection to the host.
+    """
+
+    def __init__(self, control: int, line: int) -> None:
+        self._control = control
+        self._line = line
+        self._kept = frozenset((0, 1, 2, control, line))
+        self._zygote = os.getppid()
+
+    def hindrance(self) -> str:
+        """Say why no other process can be made of this one; empty: any number can."""
+        return carrying.hindrance(self._kept)
+
+    def serve(self) -> socket.socket:
+        """Make processes of this one until it is ended; gives, in each of these, its connection to the host."""
+        carrying.hang_up(self._kept)
+        files = carrying.OpenFiles(self._kept)
+        gc.collect()
+        gc.freeze()  # so that no page of what is shared is touched by looking for garbage
+        control = socket.socket(fileno=self._control)
+        while True:
+            message, descriptors = births.receive(control)
+            if not message:
+                os._exit(0)
+            log, line, report = descriptors
+            if self._divided(report):
+                try:
+                    return self._be_restored(control, message, log, line, report, files)
+                except BaseException as error:  # nothing may run on as a second snapshot
+                    _say(report, error)
+                    os._exit(127)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    @staticmethod
+    def _divided(report: int) -> bool:
+        """Fork, and say in the new process that it is that."""
+        try:
+            between = os.fork()
+        except OSError as error:
+            _say(report, error)
+            return False
+        if between:
+            with contextlib.suppress(ChildProcessError):  # the function has a way of its own with its children
+                os.waitpid(between, 0)
+            return False
+        try:
+            if os.fork() == 0:
+                return True
+        except OSError as error:
+            _say(report, error)
+        os._exit(0)
+
+    def _be_restored(
+        self, control: socket.socket, message: bytes, log: int, line: int, report: int, files: carrying.OpenFiles
+    ) -> socket.socket:
+        mark, _, text = message.partition(b"\n")
+        order: dict[str, Any] = json.loads(text)
+        control.send(b"%d" % order["launch"])
+        control.close()
+        os.close(self._line)
+        until = time.monotonic() + _ADOPTION
+        while os.getppid() != self._zygote:
+            if time.monotonic() > until:
+                raise TimeoutError("the snapshot has other parents for its children than the zygote")
+            os.sched_yield()
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(births.MARK, (int(mark), int(mark)))
+        confine.apply_again(order.get("limits") or {}, self._zygote, copy_folder)
+        with contextlib.suppress(OSError):  # where it lay in /tmp, it is another folder now
+            os.chdir(os.getcwd())
+        files.separate()
+        os.environ.update(order["environment"])
+        os.close(report)
+        return socket.socket(fileno=line)
+
+
+def _say(report: int, error: BaseException) -> None:
+    with contextlib.suppress(OSError):
+        os.write(report, f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:4000])
