@@ -164,6 +164,28 @@ async def test_without_a_network_python_runs_and_what_needs_one_is_refused(conta
     assert "docker.network is 'none'" in unfit.reason
 
 
+FORKS = """
+import os, time
+def handler(event, context):
+    for count in range(5000):
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return [count, error.strerror]
+        if not pid:
+            time.sleep(1000)
+"""
+
+
+async def test_a_function_that_forks_without_end_comes_to_the_limit_of_its_container(container_kit, code):
+    function = code(container_kit(), FORKS, memory_size=2048)
+    count, why = (await function.do("")).result
+    assert 500 < count < 1024
+    assert why == "Resource temporarily unavailable"
+    assert (await function.do("")).result == [0, why]
+    await function.kit.close()
+
+
 SPEAKS = """
 import http.client, os, socket
 def handler(event, context):
