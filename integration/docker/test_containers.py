@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.errors import InternalFailure
-from serverfull.runtimes.docker.options import INSTANCE
+from serverfull.runtimes.docker.options import INSTANCE, OWNER
 from serverfull.runtimes.sandboxes.leftovers import own_name
 from serverfull.testing.runtime_kit import BOOTSTRAP, DEADLINE, REGION, RuntimeKit, deploy, runs_here
 
@@ -94,7 +95,8 @@ async def test_nothing_of_the_api_decides_how_a_container_is_held(container_kit,
         (container,) = containers(client, own_name())
         held, config = container.attrs["HostConfig"], container.attrs["Config"]
         assert config["User"] == "993:990"
-        assert config["Labels"] == {INSTANCE: own_name(), "serverfull.function": function.identity.name}
+        labels = {INSTANCE: own_name(), OWNER: str(os.geteuid()), "serverfull.function": function.identity.name}
+        assert config["Labels"] == labels
         assert not held["Privileged"]
         assert held["ReadonlyRootfs"]
         assert held["CapDrop"] == ["ALL"]
@@ -256,17 +258,18 @@ async def test_containers_of_hosts_that_are_gone_are_removed_and_those_of_others
     gone = (await asyncio.to_thread(subprocess.check_output, command, text=True)).strip()
     elsewhere = "serverfull-1-1-1"
     with engine.client() as client:
-        for name in (gone, own_name(), elsewhere):
+        for name, user in ((gone, os.geteuid()), (own_name(), os.geteuid()), (elsewhere, os.geteuid()), (gone, 12345)):
+            labels = {INSTANCE: name, OWNER: str(user)}
             client.containers.run(
-                engine.image, entrypoint=["sleep", "100"], labels={INSTANCE: name}, detach=True, network_mode="none"
+                engine.image, entrypoint=["sleep", "100"], labels=labels, detach=True, network_mode="none"
             )
         try:
             began = time.monotonic()
             await deploy(container_kit()).count()
             assert time.monotonic() - began < 5
-            left = {container.labels[INSTANCE] for container in containers(client)}
-            assert gone not in left
-            assert {own_name(), elsewhere} <= left
+            left = {(container.labels[INSTANCE], int(container.labels[OWNER])) for container in containers(client)}
+            assert (gone, os.geteuid()) not in left
+            assert {(own_name(), os.geteuid()), (elsewhere, os.geteuid()), (gone, 12345)} <= left
         finally:
             for name in (gone, own_name(), elsewhere):
                 for container in containers(client, name):

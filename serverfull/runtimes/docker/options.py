@@ -36,6 +36,9 @@ CLIENT = "/run/serverfull/client"
 INSTANCE = "serverfull.instance"
 """The label that says which host a container belongs to."""
 
+OWNER = "serverfull.user"
+"""The label that says which user of this machine that host has: nobody removes what is another user's."""
+
 FUNCTION = "serverfull.function"
 """The label that says which function it is of."""
 

@@ -24,7 +24,7 @@ from typing import Any
 from serverfull.runtimes import child
 from serverfull.runtimes.docker.engine import Engine, EngineGone
 from serverfull.runtimes.docker.networks import network_of
-from serverfull.runtimes.docker.options import INSTANCE
+from serverfull.runtimes.docker.options import INSTANCE, OWNER
 from serverfull.runtimes.sandboxes.leftovers import abandoned, is_abandoned, own_name, remove_tree
 from serverfull.runtimes.sandboxes.watching import Watcher
 
@@ -44,7 +44,7 @@ class Site:
     def __init__(self, engine: Engine, keep: int, logger: Any) -> None:
         self.engine = engine
         self.watcher = Watcher()
-        self.labels = {INSTANCE: own_name()}
+        self.labels = {INSTANCE: own_name(), OWNER: str(os.geteuid())}
         self._keep = keep
         self._logger = logger
         self._numbers = itertools.count(1)
@@ -195,9 +195,12 @@ def _sweep_folders() -> None:
 
 
 def _sweep(client: Any) -> list[str]:
-    """Remove the containers of hosts that are gone; those of others stay. Gives their names."""
+    """Remove the containers of hosts of this user that are gone; those of others stay. Gives their names.
+
+    Whether a host of another user is gone cannot be told where /proc hides it (``hidepid``).
+    """
     removed = []
-    for container in client.containers(all=True, filters={"label": INSTANCE}):
+    for container in client.containers(all=True, filters={"label": [INSTANCE, f"{OWNER}={os.geteuid()}"]}):
         if is_abandoned(container["Labels"][INSTANCE]):
             remove_container(client, container["Id"])
             removed.append(container["Names"][0].lstrip("/"))
