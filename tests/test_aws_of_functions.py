@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 PYTHON_CODE = "import os\ndef handler(event, context):\n    return dict(os.environ)\n"
 NODE_CODE = "export const handler = async () => ({ ...process.env });\n"
 BOOTSTRAP = """#!/bin/sh

@@ -43,7 +43,7 @@ from boto3.session import Session
 from botocore.config import Config
 
 def handler(event, context):
-    s3 = Session().client("s3", config=Config(s3={"addressing_style": "virtual"}))
+    s3 = Session().client("s3", config=Config(s3={"addressing_style": event}))
     s3.put_object(Bucket="my-bucket", Key="key", Body=b"from a container")
     seen = []
     s3.meta.events.register("before-send.s3", lambda request, **_: seen.append(request.url))
@@ -126,11 +126,11 @@ def test_boto3_in_a_container_reaches_a_bucket_of_this_machine_before_the_hosts_
     with start(**settings, docker__volumes=f"{packages}:/boto3:ro") as host:
         client = lambda_client(host.url, region="us-east-1")
         deploy(client, "f", {"app.py": CALL_S3}, Runtime=RUNTIME, Timeout=60, MemorySize=512)
-        answer = client.invoke(FunctionName="f")
-        assert json.loads(answer["Payload"].read()) == [
-            "from a container",
-            f"http://my-bucket.{SUFFIX}:{s3}/key",
-        ], answer
+        for style, url in (
+            ("virtual", f"http://my-bucket.{SUFFIX}:{s3}/key"),
+            ("path", f"http://{SUFFIX}:{s3}/my-bucket/key"),
+        ):
+            assert invoke(client, "f", Payload=json.dumps(style)) == ["from a container", url]
 
 
 PROFILES = """

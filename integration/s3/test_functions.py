@@ -10,6 +10,8 @@ from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import deploy, invoke
 from serverfull.testing.process import HostProcess
 
+pytestmark = pytest.mark.slow
+
 NOBODY = "http://127.0.0.1:9"
 """The endpoint of a service that is not there."""
 

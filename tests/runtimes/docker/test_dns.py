@@ -112,10 +112,10 @@ class Upstream(asyncio.DatagramProtocol):
 
 
 class Served:
-    """A name server that listens, and its resolvers."""
+    """A name server that listens, its resolvers, and the file that names them."""
 
-    def __init__(self, server: NameServer, upstream: Upstream, log: HostLog) -> None:
-        self.server, self.upstream, self.log = server, upstream, log
+    def __init__(self, server: NameServer, upstream: Upstream, asked: Resolvers, file: Path, log: HostLog) -> None:
+        self.server, self.upstream, self.resolvers, self.file, self.log = server, upstream, asked, file, log
 
     async def ask(self, name: str, kind: str = "A", *, tcp: bool = False, **options: Any) -> dns.message.Message:
         return await self.send(dns.message.make_query(name, kind, **options), tcp=tcp)
@@ -135,7 +135,7 @@ async def served(tmp_path: Path) -> Any:
     asked = Resolvers(HERE, file=file, port=upstream.port)
     server = NameServer([SUFFIX, "Example.Internal"], HERE, LOOPBACK, log, resolvers=asked, port=0)
     await server.open()
-    yield Served(server, upstream, log)
+    yield Served(server, upstream, asked, file, log)
     await server.aclose()
     await upstream.aclose()
     await server.aclose()
@@ -235,7 +235,7 @@ async def test_an_answer_longer_than_its_client_takes_is_cut_here_if_the_resolve
             self._transport.sendto(long.to_wire(), addr)
 
     rude = await Rude("127.0.0.3").open(served.upstream.port)
-    served.server._resolvers._file.write_text("nameserver 127.0.0.3\n")
+    served.file.write_text("nameserver 127.0.0.3\n")
     try:
         answer = await served.send(query)
         assert answer.flags & dns.flags.TC
@@ -275,7 +275,7 @@ async def test_resolvers_that_do_not_answer_are_a_failure_in_time_and_said_once(
 
 
 async def test_where_nobody_listens_the_next_resolver_is_asked(served: Served) -> None:
-    served.server._resolvers._file.write_text(f"nameserver 127.0.0.9\nnameserver {served.upstream.address}\n")
+    served.file.write_text(f"nameserver 127.0.0.9\nnameserver {served.upstream.address}\n")
     assert addresses(await served.ask("example.com")) == [ELSEWHERE]
     assert addresses(await served.ask("example.com", tcp=True)) == [ELSEWHERE]
 
@@ -283,7 +283,7 @@ async def test_where_nobody_listens_the_next_resolver_is_asked(served: Served) -
 async def test_where_a_resolver_is_in_trouble_the_next_one_is_asked(served: Served) -> None:
     troubled = await Upstream("127.0.0.3").open(served.upstream.port)
     troubled.code = dns.rcode.SERVFAIL
-    served.server._resolvers._file.write_text(f"nameserver 127.0.0.3\nnameserver {served.upstream.address}\n")
+    served.file.write_text(f"nameserver 127.0.0.3\nnameserver {served.upstream.address}\n")
     try:
         assert addresses(await served.ask("example.com")) == [ELSEWHERE]
         served.upstream.code = dns.rcode.REFUSED
@@ -293,8 +293,8 @@ async def test_where_a_resolver_is_in_trouble_the_next_one_is_asked(served: Serv
 
 
 async def test_a_server_never_asks_itself(served: Served) -> None:
-    served.server._resolvers._file.write_text("nameserver 127.0.0.73\n")
-    assert served.server._resolvers.servers == ()
+    served.file.write_text("nameserver 127.0.0.73\n")
+    assert served.resolvers.servers == ()
     assert (await served.ask("example.com")).rcode() == dns.rcode.SERVFAIL
 
 
@@ -303,11 +303,10 @@ async def test_the_machines_resolvers_are_looked_up_again_when_they_change(
 ) -> None:
     monkeypatch.setattr(resolvers, "_LOOK_AGAIN", 0.0)
     await served.ask("example.com")
-    served.server._resolvers._file.write_text("nameserver 127.0.0.8\nnameserver 127.0.0.7\n")
-    served.server._resolvers._look_at = 0.0
-    assert served.server._resolvers.servers == ("127.0.0.8", "127.0.0.7")
-    served.server._resolvers._file.unlink()
-    assert served.server._resolvers.servers == ("127.0.0.8", "127.0.0.7")
+    served.file.write_text("nameserver 127.0.0.8\nnameserver 127.0.0.7\n")
+    assert served.resolvers.servers == ("127.0.0.8", "127.0.0.7")
+    served.file.unlink()
+    assert served.resolvers.servers == ("127.0.0.8", "127.0.0.7")
 
 
 def test_resolvers_that_the_operator_names_stand_for_the_machines() -> None:
