@@ -28,6 +28,9 @@ READS_ENVIRONMENT = {
     "testing/deeds/bootstrap.py": "runs in a function's process, which has its own",
     "testing/deeds/deeds.py": "is the code of functions, which show their variables",
     "testing/process.py": "starts hosts with the environment of the test",
+    "testing/escapes/probes/__main__.py": "stands for a function's process",
+    "testing/escapes/probes/files.py": "code of users, as far as the host is concerned",
+    "testing/escapes/probes/network.py": "likewise",
 }
 """The modules that may touch os.environ, and why."""
 

@@ -129,13 +129,14 @@ def page(results: Mapping[str, Results]) -> str:
 _HEAD = """\
 # Attempts to escape
 
-What code might try to get out of its sandbox, as a function that tries all of it: {count} attempts, each in a process of
-its own, at every level of `execution.sandbox` ([How functions run](execution.md#walls)), and, to see that the attempts see
-a way out, in a process that Landlock alone keeps from files. The host is root here, and its own files, sockets and
-processes are the bait.
+What code might try to get out of its sandbox, as a function that tries all of it: {count} attempts, each in a process
+of its own, at every level of `execution.sandbox` ([How functions run](execution.md#walls)), and, to see that the
+attempts see a way out, in a process that Landlock alone keeps from files. The host is root here, and its own files,
+sockets and processes are the bait.
 
-`gets through`: it got hold of what it tried. `refused to all`: the kernel of this machine lacks it or gives it to nobody,
-so that it proves nothing here. A test makes all attempts again, and this page may never promise more than it sees.
+`gets through`: it got hold of what it tried. `refused to all`: the kernel of this machine lacks it or gives it to
+nobody, so that it proves nothing here. A test makes all attempts again, and this page may never promise more than it
+sees.
 """
 
 _FOOT = """
@@ -148,8 +149,8 @@ with baits() as bait:
     ...  # create a function of package() with the handler HANDLER, and invoke it with {"bait": bait}
 ```
 
-The bait is on the machine where that runs, which has to be the host's. Where nothing holds the function, attempts do get
-through: they take back what they change, but machines that matter are no place for that.
+The bait is on the machine where that runs, which has to be the host's. Where nothing holds the function, attempts do
+get through: they take back what they change, but machines that matter are no place for that.
 """
 
 

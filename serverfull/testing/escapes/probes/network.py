@@ -132,7 +132,7 @@ def reach_an_abstract_socket(bait: Any) -> Any:
 @probe("network")
 def reach_any_unix_socket(bait: Any) -> Any:
     """Connects to any Unix socket that it can see."""
-    for folder in ("/run", "/var/run", "/tmp", "/var/lib", os.environ["LAMBDA_TASK_ROOT"]):
+    for folder in ("/run", "/var/run", "/tmp", os.path.dirname(bait["unix"]), os.environ["LAMBDA_TASK_ROOT"]):
         for path, _, names in os.walk(folder):
             for name in names:
                 with contextlib.suppress(OSError):
