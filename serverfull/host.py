@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.runtimes.docker.dns import NameServer
-    from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
     from serverfull.runtimes.sandboxes.launching import Launchers
     from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
     from serverfull.runtimes.watchdog import Stall
@@ -107,10 +106,6 @@ class _RunLater:
     async def unfit(self, name: str, function: Function) -> Unfit | None:
         """Say why a function cannot run here as it is; None: it can."""
         return await self._host.invoker.unfit(name, function)
-
-    async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
-        """Give what runs functions of a runtime with these tags."""
-        return await self._host.interpreter(runtime, tags)
 
     async def snapshot(self, partition: Partition, name: str, function: Function) -> Fitness:
         """Load the code of a version with SnapStart, so that its environments can be made of that."""
@@ -265,6 +260,7 @@ class Host:
     def process_runtime(self) -> Runtime:
         """Make what runs functions in processes of their own; most hosts of registered functions never need it."""
         from serverfull.runtimes.process.confinement import Level
+        from serverfull.runtimes.process.interpreters import Interpreters
         from serverfull.runtimes.process.launcher import ProcessLaunchers
         from serverfull.runtimes.process.machine import Machine
         from serverfull.runtimes.process.recipes import Recipes
@@ -273,7 +269,7 @@ class Host:
 
         settings = self.settings.execution
         machine = Machine(Level.of(settings.sandbox), self.logger, hidden=self._own_folders())
-        recipes = Recipes(machine, self._interpreters, settings.client, self.logger, self.aws)
+        recipes = Recipes(machine, Interpreters(settings.other_python), settings.client, self.logger, self.aws)
         launchers = ProcessLaunchers(recipes, machine)
         kept = SnapshotPolicy(
             idle_timeout=settings.snapshot_idle_timeout, new_log=self.invoker.log_of, logger=self.logger
@@ -317,26 +313,6 @@ class Host:
         runtime = make(launchers, policy, self.logger, self.metrics.function)
         self._stack.push_async_callback(runtime.aclose)
         return runtime
-
-    @cached_property
-    def _interpreters(self) -> Interpreters:
-        from serverfull.runtimes.process.interpreters import Interpreters
-
-        return Interpreters(self.settings.execution.other_python)
-
-    async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
-        """Give what runs deployed functions of a runtime with these tags; None: nothing on this machine does."""
-        from serverfull.runtimes.choosing import chosen_mode
-        from serverfull.runtimes.process.interpreters import Interpreter
-
-        mode = chosen_mode(tags, self.settings.execution.mode)
-        if mode == "inprocess":
-            own = Path(sys.executable)
-            return Interpreter(runtime=runtime, kind="python", path=own, version=platform.python_version())
-        if mode != "process":
-            return None
-        found = await asyncio.to_thread(self._interpreters.find, runtime, anew=True)
-        return found if isinstance(found, Interpreter) else None
 
     def _own_folders(self) -> list[Path]:
         """Give the folders that hold what is not for functions, whatever else is in those around them."""

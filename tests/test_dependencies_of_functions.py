@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from serverfull.config import DependencySettings, LoggingSettings, Settings, StateSettings
+from serverfull.config import DependencySettings, ExecutionSettings, LoggingSettings, Settings, StateSettings
+from serverfull.runtimes.process.confinement import probe_strict
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import (
     create,
@@ -76,10 +78,11 @@ def hosts() -> Iterator[list[ThreadHost]]:
 def start(index: Index, tmp_path: Path, hosts: list[ThreadHost]) -> Start:
     """Start a host: ``start(timeout=1.0)`` gives a client for it."""
 
-    def begin(**dependencies: Any) -> Any:
+    def begin(*, execution: ExecutionSettings | None = None, **dependencies: Any) -> Any:
         chosen = {"install": "on", "python_index": index.simple, "node_registry": index.url, **dependencies}
         settings = Settings(
             dependencies=DependencySettings(**chosen),
+            execution=execution or ExecutionSettings(),
             logging=LoggingSettings(functions="NULL", output="NULL"),
             state=StateSettings(path=str(tmp_path / "state")),
         )
@@ -123,6 +126,21 @@ def test_other_ways_to_run_a_function_see_the_same(start: Start, tags: Mapping[s
     assert invoke(client, "f")[0] == "Hello!"
 
 
+def test_the_walls_of_a_strict_sandbox_stand_around_what_is_installed_too(start: Start, tmp_path: Path) -> None:
+    walls = probe_strict().why
+    if walls:
+        pytest.skip(f"this machine allows no strict sandbox: {walls}")
+    client = start(execution=ExecutionSettings(sandbox="strict"))
+    code = "import greeting, os\ndef handler(event, context):\n"
+    code += "    return [greeting.TEXT, [path for path in event if os.path.exists(path)]]\n"
+    deploy(client, "f", {**APP, "app.py": code})
+    hidden = [str(tmp_path / "state" / name) for name in ("dependencies/installed", "dependencies/trees", "state.db")]
+    result = invoke(client, "f", Payload=json.dumps(hidden))
+    assert result[0] == "Hello!"
+    assert str(tmp_path / "state/dependencies/installed") not in result[1]
+    assert str(tmp_path / "state/state.db") not in result[1]
+
+
 def test_dependencies_of_a_project_are_installed(start: Start) -> None:
     client = start()
     project = "[project]\nname = 'app'\nversion = '1'\ndependencies = ['greeting>=1']\n"
@@ -157,9 +175,15 @@ def test_functions_that_ask_for_the_same_share_one_installation(start: Start, in
     assert len(installed(tmp_path)) == index.count("/simple/greeting") == 1
 
 
-def test_the_old_code_runs_while_an_update_is_being_installed(start: Start, index: Index) -> None:
+@pytest.mark.parametrize("started_again", [False, True])
+def test_the_old_code_runs_while_an_update_is_being_installed_though_nobody_has_called_it(
+    start: Start, hosts: list[ThreadHost], index: Index, started_again: bool
+) -> None:
     client = start()
     deploy(client, "f", APP)
+    if started_again:
+        hosts.pop().close()
+        client = start()
     asked, answered = threading.Event(), threading.Event()
 
     def before(path: str) -> None:
@@ -269,10 +293,8 @@ def test_nothing_is_ever_built_because_that_runs_code_of_packages_on_the_host(
     installer: str, way: str, installers: list[str], require: Require, start: Start, index: Index, tmp_path: Path
 ) -> None:
     require("uv", installer in installers, "pip install uv")
-    setup = (
-        f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='evil', version='1')\n"
-    )
-    index.files["evil-1.0.tar.gz"] = sdist("evil", "1.0", setup)
+    program = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    index.files["evil-1.0.tar.gz"] = sdist("evil", "1.0", program)
     files: dict[str, str | bytes] = {"app.py": "", "requirements.txt": "evil\n"}
     if way != "of the index":
         lure = wheel("lure", "1.0", {}, [f"evil @ {index.url}/files/evil-1.0.tar.gz"])
@@ -320,6 +342,13 @@ def test_a_setting_that_asks_for_uv_where_there_is_none_is_said(start: Start, mo
     assert (code, "python_installer is uv" in reason) == ("InvalidRuntime", True)
 
 
+def test_nothing_is_installed_where_a_function_cannot_run_anyway(start: Start, index: Index) -> None:
+    files = {"index.js": "", "package.json": '{"dependencies": {"left": "1"}}'}
+    reason, code = failure(start(), "g", files, **NODE, Tags={"serverfull:execution": "inprocess"})
+    assert (code, "cannot run in the host's own process" in reason) == ("InvalidRuntime", True)
+    assert index.asked == []
+
+
 def test_a_tag_takes_a_package_as_it_is(start: Start, index: Index) -> None:
     client = start()
     files = {**APP, "app.py": "def handler(event, context):\n    return 1\n"}
@@ -336,6 +365,63 @@ def test_what_is_gone_from_the_disk_is_installed_again_with_the_next_call(
     assert invoke(start(), "f")[0] == "Hello!"
 
 
+ON_A_SMALL_DISK = """
+import asyncio, os, subprocess, sys
+from pathlib import Path
+from serverfull.config import DependencySettings, ExecutionSettings, LoggingSettings
+from serverfull.dependencies.roots import Dependencies
+from serverfull.domain.deployed import FunctionVersion
+from serverfull.errors import DependenciesNotInstalled
+from serverfull.observability.logger import HostLogger
+from serverfull.runtimes.process.interpreters import Interpreter
+
+disk, code, index = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+
+async def find(runtime, tags):
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Interpreter(runtime=runtime, kind="python", path=Path(sys.executable), version=version)
+
+def left():
+    return sorted(path.name for part in ("making", "installed") for path in (disk / "d" / part).glob("[!.]*"))
+
+async def main():
+    settings = DependencySettings(install="on", python_index=index)
+    logger = HostLogger(LoggingSettings(output="NULL"))
+    dependencies = Dependencies(disk / "d", settings, find, dict(os.environ), logger)
+    version = FunctionVersion(
+        function="f", role="", last_modified="", revision_id="", code_sha256="0" * 64, runtime="python3.x"
+    )
+    try:
+        await dependencies.root(code, version, {}, True)
+    except (DependenciesNotInstalled, OSError) as failure:
+        print("No space left on device" in str(failure), left())
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    root = await dependencies.root(code, version, {}, True)
+    print((root / "large.bin").stat().st_size, len(left()))
+    await dependencies.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_a_full_disk_is_a_failure_that_leaves_nothing_and_passes_with_it(
+    index: Index, tmp_path: Path, require: Require
+) -> None:
+    unshare = ["unshare", "--mount", "--propagation", "private"]
+    can = (
+        shutil.which("unshare") and subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode == 0
+    )
+    require("a mount namespace", can, "run the tests as root")
+    index.add("greeting", "1.0", {"greeting.py": "", "large.bin": os.urandom(3 << 20)})
+    for name in ("disk", "code"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "code/requirements.txt").write_text("greeting\n")
+    command = [*unshare, sys.executable, "-c", ON_A_SMALL_DISK, str(tmp_path / "disk"), str(tmp_path / "code")]
+    done = subprocess.run([*command, index.simple], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True []", f"{3 << 20} 1"]
+
+
 # -------------------------------------------------------------------------------------------- hosts that end and begin
 
 
@@ -343,7 +429,6 @@ def serve(tmp_path: Path, index: Index, install: str = "on") -> HostProcess:
     variables = {
         "SERVERFULL_DEPENDENCIES__INSTALL": install,
         "SERVERFULL_DEPENDENCIES__PYTHON_INDEX": index.simple,
-        "SERVERFULL_DEPENDENCIES__PYTHON_INSTALLER": "pip",
     }
     return HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path, env=variables)
 

@@ -7,7 +7,7 @@ otherwise, because opening a state imports SQLAlchemy. Until then the data plane
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from serverfull.errors import (
     DependenciesNotInstalled,
     InternalFailure,
     NotFoundError,
+    RequestError,
     ShuttingDown,
     StateUnusable,
 )
@@ -34,13 +35,15 @@ if TYPE_CHECKING:
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
-    from serverfull.runtimes.process.interpreters import Interpreter
     from serverfull.storage.code import FileCodeStore
 
     Operation = Callable[[dict[str, Any], RequestScope], Awaitable[Mapping[str, Any]]]
 
 MEMORY = "memory"
 """The path of a state that ends with the host."""
+
+
+_UPDATES = ("UpdateFunctionCode", "UpdateFunctionConfiguration")
 
 
 class ControlPlane:
@@ -147,6 +150,7 @@ class ControlPlane:
             examine=partial(self._examine, deployed),
             readiness=warming.readiness,
             dependencies=dependencies,
+            packages_in_use=deployed.packages_in_use,
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
@@ -162,7 +166,8 @@ class ControlPlane:
             self._stack.push_async_callback(warming.aclose)
             self._stack.callback(changes.subscribe(warming.changed))
             await warming.start()
-        return resources.operations
+        updates = {name: _loading(deployed, resources.operations[name]) for name in _UPDATES}
+        return {**resources.operations, **updates}
 
     async def _begin(self, resources: Resources, state: StateStore, changes: Changes) -> None:
         """Begin with what is done in the background."""
@@ -190,8 +195,6 @@ class ControlPlane:
         if unfit is None and version.wants_snapshot and version.number != LATEST_NUMBER:
             return await self._running.snapshot(partition, version.function, function)
         assert isinstance(function.handler, DeployedHandler)
-        if unfit is None and version.package_type == "Zip":
-            deployed.remember(partition, version, function)
         return Fitness(unfit, function.handler.image_found)
 
     async def _publish(self, state: StateStore, changes: Changes, bucket: str, prefix: str) -> None:
@@ -226,6 +229,7 @@ class ControlPlane:
         """Make what installs what packages ask for; its folders appear with the first of them."""
         from serverfull.config.installers import installer_variables
         from serverfull.dependencies.roots import Dependencies
+        from serverfull.dependencies.targets import Targets
         from serverfull.storage.temporary import TemporaryFolder
 
         directory = self._directory()
@@ -236,13 +240,10 @@ class ControlPlane:
         return Dependencies(
             directory / "dependencies",
             self._settings.dependencies,
-            self._interpreter,
+            Targets(self._settings).find,
             installer_variables(),
             self._logger,
         )
-
-    def _interpreter(self, runtime: str, tags: Mapping[str, str]) -> Awaitable[Interpreter | None]:
-        return self._running.interpreter(runtime, tags)
 
     def _directory(self) -> Path | None:
         """Say where things are kept: absolutely, for a handler may change the working directory."""
@@ -266,3 +267,16 @@ class ControlPlane:
             code = self._files = MemoryCodeStore() if directory is None else FileCodeStore(directory)
         self._stack.push_async_callback(code.aclose)
         return code
+
+
+def _loading(deployed: DeployedFetcher, update: Operation) -> Operation:
+    """Decorate an update: calls get the function as it is until the update is ready, called before or not."""
+
+    async def operation(request: dict[str, Any], scope: RequestScope) -> Mapping[str, Any]:
+        from serverfull.domain.names import parse_function_reference
+
+        with suppress(RequestError):  # the update says what is wrong with the name
+            await deployed.load(scope.partition, parse_function_reference(request["FunctionName"]).name)
+        return await update(request, scope)
+
+    return operation

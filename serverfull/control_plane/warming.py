@@ -20,14 +20,13 @@ from serverfull.domain.readiness import Readiness
 from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Fitness, Unfit
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import Records, StateStore
-    from serverfull.runtimes.process.interpreters import Interpreter
 
 _Key: TypeAlias = "tuple[Partition, str]"
 
@@ -37,9 +36,6 @@ class Running(Protocol):
 
     async def unfit(self, name: str, function: Function) -> Unfit | None:
         """Say why a function cannot run here as it is; None: it can."""
-
-    async def interpreter(self, runtime: str, tags: Mapping[str, str]) -> Interpreter | None:
-        """Give what runs functions of a runtime with these tags; None: nothing on this machine does."""
 
     async def snapshot(self, partition: Partition, name: str, function: Function) -> Fitness:
         """Load the code of a version with SnapStart, so that its environments can be made of that."""

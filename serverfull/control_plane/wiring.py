@@ -65,6 +65,7 @@ class Resources:
     :param examine: sees whether the host can run a version.
     :param readiness: says how far provisioned concurrency is.
     :param dependencies: what was installed for packages, which is swept with them.
+    :param packages_in_use: gives those that are run though their versions have others, as after an update that failed.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class Resources:
         examine: Examine,
         readiness: FindReadiness,
         dependencies: Dependencies,
+        packages_in_use: Callable[[], set[str]],
     ) -> None:
         self._state = state
         self._dependencies = dependencies
+        self._packages_in_use = packages_in_use
         self._code = code
         self._logger = logger
         self._preparations = preparations = Preparations(state, changes, partial(make_ready, code, examine), logger)
@@ -170,7 +173,7 @@ class Resources:
         while True:
             try:
                 used = {version.code_sha256 for _, version in await self._state.everywhere(VERSIONS)}
-                await self._dependencies.sweep(used)
+                await self._dependencies.sweep(used | self._packages_in_use())
             except Exception as error:  # a task's boundary: the disk fails
                 self._logger.warning("dependencies not swept", exc_info=error)
             if packages:
@@ -183,7 +186,7 @@ class Resources:
             for partition in {where for where, layer in await self._state.everywhere(LAYER_VERSIONS) if layer.deleted}:
                 await self._state.write(partition, forget_deleted)
             used |= {layer.code_sha256 for _, layer in await self._state.everywhere(LAYER_VERSIONS)}
-            swept = await self._code.sweep(used)
+            swept = await self._code.sweep(used | self._packages_in_use())
         except Exception as error:  # a task's boundary: the disk fails
             self._logger.warning("packages not swept", exc_info=error)
             return

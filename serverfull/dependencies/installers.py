@@ -7,7 +7,9 @@ of the operator's configuration, such as where indexes are and how one signs in 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
     from serverfull.dependencies.manifests import Manifest
     from serverfull.runtimes.process.interpreters import Interpreter
 
-__all__ = ["WITHOUT_PIP", "Installer", "find_npm", "find_uv", "installer_of"]
+__all__ = ["WITHOUT_PIP", "Installer", "find_npm", "find_uv", "installer_of", "platform_of"]
 
 _PIP = Path(__file__).with_name("pip_alone.py")
 _USUAL = ("/usr/local/bin", "/usr/bin", "/bin")
+
+_MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
+_SINCE_2023 = 12
 
 RESULT = "../result"
 """Where installers put things, seen from the folder that they work in."""
@@ -67,32 +72,51 @@ def installer_of(
     """Say what installs a manifest.
 
     :param function: that it is for.
-    :param interpreter: that will run it.
+    :param interpreter: that will run it; without a path that of a container.
     :param cache: a folder for what is fetched.
     :raises DependenciesNotInstalled: it is not on this machine.
     """
-    assert interpreter.path is not None
     if manifest.kind == "node":
-        return _npm(function, manifest, interpreter.path, settings, cache)
+        npm = find_npm(interpreter.path)
+        if npm is None:
+            missing = f"Its {manifest.source} needs npm, which is not on the host's PATH."
+            raise DependenciesNotInstalled(function, missing, "InvalidRuntime")
+        return _npm(npm, manifest, interpreter, settings, cache)
     uv = None if settings.python_installer == "pip" else find_uv()
-    if uv is None and settings.python_installer == "uv":
-        raise DependenciesNotInstalled(
-            function, "dependencies.python_installer is uv, which is not on the host's PATH.", "InvalidRuntime"
-        )
     if uv is not None:
-        return _uv(uv, manifest, interpreter.path, settings, cache)
-    return _pip(manifest, interpreter.path, settings, cache)
+        return _uv(uv, manifest, interpreter, settings, cache)
+    if settings.python_installer == "uv":
+        missing = "dependencies.python_installer is uv, which is not on the host's PATH."
+        raise DependenciesNotInstalled(function, missing, "InvalidRuntime")
+    if interpreter.path is None:
+        missing = f"Its {manifest.source} needs uv on the host's PATH: pip installs for no Python but its own."
+        raise DependenciesNotInstalled(function, missing, "InvalidRuntime")
+    return _pip(interpreter.path, manifest, settings, cache)
+
+
+def platform_of(interpreter: Interpreter) -> str:
+    """Name the oldest system that containers of a runtime are, as uv calls it.
+
+    AWS's images are Amazon Linux 2 up to Python 3.11, with glibc 2.26, and Amazon Linux 2023 from then on, with 2.34.
+    """
+    _, minor = (int(number) for number in interpreter.series.split("."))
+    return f"{platform.machine()}-{'manylinux_2_28' if minor >= _SINCE_2023 else 'manylinux2014'}"
 
 
 def _constrained(manifest: Manifest) -> list[str]:
     return ["--constraint", CONSTRAINTS] if CONSTRAINTS in manifest.files else []
 
 
-def _uv(uv: str, manifest: Manifest, python: Path, settings: DependencySettings, cache: Path) -> Installer:
+def _uv(uv: str, manifest: Manifest, interpreter: Interpreter, settings: DependencySettings, cache: Path) -> Installer:
     index = ["--default-index", settings.python_index] if settings.python_index else []
+    if interpreter.path is None:
+        target = ["--python", sys.executable, "--python-version", interpreter.series]
+        target += ["--python-platform", platform_of(interpreter)]
+    else:
+        target = ["--python", str(interpreter.path), "--compile-bytecode"]
     command = [
         *(uv, "pip", "install", "--no-progress", "--color", "never", "--no-python-downloads"),
-        *("--python", str(python), "--target", RESULT, "--no-build", "--compile-bytecode"),
+        *("--target", RESULT, *target, "--no-build"),
         *("--link-mode", "copy", "--cache-dir", str(cache / "uv"), *index),
         *("--requirement", REQUIREMENTS, *_constrained(manifest)),
     ]
@@ -100,7 +124,7 @@ def _uv(uv: str, manifest: Manifest, python: Path, settings: DependencySettings,
     return Installer("uv", command, {}, {"uv.toml": b""})
 
 
-def _pip(manifest: Manifest, python: Path, settings: DependencySettings, cache: Path) -> Installer:
+def _pip(python: Path, manifest: Manifest, settings: DependencySettings, cache: Path) -> Installer:
     index = ["--index-url", settings.python_index] if settings.python_index else []
     command = [
         *(str(python), "-I", str(_PIP), "install", "--no-input", "--disable-pip-version-check", "--no-color"),
@@ -111,19 +135,20 @@ def _pip(manifest: Manifest, python: Path, settings: DependencySettings, cache: 
     return Installer("pip", command, variables, {})
 
 
-def _npm(function: str, manifest: Manifest, node: Path, settings: DependencySettings, cache: Path) -> Installer:
-    npm = find_npm(node)
-    if npm is None:
-        raise DependenciesNotInstalled(
-            function,
-            f"its {manifest.source} needs npm, which is neither beside {node} nor on the host's PATH.",
-            "InvalidRuntime",
-        )
+def _npm(
+    npm: str, manifest: Manifest, interpreter: Interpreter, settings: DependencySettings, cache: Path
+) -> Installer:
     registry = ["--registry", settings.node_registry] if settings.node_registry else []
+    if interpreter.path is None:
+        machine = _MACHINES.get(platform.machine(), platform.machine())
+        target = ["--os=linux", f"--cpu={machine}", "--libc=glibc"]
+        nodes = [str(Path(node).parent) for node in [_found("node")] if node]
+    else:
+        target, nodes = [], [str(interpreter.path.parent)]
     command = [
         *(npm, "ci" if manifest.locked else "install", "--prefix", ".", "--no-global", "--omit=dev", "--no-save"),
         *("--ignore-scripts", "--git=/nonexistent/git", "--no-audit", "--no-fund", "--no-update-notifier"),
-        *("--no-progress", "--color=false", "--loglevel=error", "--logs-max=0", "--no-dry-run"),
+        *("--no-progress", "--color=false", "--loglevel=error", "--logs-max=0", "--no-dry-run", *target),
         *("--no-package-lock-only", "--replace-registry-host=always", "--cache", str(cache / "npm"), *registry),
     ]
-    return Installer("npm", command, {"PATH": os.pathsep.join((str(node.parent), *_USUAL))}, {})
+    return Installer("npm", command, {"PATH": os.pathsep.join((*nodes, *_USUAL))}, {})

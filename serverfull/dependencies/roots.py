@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.dependencies.environments import Store, Unfit
-from serverfull.dependencies.installers import WITHOUT_PIP, installer_of
+from serverfull.dependencies.installers import WITHOUT_PIP, installer_of, platform_of
 from serverfull.dependencies.manifests import Findings, Refused, find_manifest
 from serverfull.dependencies.running import Failed, Work, redactor, run
 from serverfull.errors import DependenciesNotInstalled, ShuttingDown
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from serverfull.runtimes.process.interpreters import Interpreter
 
 FindInterpreter: TypeAlias = "Callable[[str, Mapping[str, str]], Awaitable[Interpreter | None]]"
-"""Gives what runs functions of a runtime that have these tags; None where that is not on this machine."""
+"""Gives what runs functions of a runtime that have these tags, without a path where that is in a container; None where
+nothing does."""
 
 CHOICE_TAG = "serverfull:dependencies"
 """The tag of a function whose package is to be taken as it is: ``off``."""
@@ -104,7 +105,7 @@ class Dependencies:
         if manifest is None:
             return code
         interpreter = await self._find_interpreter(version.runtime or "", tags)
-        if interpreter is None or interpreter.path is None:
+        if interpreter is None:
             return code  # whoever looks whether something runs it says so
         name = _name(manifest, interpreter)
         tree = await self._threads.run(partial(self._store.tree, version.code_sha256, name))
@@ -258,7 +259,9 @@ async def _awaited(make: Callable[[], Awaitable[Path]]) -> Path:
 def _name(manifest: Manifest, interpreter: Interpreter) -> str:
     """Name an environment after all that it depends on: what is installed, and what for."""
     series = f"python{interpreter.series}" if manifest.kind == "python" else f"node{interpreter.version.split('.')[0]}"
-    machine = (sys.platform, platform.machine(), *platform.libc_ver())
+    machine: tuple[str, ...] = (sys.platform, platform.machine(), *platform.libc_ver())
+    if interpreter.path is None:
+        machine = ("container", platform_of(interpreter) if manifest.kind == "python" else platform.machine())
     text = "\0".join((manifest.digest, series, *machine))
     return f"{series}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 

@@ -78,59 +78,74 @@ async def run(work: Work) -> str:
     :raises OSError: no process can be started.
     """
     order = dumps({"command": list(work.command), "file_bytes": work.most_bytes})
-    process = await asyncio.create_subprocess_exec(
+    transport, warden = await asyncio.get_running_loop().subprocess_exec(
+        _Warden,
         *(sys.executable, "-I", "-S", str(_WARDEN), order),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=work.folder,
         env=dict(work.variables),
     )
-    tail = bytearray()
-    reading = asyncio.create_task(_read(process, tail))
     watching = asyncio.create_task(_until_full(work))
     try:
         async with asyncio.timeout(work.timeout):
-            done, _ = await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if reading not in done:
-                raise Failed(None, f"took more than {work.most_bytes >> 20} MB of the disk", _text(tail))
-            code = await process.wait()
+            done, _ = await asyncio.wait({warden.exited, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if warden.exited not in done:
+            raise Failed(None, f"took more than {work.most_bytes >> 20} MB of the disk", warden.text())
     except TimeoutError:
-        raise Failed(None, f"was not done within {work.timeout:g} s", _text(tail)) from None
+        raise Failed(None, f"was not done within {work.timeout:g} s", warden.text()) from None
     finally:
-        await _end(process, reading, watching)
+        watching.cancel()
+        await _end(transport, warden)
+    code = transport.get_returncode()
     if code != 0:
-        raise Failed(code, f"failed with exit code {code}", _text(tail))
-    return _text(tail)
+        raise Failed(code, f"failed with exit code {code}", warden.text())
+    return warden.text()
 
 
-async def _read(process: asyncio.subprocess.Process, tail: bytearray) -> None:
-    assert process.stdout is not None
-    while piece := await process.stdout.read(65_536):
-        tail += piece
-        del tail[:-_TAIL]
+class _Warden(asyncio.SubprocessProtocol):
+    """Hears of a warden.
+
+    :ivar exited: done when it has ended.
+    :ivar closed: done when nothing of it is left to be read either.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._tail = bytearray()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._tail += data
+        del self._tail[:-_TAIL]
+
+    def process_exited(self) -> None:
+        self.exited.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(None)
+
+    def text(self) -> str:
+        """Give the last of what the installer said."""
+        return self._tail.decode("utf-8", "replace")
+
+
+async def _end(transport: asyncio.SubprocessTransport, warden: _Warden) -> None:
+    """Let the warden kill all, and wait for it also where this is cancelled."""
+    line = transport.get_pipe_transport(0)
+    if line is not None:
+        line.close()
+    try:
+        await asyncio.shield(asyncio.wait([warden.closed], timeout=_GRACE))  # the last of its output comes until then
+    finally:
+        transport.close()  # kills it, where it has not ended
+        await asyncio.shield(asyncio.wait([warden.closed], timeout=_GRACE))
 
 
 async def _until_full(work: Work) -> None:
     """Wait until the folder has more than it may."""
     while await asyncio.to_thread(size_of, work.watched) <= work.most_bytes:  # noqa: ASYNC110 - disks tell nobody
         await asyncio.sleep(_LOOKS)
-
-
-async def _end(process: asyncio.subprocess.Process, *tasks: asyncio.Task[None]) -> None:
-    """Let the warden kill all, and wait for it also where this is cancelled."""
-    assert process.stdin is not None
-    process.stdin.close()
-    ending = asyncio.ensure_future(process.wait())
-    try:
-        await asyncio.shield(asyncio.wait([ending], timeout=_GRACE))
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(ending, *tasks, return_exceptions=True)
 
 
 def size_of(folder: Path) -> int:
@@ -143,10 +158,6 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def _text(tail: bytearray) -> str:
-    return tail.decode("utf-8", "replace")
-
-
 def redactor(variables: Mapping[str, str], addresses: Sequence[str]) -> Callable[[str], str]:
     """Give what takes secrets out of an installer's output, and shortens it to its last lines.
 
@@ -156,8 +167,8 @@ def redactor(variables: Mapping[str, str], addresses: Sequence[str]) -> Callable
     secrets = {value for name, value in variables.items() if _SECRET_NAMES.search(name.upper())}
     for text in (*variables.values(), *addresses):
         for found in _CREDENTIALS.finditer(text):
-            parts = found[0].removeprefix("://").removesuffix("@").split(":")
-            secrets |= {*parts, *map(unquote, parts)}
+            user, _, password = found[0].removeprefix("://").removesuffix("@").partition(":")
+            secrets |= {password or user, unquote(password or user)}
     known = sorted((secret for secret in secrets if len(secret) >= _SHORTEST), key=len, reverse=True)
 
     def redact(text: str) -> str:

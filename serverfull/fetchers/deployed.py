@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,7 +24,7 @@ from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
 from serverfull.domain.functions import Function
 from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST
-from serverfull.errors import FunctionNotReady, NotFoundError
+from serverfull.errors import FunctionNotReady, NotFoundError, RequestError
 from serverfull.fetchers.reservations import Reservations
 from serverfull.interfaces import Fetcher
 
@@ -233,10 +234,17 @@ class DeployedFetcher(Fetcher):
             raise NotFoundError(version.function)
         return await self._as_function(partition, function, version, preparing=True)
 
-    def remember(self, partition: Partition, version: FunctionVersion, function: Function) -> None:
-        """Take a version that can be run for what calls get while the next one is being made, whether called or not."""
-        if version.number == LATEST_NUMBER:
-            self._before[partition, version.function] = function
+    async def load(self, partition: Partition, name: str) -> None:
+        """Read ``$LATEST`` before it changes, unless it is known: calls get it while the next one is being made."""
+        if (partition, name) not in self._before:
+            with suppress(RequestError, KeyError, OSError):  # whoever calls it is told
+                await self.function_now(partition, name, None)
+
+    def packages_in_use(self) -> set[str]:
+        """Give the packages of what calls get, also where their versions have others by now."""
+        handlers = [function.handler for function in self._before.values()]
+        roots = [root for handler in handlers if isinstance(handler, DeployedHandler) for root in _roots(handler)]
+        return {root.name.partition(".")[0] for root in roots}  # trees are named after their packages
 
     async def _as_function(
         self, partition: Partition, function: DeployedFunction, version: FunctionVersion, *, preparing: bool = False
@@ -341,6 +349,10 @@ class _View(Fetcher):
             except (NotFoundError, FunctionNotReady):
                 continue
         return found
+
+
+def _roots(handler: DeployedHandler) -> Sequence[Path]:
+    return handler.root, *handler.layers
 
 
 def _number(known: _Known, name: str, qualifier: str | None) -> int:

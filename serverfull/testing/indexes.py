@@ -18,15 +18,21 @@ from typing import Any
 Answer = tuple[int, str, bytes]
 
 
-def wheel(name: str, version: str, files: Mapping[str, str | bytes], requires: Sequence[str] = ()) -> bytes:
-    """Make a wheel of pure Python, with these files in it, wherever their paths lead to."""
+ANY = "py3-none-any"
+"""The tag of a wheel that fits every Python and machine."""
+
+
+def wheel(
+    name: str, version: str, files: Mapping[str, str | bytes], requires: Sequence[str] = (), tag: str = ANY
+) -> bytes:
+    """Make a wheel with these files in it, wherever their paths lead to."""
     info = f"{name}-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
     metadata += [f"Requires-Dist: {requirement}" for requirement in requires]
     parts: dict[str, str | bytes] = {
         **files,
         f"{info}/METADATA": "\n".join(metadata) + "\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(f"{path},{_hash(content)},{len(content)}\n" for path, content in parts.items())
     made = io.BytesIO()
@@ -41,12 +47,12 @@ def _hash(content: str | bytes) -> str:
     return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def sdist(name: str, version: str, setup: str) -> bytes:
-    """Make a source distribution, which is built by running its ``setup.py``."""
-    return tarball(
-        {"setup.py": setup, "PKG-INFO": f"Metadata-Version: 1.0\nName: {name}\nVersion: {version}\n"},
-        f"{name}-{version}",
-    )
+def sdist(name: str, version: str, program: str) -> bytes:
+    """Make a source distribution that is built by running a program of its own, and needs nothing else for that."""
+    build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files = {"backend.py": program, "pyproject.toml": build, "PKG-INFO": metadata}
+    return tarball(files, f"{name}-{version}")
 
 
 def tarball(files: Mapping[str, str], top: str = "package") -> bytes:
@@ -89,9 +95,16 @@ class Index:
         """What pip and uv are told."""
         return f"{self.url}/simple"
 
-    def add(self, name: str, version: str, files: Mapping[str, str | bytes], requires: Sequence[str] = ()) -> None:
+    def add(
+        self,
+        name: str,
+        version: str,
+        files: Mapping[str, str | bytes],
+        requires: Sequence[str] = (),
+        tag: str = ANY,
+    ) -> None:
         """Offer a wheel."""
-        self.files[f"{name}-{version}-py3-none-any.whl"] = wheel(name, version, files, requires)
+        self.files[f"{name}-{version}-{tag}.whl"] = wheel(name, version, files, requires, tag)
 
     def add_module(self, name: str, version: str, files: Mapping[str, str], **members: Any) -> bytes:
         """Offer a package of npm's."""

@@ -282,3 +282,24 @@ async def test_a_function_stays_as_it_was_while_an_update_is_in_progress_except_
     after = await deployments.fetch("f")
     assert after.handler.root != before.handler.root
     assert after.timeout == 5
+
+
+async def test_the_package_that_runs_on_after_an_update_that_failed_is_in_use(deployments: Deployments) -> None:
+    await deployments.deploy("f", "x = 1")
+    old = (await deployments.fetch("f")).handler.root
+    await deployments.deploy("f", "x = 2", last_update_status="Failed")
+    assert (await deployments.fetch("f")).handler.root == old
+    assert deployments.fetcher.packages_in_use() == {old.name}
+    await deployments.deploy("f", "x = 2")
+    new = (await deployments.fetch("f")).handler.root
+    assert deployments.fetcher.packages_in_use() == {new.name} != {old.name}
+
+
+async def test_what_is_loaded_before_an_update_is_given_during_it_though_nobody_has_called_it(
+    deployments: Deployments,
+) -> None:
+    await deployments.deploy("f", "x = 1")
+    await deployments.fetcher.load(HOME, "f")
+    await deployments.fetcher.load(HOME, "missing")
+    await deployments.deploy("f", "x = 2", last_update_status="InProgress")
+    assert ((await deployments.fetch("f")).handler.root / "lambda_function.py").read_text() == "x = 1"
