@@ -49,6 +49,7 @@ class Environments:
     :param worker_mb: PSS of one idle worker process.
     :param computing: what two busy functions get done, against two plain processes.
     :param idle_cores: share of one core that the host with all its processes takes while environments are idle.
+    :param restored: how often a restore fits into the cold start of a function that imports boto3.
     :param noise: share of the machine that was busy with something else while the worst of these was measured, 0 to 1.
     """
 
@@ -57,6 +58,7 @@ class Environments:
     worker_mb: tuple[float, ...]
     computing: tuple[float, ...]
     idle_cores: tuple[float, ...]
+    restored: tuple[float, ...] = ()
     noise: float
 
 
@@ -277,6 +279,8 @@ def environments(rounds: int, functions: int, seconds: float, say: Callable[[str
     :param seconds: of idling; a turn of computing takes a fifth of that.
     :raises NotMeasured: a function is refused, or answers wrongly.
     """
+    from benchmarks.harness.snapshots import restores  # it measures with what is here
+
     heard: list[float] = []
     try:
         say("environments: cold starts")
@@ -287,6 +291,8 @@ def environments(rounds: int, functions: int, seconds: float, say: Callable[[str
         ratios = computing(rounds, seconds / 5, heard)
         say("environments: many that idle")
         idle = idle_cores(seconds, heard)
+        say("environments: restores")
+        restored = restores(functions, heard)
     except HTTPException as failure:
         raise NotMeasured(f"an invocation failed: {failure!r}") from failure
     return Environments(
@@ -295,5 +301,6 @@ def environments(rounds: int, functions: int, seconds: float, say: Callable[[str
         worker_mb=(memory,),
         computing=ratios,
         idle_cores=(idle,),
+        restored=restored,
         noise=max(heard),
     )

@@ -224,6 +224,8 @@ def _environments(results: Results) -> Iterator[Goal]:
     yield Goal(what=what, values=computing, limit=0.9, unit="x two plain processes", note=note)
     idle = [share * 100 for share in measured.idle_cores] if measured else ()
     yield Goal(what="200 idle environments", values=idle, limit=1, unit="% of a core", ceiling=True, note=note)
+    restored = measured.restored if measured else ()
+    yield Goal(what="cold start that imports boto3", values=restored, limit=5, unit="x its restore", note=note)
 
 
 def _containers(results: Results) -> Iterator[Goal]:

@@ -104,11 +104,18 @@ def test_the_cpu_time_of_a_call_is_judged_on_the_scale_of_the_machine_of_its_goa
         ("idle worker process (PSS)", 4.5, "PASS"),
         ("two functions that compute", 0.85, "MISS"),
         ("200 idle environments", 2, "MISS"),
+        ("cold start that imports boto3", 8, "PASS"),
     ],
 )
 def test_each_figure_of_environments_has_a_goal(what: str, figure: float, verdict: str) -> None:
     measured = Environments(
-        forked_ms=(8, 9, 30), spawned_ms=(41,), worker_mb=(4.5,), computing=(0.8, 0.9), idle_cores=(0.02,), noise=0.125
+        forked_ms=(8, 9, 30),
+        spawned_ms=(41,),
+        worker_mb=(4.5,),
+        computing=(0.8, 0.9),
+        idle_cores=(0.02,),
+        restored=(4, 8, 12),
+        noise=0.125,
     )
     found = goal(results([], [], measured), what)
     assert (found.figure, found.verdict) == (pytest.approx(figure), verdict)
