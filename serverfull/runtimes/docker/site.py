@@ -151,7 +151,6 @@ class Site:
 
     async def aclose(self) -> None:
         """Wait until the containers are removed, and remove the folder. Closing twice is fine."""
-        self.watcher.close()
         if self._left:
             self.remove(self._left.pop())
         if self._tasks:

@@ -18,6 +18,9 @@ from serverfull.runtimes.process.proc import family, high_water
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_STATISTICS = 16_384
+"""Bytes that the statistics of a group have at most."""
+
 _FREEZERS = (("", "cgroup.freeze", ("0", "1")), ("freezer", "freezer.state", ("THAWED", "FROZEN")))
 """Of version 2 and 1: the controller, the file, and what is written into it to let go on and to stop."""
 
@@ -35,7 +38,8 @@ class Vitals:
         self._pid = pid
         self.handle = os.pidfd_open(pid)
         """Becomes readable when it has ended."""
-        self._memory = _own_group(pid, "memory", container)
+        group = _own_group(pid, "memory", container)
+        self._statistics = -1 if group is None else os.open(group / "memory.stat", os.O_RDONLY | os.O_CLOEXEC)
         self._freezer = _freezer(pid, container)
         self._most = 0
 
@@ -84,24 +88,27 @@ class Vitals:
             self._most = max(self._most, high_water(member))
         return self._most
 
-    def _figures(self) -> Mapping[str, int]:
-        if self._memory is None:
+    def _figures(self) -> Mapping[bytes, int]:
+        if self._statistics < 0:
             return {}
-        lines = (self._memory / "memory.stat").read_text().splitlines()
-        return {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
+        # Opened once: while a container is busy this is read again and again.
+        lines = os.pread(self._statistics, _STATISTICS, 0).splitlines()
+        return {name: int(value) for name, _, value in (line.partition(b" ") for line in lines)}
 
     def close(self) -> None:
-        """Give back the handle. Closing twice is fine."""
-        if self.handle >= 0:
-            os.close(self.handle)
-            self.handle = -1
+        """Give back what it holds. Closing twice is fine."""
+        handle, self.handle = self.handle, -1
+        statistics, self._statistics = self._statistics, -1
+        for descriptor in (handle, statistics):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
-def _of_processes(figures: Mapping[str, int]) -> int:
+def _of_processes(figures: Mapping[bytes, int]) -> int:
     """Give what is of processes in the statistics of a group, of version 2 or 1."""
-    if "anon" in figures:
-        return figures["anon"] + figures.get("kernel_stack", 0) + figures.get("pagetables", 0)
-    return figures["total_rss"]
+    if b"anon" in figures:
+        return figures[b"anon"] + figures.get(b"kernel_stack", 0) + figures.get(b"pagetables", 0)
+    return figures[b"total_rss"]
 
 
 def _own_group(pid: int, controller: str, container: str) -> Path | None:

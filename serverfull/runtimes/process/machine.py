@@ -7,31 +7,16 @@ import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from serverfull.runtimes.process.cgroups import Place
-from serverfull.runtimes.process.confinement import Confinement, Level, Means, check_strict, probe, sweep
+from serverfull.runtimes.process.confinement import Level, Means, check_strict, probe, sweep
 from serverfull.runtimes.process.spares import Spares
 from serverfull.runtimes.runtime_api.extensions import SANDBOX_NAMES
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder, remove_tree
+from serverfull.runtimes.sandboxes.watching import Watcher
 
 _HOSTS = Path("/etc/hosts")
-
-WATCH_EVERY = 0.1
-"""Seconds between two looks at the memory of busy processes, where the kernel does not limit it by itself. Those that
-began since the last look are left out: most of them have ended at the next one, and each look takes 20 µs."""
-
-
-class Watched(Protocol):
-    """A process whose memory has to be looked at while it is busy.
-
-    :ivar confinement: says whether somebody has to.
-    """
-
-    confinement: Confinement
-
-    def check_memory(self) -> None:
-        """Kill it where it has too much."""
 
 
 class Machine:
@@ -51,9 +36,7 @@ class Machine:
         self._opening = asyncio.Lock()
         self._folder: Path | None = None
         self._hosts: Path | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._watched: set[Watched] = set()
-        self._just_begun: set[Watched] = set()
+        self.watcher = Watcher()
         self.spares = Spares(self)
         self.means: Means
 
@@ -133,28 +116,6 @@ class Machine:
         folder = self._folder / f"sandbox-{next(self._numbers)}"
         folder.mkdir(mode=0o700)
         return folder
-
-    def watch(self, process: Watched) -> None:
-        """Look at the memory of a process from now on, where that is needed, until `unwatch`."""
-        if not process.confinement.watched:
-            return
-        self._just_begun.add(process)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)
-
-    def unwatch(self, process: Watched) -> None:
-        """Look no more."""
-        self._just_begun.discard(process)
-        self._watched.discard(process)
-
-    def _look(self) -> None:
-        self._timer = None
-        for process in list(self._watched):
-            process.check_memory()
-        self._watched |= self._just_begun
-        self._just_begun.clear()
-        if self._watched:
-            self._timer = asyncio.get_running_loop().call_later(WATCH_EVERY, self._look)
 
     async def aclose(self) -> None:
         """Remove the folder. Closing twice is fine."""

@@ -298,11 +298,12 @@ class Process:
 
     def watch(self) -> None:
         """Look at its memory, where that is needed."""
-        self._machine.watch(self)
+        if self.confinement.watched:
+            self._machine.watcher.add(self)
 
     def unwatch(self) -> None:
         """Look no more."""
-        self._machine.unwatch(self)
+        self._machine.watcher.discard(self)
 
     def freeze(self) -> bool:
         """Stop the processes' groups; says whether there was that of the runtime."""
