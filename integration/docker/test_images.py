@@ -208,6 +208,25 @@ def test_an_entry_point_that_an_image_does_not_have_is_an_error_of_the_function(
     assert b"/no/such/program: not found" in base64.b64decode(answer["LogResult"])
 
 
+@pytest.mark.parametrize(
+    ("config", "error", "said"),
+    [
+        # What the entry point of AWS's images, and ours as theirs, exits with where it gets no handler.
+        ({"Command": ["too", "many"]}, "Runtime.ExitError", "exit status 142"),
+        ({"WorkingDirectory": "/etc/passwd"}, "Runtime.InvalidEntrypoint", "chdir /etc/passwd: not a directory"),
+    ],
+)
+def test_what_keeps_a_container_from_its_work_is_said_to_the_caller(aws_lambda, image, config, error, said):
+    name, _ = image
+    function = f"{error.partition('.')[2]}"
+    create(aws_lambda, function, name, ImageConfig=config)
+    settled(aws_lambda, function)
+    answer = aws_lambda.invoke(FunctionName=function)
+    report = json.load(answer["Payload"])
+    assert (answer["FunctionError"], report["errorType"]) == ("Unhandled", error), report
+    assert said in report["errorMessage"]
+
+
 def test_a_function_fails_where_there_is_no_engine_and_is_made_once_there_is_one(engine, image, tmp_path):
     where = tmp_path / "docker.sock"
     name, _ = image

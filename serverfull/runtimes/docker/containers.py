@@ -42,6 +42,12 @@ CLOSING = 2.0
 _ENDING = 1.0
 """Seconds that the engine has to say with which status a container has ended."""
 
+_DEADLY = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 24, 25, 31))
+"""Signals that end containers. The engine tells them as statuses above 128, with which programs exit by themselves too:
+the entry point of AWS's images with 142, where it gets no handler."""
+
+_NO_FOLDER = "is not a directory"
+
 _NOT_EXECUTABLE = ("no such file or directory", "executable file not found", "permission denied", "exec format error")
 
 
@@ -298,7 +304,7 @@ class Container:
         with suppress(EngineGone, Exception):
             async with asyncio.timeout(_ENDING):
                 code = await self._site.engine.ask(partial(_exit_code, name=self.name))
-        self.api.end(Gone.with_code(code if code <= 128 else 128 - code))
+        self.api.end(Gone.with_code(128 - code if code - 128 in _DEADLY else code))
         if not self._settled.done():
             self._settled.set_result(None)
 
@@ -322,6 +328,11 @@ def _start(client: Any, name: str, body: dict[str, Any], log: AttachedLog | None
         made = client.create_container_from_config(body, name)["Id"]
     except NotFound as error:
         raise ImageGone(error.explanation) from None
+    except APIError as error:
+        if _NO_FOLDER in (error.explanation or ""):
+            folder = body.get("WorkingDir") or "the image's folder"
+            raise Unstartable(f"chdir {folder}: not a directory") from None
+        raise
     try:
         if log is not None:
             log.attach(client, made)
