@@ -75,11 +75,13 @@ def test_what_a_killed_host_has_left_is_gone_soon_after_the_next_one_starts(star
     host, client = start()
     tags = {"serverfull:execution": "docker"}
     create(client, "f", STUCK, Runtime="python3.11", Tags=tags, Timeout=60, Handler="app.handler")
+    deploy(client, "idle", FILES, Runtime="python3.11", Tags=tags, Handler="app.handler")
     assert wait_until_settled(client, "f")["State"] == "Active"
+    assert invoke(client, "idle")[1] == "/var/task"
     client.invoke(FunctionName="f", InvocationType="Event")
-    assert until(lambda: instances(engine) == {"f"})
+    assert until(lambda: instances(engine) == {"f", "idle"})
     host.kill()
-    assert instances(engine) == {"f"}
+    assert instances(engine) == {"f", "idle"}
     start()  # nobody asks it for anything that needs a container
     assert until(lambda: not instances(engine), 5.0)
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 CLOSING = 2.0
 """Seconds within which a killed container must be gone."""
 
-_ENDING = 1.0
+_ENDING = 5.0
 """Seconds that the engine has to say with which status a container has ended."""
 
 _DEADLY = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 24, 25, 31))
