@@ -38,13 +38,13 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from . import apart, births, client, confine, prctl
+from .copies import Original
 
 _LONGEST_END = 5.0
 """Seconds after which the zygote ends although something that it has killed is still there."""
@@ -54,9 +54,6 @@ _UNEXECUTABLE = b"\0"
 
 _AT_ONCE = 256
 """Ended processes that are reaped in one go: who starts them without end must not keep the others waiting."""
-
-_SENDER = struct.Struct("3i")
-"""How the kernel says who has sent a message: process, user and group."""
 
 _WARM = ("decimal", "datetime", "asyncio", "base64", "uuid", "random", "urllib.parse")
 """Modules that many functions import: loaded once, shared by all."""
@@ -87,43 +84,6 @@ class _Launch:
         self.report = report
         self.failed = False
         self.unwanted = False
-
-
-class _Snapshot:
-    """A launched process that others are made of.
-
-    :param control: the socket that it gets their orders by; it is closed there when the process ends.
-    """
-
-    def __init__(self, mark: int, control: socket.socket) -> None:
-        self.mark = mark
-        self.control = control
-
-    def order(self, mark: int, message: bytes, descriptors: list[int]) -> None:
-        """Have it make a process.
-
-        :raises OSError: it is gone, or does not read.
-        """
-        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-        self.control.sendmsg([b"%d\n" % mark, message], beside)
-
-    def hear(self) -> tuple[int, int] | None:
-        """Give the next process that it has made, and the launch that it says to be; None: there is none now.
-
-        :raises EOFError: there will be none.
-        """
-        try:
-            said, ancillary, _, _ = self.control.recvmsg(32, socket.CMSG_SPACE(_SENDER.size))
-        except BlockingIOError:
-            return None
-        except OSError:
-            raise EOFError from None
-        if not said:
-            raise EOFError
-        for _, kind, packed in ancillary:
-            if kind == socket.SCM_CREDENTIALS and said.isdigit():
-                return _SENDER.unpack(packed[: _SENDER.size])[0], int(said)
-        return 0, 0
 
 
 class _Spare:
@@ -164,7 +124,7 @@ class _Zygote:
         self._launches: dict[int, _Launch] = {}  # by process id
         self._spares: dict[int, _Spare] = {}  # by the number of the launch that they are for
         self._unborn: dict[int, _Launch] = {}  # by number: of a snapshot that has not made them yet
-        self._snapshots: dict[int, _Snapshot] = {}  # by the number of their launch
+        self._snapshots: dict[int, Original] = {}  # by the number of their launch
         self._marks = 0
         self._ending = False
         self._hunting = False  # something may be left of a launch that has ended
@@ -286,9 +246,7 @@ class _Zygote:
     def _make_snapshot(self, number: int) -> int:
         """Prepare for processes that are to be made of this launch; gives the descriptor that it needs for that."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._snapshots[number] = _Snapshot(self._marks, ours)
+        self._snapshots[number] = Original(self._marks, ours)
         self._poll.register(ours, select.POLLIN)
         return theirs.detach()
 
@@ -361,7 +319,7 @@ class _Zygote:
                 return True
         return False
 
-    def _hear_births(self, number: int, snapshot: _Snapshot, ended: int = 0) -> None:
+    def _hear_births(self, number: int, snapshot: Original, ended: int = 0) -> None:
         """Take in the processes that a snapshot has made.
 
         :param ended: one that has ended already, as a child of the zygote.
