@@ -25,10 +25,12 @@ class AttachedLog:
     """Reads what the engine passes on of a container's output.
 
     :param write: takes text; called on the loop.
+    :param at_end: called when there is no more.
     """
 
-    def __init__(self, write: Callable[[str], object]) -> None:
+    def __init__(self, write: Callable[[str], object], at_end: Callable[[], object] = lambda: None) -> None:
         self._write = write
+        self._at_end = at_end
         self._loop = asyncio.get_running_loop()
         self._line: socket.socket | None = None
         self._reading = False
@@ -43,6 +45,16 @@ class AttachedLog:
         line.setblocking(False)
         answer.close()
         self._line = line
+
+    def take(self, line: socket.socket, said: bytes) -> None:
+        """Pass on what comes by a line, from now on.
+
+        :param said: what has come by it already.
+        """
+        self._line = line
+        self._heard += said
+        self._pass_on()
+        self.read()
 
     def read(self) -> None:
         """Pass on what comes, from now on."""
@@ -97,3 +109,4 @@ class AttachedLog:
         rest = self._decoder.decode(b"", final=True)
         if rest:
             self._write(rest)
+        self._at_end()

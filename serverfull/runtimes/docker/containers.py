@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,17 +21,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from serverfull.errors import InternalFailure
 from serverfull.runtimes.docker.attached import AttachedLog
+from serverfull.runtimes.docker.companions import Companions
 from serverfull.runtimes.docker.engine import EngineGone
 from serverfull.runtimes.docker.options import FUNCTION, HOST, MEGABYTE, Held, Shown, Wish, configuration
 from serverfull.runtimes.docker.site import remove_container
 from serverfull.runtimes.docker.vitals import Vitals
 from serverfull.runtimes.runtime_api.api import RuntimeApi
+from serverfull.runtimes.runtime_api.door import Door
 from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
 from serverfull.runtimes.sandboxes.log_pipe import LogPipe
 
 if TYPE_CHECKING:
-    import signal
     import socket
 
     from serverfull.runtimes.docker.site import Site
@@ -59,12 +61,14 @@ class Recipe:
     :param name: of the function.
     :param own_client: our own client runs in them.
     :param led: their output goes into the named pipe.
+    :param extensions: the names of their external extensions.
     """
 
     wish: Wish
     name: str
     own_client: bool
     led: bool
+    extensions: Sequence[str] = ()
 
 
 class ImageGone(Exception):
@@ -114,6 +118,9 @@ class Container:
         self._ended = asyncio.Event()  # its processes are gone
         self._settled = self._loop.create_future()  # and it is known how
         self._closing: asyncio.Task[None] | None = None
+        self._companions: Companions | None = None
+        self._door: Door | None = None
+        self._address = ""
         self.api = api
         self.alive = True
         self.name = f"serverfull-{recipe.name}-{uuid.uuid4().hex[:12]}"
@@ -132,8 +139,10 @@ class Container:
         """Start it; what fails on the way leaves nothing behind.
 
         :param variables: of this container alone.
-        :param extensions: hears of those in the runtime's own process, where that knows host and port.
+        :param extensions: hears of its extensions; of internal ones where the runtime knows host and port.
         :raises Unstartable: its program cannot be executed.
+        :raises ExtensionFailed: one of its extensions has failed.
+        :raises TimeoutError: one of its extensions has not registered in time.
         :raises ImageGone: its image is not there.
         :raises InternalFailure: it cannot be started for another reason.
         """
@@ -142,11 +151,16 @@ class Container:
         log: LogPipe | AttachedLog | None = None
         api: RuntimeApi | None = None
         made: Container | None = None
+        door: Door | None = None
         try:
             log = LogPipe(write, folder.path / "log") if recipe.led else AttachedLog(write)
             if recipe.own_client:
                 api = await RuntimeApi.open(socket=folder.short / "api")
                 (folder.path / "api").chmod(0o666)
+                if recipe.extensions:
+                    listener = await site.listener(held.network)
+                    door = Door.unheard(extensions, "{}:{}".format(*listener.getsockname()))
+                    variables = {**variables, "AWS_LAMBDA_RUNTIME_API": door.address}
             else:
                 listener = await site.listener(held.network)
                 api = RuntimeApi.unheard("{}:{}".format(*listener.getsockname()), extensions)
@@ -154,14 +168,21 @@ class Container:
             made = cls(site, recipe, folder, api, log)
             if recipe.own_client:
                 api.on_abuse = made._abused
-            address = await made._start(recipe, held, variables, log)
+            made._door = door
+            if recipe.extensions:
+                made._companions = Companions(site.engine, extensions, folder.path)
+            made._address = await made._start(recipe, held, variables, log)
             if listener is not None:
-                await api.hear(listener, address)
+                await (door or api).hear(listener, made._address)
+            if made._companions is not None:
+                await made._companions.start(made.id, recipe.extensions, made._runtime_ended)
         except BaseException as error:
             if listener is not None:
                 listener.close()
+            if door is not None:
+                door.close()
             await _undo(made, log, api, folder)
-            if isinstance(error, (EngineGone, OSError)):
+            if isinstance(error, (EngineGone, OSError)) and not isinstance(error, TimeoutError):
                 site.tell("container not started", error)
                 raise InternalFailure from error
             raise
@@ -206,15 +227,19 @@ class Container:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the runtime, which the engine's own init passes on."""
+        if self._companions is not None and number == signal.SIGKILL:
+            number = signal.SIGUSR1  # to what holds it: killing that would end all
         if self.alive and self._vitals is not None:
             self._vitals.send_signal(number)
 
     async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Refuse to connect to what listens on a port of its loopback: that is another one than this machine's.
+        """Connect to what listens on a port of its address in its network, which its own names stand for.
 
-        :raises OSError: always.
+        :raises OSError: nothing does, or it has no address.
         """
-        raise ConnectionRefusedError(f"port {port} of a container cannot be reached from here")
+        if not self._address:
+            raise ConnectionRefusedError("the container has no address")
+        return await asyncio.open_connection(self._address, port)
 
     def watch(self) -> None:
         """Look at its memory: what is in ``/tmp`` counts for the kernel, and so it lets processes have more."""
@@ -232,6 +257,8 @@ class Container:
     def drain(self) -> None:
         """Take what it has written to its log until now."""
         self._log.drain()
+        if self._companions is not None:
+            self._companions.drain()
 
     def most_memory_mb(self) -> int:
         """Give the most megabytes that its processes have used so far.
@@ -254,7 +281,9 @@ class Container:
 
     def kill(self) -> None:
         """Kill all that is in it, and do not wait."""
-        if self.alive and (self._vitals is None or not self._vitals.kill()):
+        if self._companions is not None:
+            self._companions.expect_end()
+        if not self._ended.is_set() and (self._vitals is None or not self._vitals.kill()):
             self._site.spawn(self._kill_by_engine())
 
     async def _kill_by_engine(self) -> None:
@@ -274,6 +303,10 @@ class Container:
             async with asyncio.timeout(CLOSING):
                 await self._ended.wait()
         self._gone()
+        if self._companions is not None:
+            self._companions.close()
+        if self._door is not None:
+            self._door.close()
         self._log.close()
         await self.api.aclose()
         if self._vitals is not None:
@@ -290,13 +323,20 @@ class Container:
 
     def _gone(self) -> None:
         """Its processes have ended."""
-        if not self.alive:
+        if self._ended.is_set():
             return
         self.alive = False
         self._ended.set()
         if self._vitals is not None:
             self._loop.remove_reader(self._vitals.handle)
         self._site.spawn(self._settle())
+
+    def _runtime_ended(self, status: int) -> None:
+        """The runtime has ended, and its extensions have not."""
+        self.alive = False
+        self.api.end(Gone.with_code(status if status <= 128 else 128 - status))
+        if not self._settled.done():
+            self._settled.set_result(None)
 
     async def _settle(self) -> None:
         """Ask how it has ended, and tell it."""

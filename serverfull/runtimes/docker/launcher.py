@@ -158,6 +158,7 @@ class ContainerLaunchers:
             name=name,
             own_client=program.own_client,
             led=program.led,
+            extensions=program.extensions,
         )
 
     def _package(self, function: Wanted) -> list[Shown]:
@@ -188,7 +189,7 @@ class ContainerLaunchers:
         await self.site.open()
         image = await self._images.find(name, anew=anew)
         program = await asyncio.to_thread(find_program, function, image, self._client)
-        if not program.own_client and self.held.network == _NO_NETWORK:
+        if (program.extensions or not program.own_client) and self.held.network == _NO_NETWORK:
             raise Unrunnable(
                 f"What runs it in {name} finds the host by network alone, and docker.network is 'none'",
                 "InvalidConfiguration",
@@ -223,6 +224,7 @@ def _wish(function: Wanted, image: Image, program: Program, aws: Mapping[str, st
         shown=shown,
         memory_mb=identity.memory_size,
         ephemeral_mb=function.ephemeral_mb,
+        named=bool(program.extensions) or not program.own_client,
     )
 
 

@@ -99,6 +99,7 @@ class Wish:
     :param memory_mb: of the function.
     :param ephemeral_mb: of its ``/tmp``, which counts as memory of the container too.
     :param labels: beside the instance's.
+    :param named: its own address has the names in it that AWS gives an environment.
     """
 
     image: str
@@ -110,6 +111,7 @@ class Wish:
     memory_mb: int
     ephemeral_mb: int
     labels: Mapping[str, str] = field(default_factory=dict)
+    named: bool = False
 
 
 def configuration(wish: Wish, held: Held) -> dict[str, Any]:
@@ -126,6 +128,8 @@ def configuration(wish: Wish, held: Held) -> dict[str, Any]:
         "Tty": False,
         "HostConfig": _limits(wish, held),
     }
+    if wish.named:
+        made |= {"Hostname": "sandbox", "Domainname": "localdomain"}
     if wish.entry_point is not None:
         made["Entrypoint"] = list(wish.entry_point)
     if wish.command is not None:

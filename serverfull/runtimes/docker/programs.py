@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.domain.json_functions import dumps
+from serverfull.runtimes.docker.companions import HOLDING
 from serverfull.runtimes.docker.options import CLIENT, HOST, OPT, TASK
+from serverfull.runtimes.process.companions import extension_programs
 from serverfull.runtimes.process.programs import Unrunnable, chosen_client
 from serverfull.runtimes.sandboxes.variables import python_path
 
@@ -36,6 +38,7 @@ class Program:
     :param folder: where; None: the image says.
     :param own_client: it is our own client.
     :param led: its output goes into the named pipe; else the engine has to be asked for it.
+    :param extensions: the names of the programs in ``/opt/extensions``.
     """
 
     entry_point: Sequence[str]
@@ -43,6 +46,7 @@ class Program:
     folder: str | None
     own_client: bool
     led: bool
+    extensions: Sequence[str] = ()
 
 
 def find_program(function: Wanted, image: Image, client: Client) -> Program:
@@ -51,7 +55,16 @@ def find_program(function: Wanted, image: Image, client: Client) -> Program:
     :param client: of functions that do not choose.
     :raises Unrunnable: what is to be executed is not there.
     """
-    _check_extensions(function)
+    extensions = _extensions(function)
+    if not extensions:
+        return _find_program(function, image, client)
+    if not image.has_shell:
+        raise Unrunnable(f"Its layers bring extensions, and {image.name} has no shell to run its runtime beside them")
+    found = _find_program(function, image, client)
+    return replace(found, entry_point=[*HOLDING, *found.entry_point], extensions=extensions)
+
+
+def _find_program(function: Wanted, image: Image, client: Client) -> Program:
     if function.image_uri:
         return _of_image(function, image)
     if function.runtime.startswith("provided"):
@@ -69,10 +82,10 @@ def handler_of(function: Wanted, program: Program) -> str:
     return function.handler if not function.image_uri or not command else command[-1]
 
 
-def _check_extensions(function: Wanted) -> None:
-    found = next((layer / "extensions" for layer in function.layers if (layer / "extensions").is_dir()), None)
-    if found is not None and any(found.iterdir()):
-        raise Unrunnable("Its layers bring extensions, which run in processes alone, and not in containers")
+def _extensions(function: Wanted) -> list[str]:
+    """Give the names of its extensions; those of an image are not known before it runs."""
+    found = {path.name for layer in function.layers for path in extension_programs(layer)}
+    return sorted(found)
 
 
 def _of_image(function: Wanted, image: Image) -> Program:

@@ -182,6 +182,10 @@ class Extensions:
         denied = "permission denied" in why
         self._launch_failed(self._named(name), "PermissionDenied" if denied else "UnknownError", why)
 
+    def has_registered(self, name: str) -> bool:
+        """Whether an external extension has."""
+        return self._named(name).state != STARTED
+
     async def registered(self) -> None:
         """Wait until all external extensions have registered: the runtime is started after that.
 

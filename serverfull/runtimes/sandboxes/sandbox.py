@@ -234,8 +234,8 @@ class LaunchedSandbox(Sandbox):
 
     def _loaded(self, status: str, error_type: str = "") -> None:
         """Say how loading the code has ended."""
-        assert self._extended is not None
-        self._extended.initialised()
+        if self._extended is not None:  # it is closed meanwhile, perhaps
+            self._extended.initialised()
         self._loading.end(self._log, status, error_type)
 
     def _variables(self) -> Mapping[str, str]:

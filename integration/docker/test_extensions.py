@@ -1,0 +1,122 @@
+"""Extensions in layers of functions that run in containers: a real engine starts them beside the runtime."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+import pytest
+
+from serverfull.testing.clients import lambda_client
+from serverfull.testing.deployments import deploy, zipped
+from serverfull.testing.process import HostProcess
+
+pytestmark = pytest.mark.slow
+
+WITHIN = 20.0
+PROGRAMS = Path(__file__).parents[2] / "tests" / "extensions" / "programs"
+
+CODE = """
+import os
+print("loading")
+def handler(event, context):
+    print("handling", event)
+    if event == "end": os._exit(5)
+    return event
+"""
+
+AGENT = """
+extension = Extension("INVOKE", "SHUTDOWN")
+port = listen()
+destination = {"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{port}/"}
+assert subscribe(extension, types=["platform", "function"], destination=destination)[0] == 200
+while True:
+    event = extension.next()
+    print("SAW", json.dumps(event), flush=True)
+    if event["eventType"] == "SHUTDOWN":
+        for batch in GATHERED:
+            print("GATHERED", json.dumps(batch["events"]), flush=True)
+        sys.exit(0)
+"""
+
+
+def python(code):
+    return f"#!/usr/bin/python3\n{(PROGRAMS / 'library.py').read_text()}{(PROGRAMS / 'agent.py').read_text()}{code}"
+
+
+@pytest.fixture(scope="module")
+def host(engine, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("host")
+    docker = {"DOCKER_HOST": engine.url, "SERVERFULL_DOCKER__IMAGES": f"python3.11={engine.image}"}
+    with HostProcess.start(None, "--state", "memory", "--execution", "docker", env=docker, cwd=folder) as started:
+        yield started
+
+
+class Deployed:
+    def __init__(self, host, extensions, executable=None, **more):
+        self.host, self.client, self.name = host, lambda_client(host.url), f"f-{uuid.uuid4().hex[:8]}"
+        files = {f"extensions/{name}": text for name, text in extensions.items()}
+        content = {"ZipFile": zipped(files, executable=files if executable is None else executable)}
+        layer = self.client.publish_layer_version(LayerName=self.name, Content=content)["LayerVersionArn"]
+        usual = {"Runtime": "python3.11", "Timeout": 20, "Layers": [layer]}
+        deploy(self.client, self.name, {"app.py": CODE}, **usual, **more)
+
+    def invoke(self, event):
+        answer = self.client.invoke(FunctionName=self.name, Payload=json.dumps(event))
+        return json.loads(answer["Payload"].read())
+
+    def delete(self):
+        self.client.delete_function(FunctionName=self.name)
+
+    def lines(self, beginning, count):
+        """Wait until so many lines of the log begin with a word, and give what is behind it."""
+        until = time.monotonic() + WITHIN
+        while True:
+            with urllib.request.urlopen(f"{self.host.url}/_serverfull/logs/{self.name}") as answer:
+                records = [json.loads(line)["message"] for line in answer.read().decode().splitlines()]
+            log = [line for record in records for line in record.splitlines()]
+            found = [line.partition(beginning)[2] for line in log if line.startswith(beginning)]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < until, log
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("client", ["own", "awslambdaric"])
+def test_an_agent_sees_calls_gathers_telemetry_and_has_time_to_end(host, client):
+    function = Deployed(host, {"agent": python(AGENT)}, Tags={"serverfull:client": client})
+    assert function.invoke("hello") == "hello"
+    assert json.loads(function.lines("SAW ", 1)[0])["eventType"] == "INVOKE"
+    function.delete()
+    shutdown = json.loads(function.lines("SAW ", 2)[1])
+    assert (shutdown["eventType"], shutdown["shutdownReason"]) == ("SHUTDOWN", "spindown")
+    until = time.monotonic() + WITHIN
+    while True:
+        events = [event for batch in function.lines("GATHERED ", 1) for event in json.loads(batch)]
+        kinds = [event["type"] for event in events]
+        if "platform.report" in kinds:
+            break
+        assert time.monotonic() < until, kinds
+    assert [event["record"] for event in events if event["type"] == "function"] == ["loading", "handling hello"]
+    assert function.lines("EXTENSION\t", 1) == ["Name: agent\tState: Ready\tEvents: [INVOKE, SHUTDOWN]"]
+
+
+def test_a_runtime_that_ends_leaves_its_extensions_time_to_hear_of_it(host):
+    function = Deployed(host, {"agent": python(AGENT)})
+    assert function.invoke("end")["errorType"] == "Runtime.ExitError"
+    assert json.loads(function.lines("SAW ", 2)[1])["shutdownReason"] == "failure"
+
+
+@pytest.mark.parametrize(
+    ("text", "executable", "error_type", "message"),
+    [
+        ("#!/bin/sh\nexit 3\n", None, "Extension.Crash", "exit status 3"),
+        ("#!/bin/sh\n", (), "Extension.LaunchError", "fork/exec /opt/extensions/broken: permission denied"),
+    ],
+)
+def test_an_extension_that_fails_at_its_start_fails_the_call(host, text, executable, error_type, message):
+    said = Deployed(host, {"broken": text}, executable).invoke("hello")
+    assert (said["errorType"], said["errorMessage"].partition("Error: ")[2]) == (error_type, message)

@@ -1,0 +1,177 @@
+"""The external extensions of a container: processes that the engine starts in it, before its runtime goes on.
+
+The container begins with a shell that waits for a word in a named pipe, then runs the runtime, tells its status by
+another pipe, and stays: so extensions can be told of the end when their runtime has ended, until the container is
+killed. Signals for the runtime go by the shell. Everything here runs on the host's loop, but what asks the engine.
+
+Engine: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Exec
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.json_functions import dumps
+from serverfull.runtimes.docker.attached import AttachedLog
+from serverfull.runtimes.docker.engine import PATIENCE, EngineGone
+from serverfull.runtimes.docker.options import HOST, OPT
+from serverfull.runtimes.sandboxes.launching import Gone
+
+if TYPE_CHECKING:
+    from serverfull.runtimes.docker.engine import Engine
+    from serverfull.runtimes.runtime_api.extensions import Extensions
+
+_SCRIPT = f"""
+read -r word < {HOST}/go
+"$0" "$@" &
+runtime=$!
+trap 'kill -TERM $runtime' TERM
+trap 'kill -KILL $runtime' USR1
+while kill -0 $runtime 2> /dev/null; do wait $runtime; status=$?; done
+echo $status > {HOST}/ended
+read -r word < {HOST}/go
+"""
+
+HOLDING = ("/bin/sh", "-c", _SCRIPT)
+"""Runs the command behind it as the runtime of a container with extensions."""
+
+_NOT_EXECUTABLE = {126: "permission denied", 127: "no such file or directory"}
+"""The statuses by which the engine says that it could not execute a program."""
+
+_MOST_HEAD = 16_384
+
+
+class Companions:
+    """The extensions of one container.
+
+    :param folder: that the container sees as `HOST`.
+    """
+
+    def __init__(self, engine: Engine, extensions: Extensions, folder: Path) -> None:
+        self._engine = engine
+        self._extensions = extensions
+        self._loop = asyncio.get_running_loop()
+        self._logs: list[AttachedLog] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        for name in ("go", "ended"):
+            os.mkfifo(folder / name)
+            (folder / name).chmod(0o666)
+        # Open for both, so that neither end has to be there before the other.
+        self._go = os.open(folder / "go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._ended = os.open(folder / "ended", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    async def start(self, container: str, names: Sequence[str], runtime_ended: Callable[[int], object]) -> None:
+        """Start them, wait until they have registered, and let the runtime begin.
+
+        :param runtime_ended: called with the status of the runtime, as a shell has it.
+        :raises ExtensionFailed: one of them has failed.
+        :raises TimeoutError: one of them has not registered in time.
+        :raises EngineGone: the engine cannot be asked.
+        """
+        self._loop.add_reader(self._ended, self._hear, runtime_ended)
+        for name in names:
+            await self._start(container, name)
+        await self._extensions.registered()
+        os.write(self._go, b"go\n")
+
+    async def _start(self, container: str, name: str) -> None:
+        path = f"{OPT}/extensions/{name}"
+        ended = self._loop.create_future()
+        log = AttachedLog(self._extensions.expect(name), partial(_end, ended))
+        self._logs.append(log)
+        exec_id, line, said = await self._engine.ask(
+            partial(_execute, address=self._engine.address, container=container, path=path)
+        )
+        log.take(line, said)
+        task = self._loop.create_task(self._watch(name, path, exec_id, ended))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, name: str, path: str, exec_id: str, ended: asyncio.Future[None]) -> None:
+        """Tell how it has ended."""
+        await ended
+        code = 137
+        with suppress(EngineGone, Exception):
+            code = await self._engine.ask(lambda client: client.exec_inspect(exec_id)["ExitCode"])
+        unstarted = not self._extensions.has_registered(name) and code in _NOT_EXECUTABLE
+        if unstarted:
+            with suppress(Exception):  # those who wait for it hear of it
+                self._extensions.unstartable(name, f"fork/exec {path}: {_NOT_EXECUTABLE[code]}")
+        else:
+            self._extensions.ended(name, Gone.with_code(code if code <= 128 else 128 - code).why)
+
+    def _hear(self, runtime_ended: Callable[[int], object]) -> None:
+        with suppress(BlockingIOError, ValueError):
+            status = int(os.read(self._ended, 64).split()[0])
+            self._loop.remove_reader(self._ended)
+            runtime_ended(status)
+
+    def drain(self) -> None:
+        """Take what they have written until now."""
+        for log in self._logs:
+            log.drain()
+
+    def expect_end(self) -> None:
+        """Say that they are about to be killed."""
+        self._extensions.expect_ends()
+
+    def close(self) -> None:
+        """Take what they have written last, and give back what they held. Closing twice is fine."""
+        for log in self._logs:
+            log.close()
+        for task in self._tasks:
+            task.cancel()
+        go, self._go = self._go, -1
+        if go >= 0:
+            self._loop.remove_reader(self._ended)
+            os.close(go)
+            os.close(self._ended)
+
+
+def _end(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
+
+
+def _execute(client: Any, address: str, container: str, path: str) -> tuple[str, socket.socket, bytes]:
+    """Have the engine start a process in a container.
+
+    Gives its id, the line that its output comes by, and what has come by it already.
+
+    The package's own call loses what comes right behind the headers of the answer.
+    """
+    exec_id = client.exec_create(container, [path], stdout=True, stderr=True)["Id"]
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.settimeout(PATIENCE)
+        line.connect(address.removeprefix("unix://"))
+        body = dumps({"Detach": False, "Tty": False}).encode()
+        head = (
+            f"POST /exec/{exec_id}/start HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
+            f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        line.sendall(head.encode() + body)
+        heard = b""
+        while b"\r\n\r\n" not in heard and len(heard) < _MOST_HEAD:
+            data = line.recv(4096)
+            if not data:
+                break
+            heard += data
+        answer, _, said = heard.partition(b"\r\n\r\n")
+        if not answer.startswith((b"HTTP/1.1 101", b"HTTP/1.1 200")):
+            raise EngineGone(f"the Docker engine does not start {path}: {heard[:200].decode('utf-8', 'replace')}")
+        line.setblocking(False)
+    except OSError as error:
+        line.close()
+        raise EngineGone(f"the Docker engine does not start {path}: {error}") from None
+    except BaseException:
+        line.close()
+        raise
+    return exec_id, line, said
