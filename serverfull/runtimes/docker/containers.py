@@ -334,7 +334,7 @@ class Container:
     def _runtime_ended(self, status: int) -> None:
         """The runtime has ended, and its extensions have not."""
         self.alive = False
-        self.api.end(Gone.with_code(status if status <= 128 else 128 - status))
+        self.api.end(_gone_with(status))
         if not self._settled.done():
             self._settled.set_result(None)
 
@@ -344,7 +344,7 @@ class Container:
         with suppress(EngineGone, Exception):
             async with asyncio.timeout(_ENDING):
                 code = await self._site.engine.ask(partial(_exit_code, name=self.name))
-        self.api.end(Gone.with_code(128 - code if code - 128 in _DEADLY else code))
+        self.api.end(_gone_with(code))
         if not self._settled.done():
             self._settled.set_result(None)
 
@@ -391,6 +391,11 @@ def _start(client: Any, name: str, body: dict[str, Any], log: AttachedLog | None
             words = next(words for words in _NOT_EXECUTABLE if words in said)
             raise Unstartable(f"fork/exec {program}: {words}") from None
         raise
+
+
+def _gone_with(code: int) -> Gone:
+    """Word a status that is a signal's where it is more than 128."""
+    return Gone.with_code(128 - code if code - 128 in _DEADLY else code)
 
 
 def _exit_code(client: Any, name: str) -> int:
