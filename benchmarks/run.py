@@ -24,13 +24,26 @@ from benchmarks.harness.machine import cores
 from benchmarks.harness.management import Management, management
 from benchmarks.harness.report import machine_facts, print_report, write_json
 from benchmarks.harness.rounds import Plan, Sample, measure
-from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, OFFICIAL, SYNC, WORKER, bare, contestants, ours
+from benchmarks.harness.servers import (
+    ASYNC,
+    BARE,
+    FRAMEWORK,
+    MOCK,
+    OFFICIAL,
+    STRICT,
+    SYNC,
+    WORKER,
+    bare,
+    contestants,
+    ours,
+)
 from benchmarks.harness.starts import FunctionMemory, Start, function_memory, starts
 from benchmarks.harness.together import BUSY_LEVELS, WORKLOADS, Pair, measure_together
 from benchmarks.harness.workloads import workloads
+from serverfull.runtimes.process.confinement import probe_strict
 
 EXTRAS = ("together", "workers", "start", "memory", "management", "environments", "containers")
-DEFAULT_SERVERS = (BARE, ASYNC, SYNC, MOCK, WORKER, OFFICIAL, FRAMEWORK)
+DEFAULT_SERVERS = (BARE, ASYNC, SYNC, MOCK, WORKER, OFFICIAL, *(() if probe_strict().why else (STRICT,)), FRAMEWORK)
 
 
 def names(known: Sequence[str]) -> type[tuple[str, ...]]:

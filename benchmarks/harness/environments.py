@@ -20,7 +20,8 @@ from benchmarks.harness.deploying import BOOTSTRAP, deploy
 from benchmarks.harness.load import NotMeasured
 from benchmarks.harness.machine import Ticks, cores, ended_children_seconds, noise, pinned, pss_kilobytes, sandboxes
 from benchmarks.harness.rounds import settle
-from benchmarks.harness.servers import ROOT, WORKER, Server, environment, invocations, ours_deployed, running
+from benchmarks.harness.servers import ROOT, STRICT, WORKER, Server, contestants, environment, invocations, running
+from serverfull.runtimes.process.confinement import probe_strict
 
 WARM_CALLS = 10
 """Warm calls whose median is taken from the time of a first call."""
@@ -50,6 +51,7 @@ class Environments:
     :param computing: what two busy functions get done, against two plain processes.
     :param idle_cores: share of one core that the host with all its processes takes while environments are idle.
     :param restored: how often a restore fits into the cold start of a function that imports boto3.
+    :param strict_ms: as ``forked_ms``, behind the walls of the sandbox level ``strict``; none where that cannot be had.
     :param noise: share of the machine that was busy with something else while the worst of these was measured, 0 to 1.
     """
 
@@ -59,6 +61,7 @@ class Environments:
     computing: tuple[float, ...]
     idle_cores: tuple[float, ...]
     restored: tuple[float, ...] = ()
+    strict_ms: tuple[float, ...] = ()
     noise: float
 
 
@@ -93,9 +96,9 @@ def connected(server: Server, patience: float = DEADLINE) -> closing[HTTPConnect
 
 
 @contextmanager
-def serving(core: int | None) -> Iterator[Server]:
+def serving(core: int | None, name: str = WORKER) -> Iterator[Server]:
     """Run a host to deploy on; its first sandbox has started, so that what all of them share is there."""
-    with running(ours_deployed(WORKER), "hello", core) as server:
+    with running(contestants()[name], "hello", core) as server:
         server.wait_listening()
         server.contestant.deploy(url(server), "hello")
         with connected(server) as connection:
@@ -133,6 +136,19 @@ def cold_starts(functions: int, heard: list[float]) -> tuple[tuple[float, ...], 
             forked.append(cold_ms(server, f"forked{number}"))
             spawned.append(cold_ms(server, f"spawned{number}"))
         return tuple(forked[1:]), tuple(spawned[1:])
+
+
+def strict_starts(functions: int, heard: list[float]) -> tuple[float, ...]:
+    """Measure first calls of fresh functions behind walls; none where this machine cannot have those."""
+    if probe_strict().why:
+        return ()
+    server_core, our_core = cores()
+    with serving(server_core, STRICT) as server, listening(server, heard), pinned(our_core):
+        taken = []
+        for number in range(functions + 1):  # the first one fills the caches
+            deploy(url(server), f"strict{number}", "lambda_function.hello")
+            taken.append(cold_ms(server, f"strict{number}"))
+        return tuple(taken[1:])
 
 
 def occupy(server: Server, environments: int, host: str = "127.0.0.1", at_once: int = WAVE) -> None:
@@ -285,6 +301,7 @@ def environments(rounds: int, functions: int, seconds: float, say: Callable[[str
     try:
         say("environments: cold starts")
         forked, spawned = cold_starts(functions, heard)
+        strict = strict_starts(functions, heard)
         say("environments: memory")
         memory = worker_mb()
         say("environments: two that compute")
@@ -303,4 +320,5 @@ def environments(rounds: int, functions: int, seconds: float, say: Callable[[str
         idle_cores=(idle,),
         restored=restored,
         noise=max(heard),
+        strict_ms=strict,
     )

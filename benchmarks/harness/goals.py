@@ -20,7 +20,7 @@ from benchmarks.harness.figures import (
     sound_pairs,
     start_values,
 )
-from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, OFFICIAL, SYNC, WORKER
+from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, OFFICIAL, STRICT, SYNC, WORKER
 from benchmarks.harness.together import BUSY_LEVELS
 
 IDEAL_SLEEPS = 64 / 0.005
@@ -80,6 +80,7 @@ def goals(results: Results) -> Iterator[Goal]:
     yield from _memory(results)
     yield from _managing(results)
     yield from _in_processes(results)
+    yield from _behind_walls(results)
     yield from _environments(results)
     yield from _containers(results)
 
@@ -211,12 +212,24 @@ def _in_processes(results: Results) -> Iterator[Goal]:
     yield Goal(what="CPU of a call, ours-worker, c16", values=values, limit=100, unit=unit, ceiling=True, note=note)
 
 
+def _behind_walls(results: Results) -> Iterator[Goal]:
+    """Judge strict processes by those that limits alone hold, by CPU as these are."""
+    pairs = side_by_side(results.together, "hello", 16, STRICT, WORKER)
+    values = [cpu_ratio(one.mine, one.theirs) for one in pairs]
+    note = "side by side, by CPU"
+    if not pairs:
+        values, note = comparisons(results.samples, "hello", 16, STRICT, WORKER, cpu_ratio), "by turns, by CPU"
+    yield Goal(what=f"hello, {STRICT}, c16", values=values, limit=0.9, unit=f"x {WORKER}", note=note)
+
+
 def _environments(results: Results) -> Iterator[Goal]:
     measured = results.environments
     note = f"noise {measured.noise * 100:.0f} %" if measured else ""
     forked, spawned = (measured.forked_ms, measured.spawned_ms) if measured else ((), ())
     what = "cold start over a warm call"
     yield Goal(what=f"{what}, forked", values=forked, limit=10, unit="ms", ceiling=True, note=note)
+    strict = measured.strict_ms if measured else ()
+    yield Goal(what=f"{what}, strict", values=strict, limit=80, unit="ms", ceiling=True, note=note)
     yield Goal(what=f"{what}, spawned", values=spawned, limit=40, unit="ms", ceiling=True, note=note)
     memory, computing = (measured.worker_mb, measured.computing) if measured else ((), ())
     yield Goal(what="idle worker process (PSS)", values=memory, limit=5, unit="MB", ceiling=True)

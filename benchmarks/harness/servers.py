@@ -26,7 +26,7 @@ FUNCTIONS = "benchmarks/functions.py:functions"
 START_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
 ASYNC, SYNC, MOCK, BARE, FRAMEWORK = "ours-async", "ours-sync", "ours-mock", "bare", "functions-framework"
-WORKER, OFFICIAL = "ours-worker", "ours-awslambdaric"
+WORKER, OFFICIAL, STRICT = "ours-worker", "ours-awslambdaric", "ours-strict"
 EVERY = ("hello", "echo", "sleep", "cpu", "log")
 
 
@@ -122,6 +122,7 @@ def contestants() -> dict[str, Contestant]:
         functions_framework(),
         ours_deployed(WORKER),
         ours_deployed(OFFICIAL, SERVERFULL_EXECUTION__CLIENT="awslambdaric"),
+        ours_deployed(STRICT, SERVERFULL_EXECUTION__SANDBOX="strict"),
     )
     return {contestant.name: contestant for contestant in every}
 

@@ -15,7 +15,19 @@ from selectors import EVENT_READ, DefaultSelector
 from benchmarks.harness.load import Generator, Load, NotMeasured, ready
 from benchmarks.harness.machine import Ticks, ended_children_seconds, noise
 from benchmarks.harness.rounds import Notes, Place, Plan, Sample, Say, rotated, settle, started, work_ms
-from benchmarks.harness.servers import ASYNC, BARE, MOCK, OFFICIAL, SYNC, WORKER, Contestant, Server, bare, check
+from benchmarks.harness.servers import (
+    ASYNC,
+    BARE,
+    MOCK,
+    OFFICIAL,
+    STRICT,
+    SYNC,
+    WORKER,
+    Contestant,
+    Server,
+    bare,
+    check,
+)
 from benchmarks.harness.workloads import Workload
 
 WORKLOADS = ("hello", "log", "cpu")
@@ -35,12 +47,17 @@ class Pair:
 
 
 def pairings(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Say who is measured against whom: the control first, ours against bare, and mock answers against real calls."""
+    """Say who is measured against whom.
+
+    The control comes first, then ours against bare, mock answers against real calls, and walls against limits.
+    """
     if BARE in names:
         yield AGAIN, BARE
         yield from ((name, BARE) for name in (ASYNC, SYNC, WORKER, OFFICIAL) if name in names)
     if MOCK in names and ASYNC in names:
         yield MOCK, ASYNC
+    if STRICT in names and WORKER in names:
+        yield STRICT, WORKER
 
 
 def cpu_each(whole: float, seen: Load, level: int) -> float:

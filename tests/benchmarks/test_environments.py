@@ -71,6 +71,16 @@ def test_deployed_functions_are_measured_against_bare() -> None:
     ]
 
 
+def test_processes_behind_walls_are_measured_against_those_within_limits_and_judged_by_cpu() -> None:
+    assert list(pairings(("ours-worker", "ours-strict"))) == [("ours-strict", "ours-worker")]
+    both = Pair(mine=sample("ours-strict", 40, 125), theirs=sample("ours-worker", 60, 100))
+    found = goal(results([], [both]), "hello, ours-strict, c16")
+    assert (found.figure, found.verdict, found.note) == (0.8, "MISS", "side by side, by CPU")
+    turns = [sample("ours-strict", 40, 100), sample("ours-worker", 60, 95)]
+    found = goal(results(turns, []), "hello, ours-strict, c16")
+    assert (found.figure, found.verdict, found.note) == (0.95, "PASS", "by turns, by CPU")
+
+
 def test_deployed_functions_are_judged_by_cpu_since_many_processes_get_more_than_half_of_a_core() -> None:
     unfair = Pair(mine=sample("ours-worker", 50, 100), theirs=sample("bare", 100, 30))
     turns = [sample("ours-worker", 31, 100), sample("bare", 100, 30)]
@@ -100,6 +110,7 @@ def test_the_cpu_time_of_a_call_is_judged_on_the_scale_of_the_machine_of_its_goa
     ("what", "figure", "verdict"),
     [
         ("cold start over a warm call, forked", 9, "PASS"),
+        ("cold start over a warm call, strict", 20, "PASS"),
         ("cold start over a warm call, spawned", 41, "MISS"),
         ("idle worker process (PSS)", 4.5, "PASS"),
         ("two functions that compute", 0.85, "MISS"),
@@ -110,6 +121,7 @@ def test_the_cpu_time_of_a_call_is_judged_on_the_scale_of_the_machine_of_its_goa
 def test_each_figure_of_environments_has_a_goal(what: str, figure: float, verdict: str) -> None:
     measured = Environments(
         forked_ms=(8, 9, 30),
+        strict_ms=(20,),
         spawned_ms=(41,),
         worker_mb=(4.5,),
         computing=(0.8, 0.9),
