@@ -186,6 +186,8 @@ class Process:
         extensions: Extensions,
     ) -> Process:
         """Open what a process is connected with."""
+        if machine.is_strict:  # nothing could be delivered into a network of its own
+            extensions.subscriptions = None
         try:
             if machine.is_strict and recipe.client is None:
                 api = RuntimeApi.unheard(INSIDE, extensions)
