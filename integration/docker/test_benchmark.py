@@ -1,0 +1,62 @@
+"""How the benchmarks measure containers; nothing here depends on how fast it is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not installed with the package
+
+from benchmarks.harness import containers
+from benchmarks.harness.figures import Results
+from benchmarks.harness.goals import goals
+from benchmarks.harness.report import container_line
+from benchmarks.harness.rounds import Sample
+from benchmarks.harness.servers import BARE
+
+pytestmark = pytest.mark.slow
+
+
+def sample(server, cpu_us):
+    return Sample(
+        round=0,
+        workload="hello",
+        level=containers.LEVEL,
+        server=server,
+        rate=1000,
+        p50_us=1,
+        p99_us=2,
+        cpu_us=cpu_us,
+        noise=0.0,
+        work_ms=2.0,
+        bad_status=0,
+        socket_errors=0,
+    )
+
+
+def test_containers_are_started_counted_and_weighed(engine):
+    with containers.serving(engine) as server:
+        (cold,) = containers.cold_starts(server, 1)
+        assert cold > 0
+        stats, _ = containers.held(engine, server, 3)
+        assert len(stats) == 3
+        assert all(0 < used < 128 for used in stats)
+        pids = containers.container_pids(engine)
+        assert len(pids) >= 3 + 1 + 2  # one of each function that was called too
+        assert set(pids) <= set(server.pids())
+    assert containers.container_pids(engine) == []
+
+
+def test_the_goals_of_containers_are_judged_by_cpu_and_by_cold_starts():
+    measured = containers.Containers(
+        samples=[sample(BARE, 30), sample(containers.CONTAINER, 100)], cold_ms=(100, 500, 390), stats_mb=(7.0, 8.0, 7.5)
+    )
+    results = Results(samples=[], together=[], workers=[], starts=[], memory=None, containers=measured, failures=[])
+    warm, cold = (goal for goal in goals(results) if "container" in goal.what)
+    assert (warm.figure, warm.verdict) == (pytest.approx(0.3), "PASS")
+    assert (cold.figure, cold.verdict) == (390, "PASS")
+    assert container_line(measured).startswith(
+        "3 warm containers of one function: 7.5 MB each by docker stats, 22 in all"
+    )
