@@ -251,6 +251,28 @@ def test_an_index_that_does_not_answer_is_given_up(start: Start, index: Index, t
     assert list((tmp_path / "state/dependencies/making").iterdir()) == []
 
 
+def test_a_host_that_ends_while_it_installs_does_not_wait_for_that(
+    start: Start, hosts: list[ThreadHost], index: Index, tmp_path: Path
+) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    def before(_path: str) -> None:
+        asked.set()
+        ended.wait(DEADLINE)
+
+    index.before = before
+    create(start(), "f", APP)
+    try:
+        assert asked.wait(DEADLINE)
+        hosts.pop().close()
+        assert list((tmp_path / "state/dependencies/making").iterdir()) == []
+    finally:
+        ended.set()
+    client = start()
+    wait_until_ready(client, "f")
+    assert invoke(client, "f")[0] == "Hello!"
+
+
 GARBAGE = {
     "an error": (500, "text/html", b"<h1>out of order</h1>"),
     "no index": (200, "application/octet-stream", bytes(range(256)) * 100),

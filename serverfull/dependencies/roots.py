@@ -89,8 +89,11 @@ class Dependencies:
         :param deploying: it is being prepared: what has failed a moment ago is tried again, and the log says what its
             owner should know.
         :raises DependenciesNotInstalled: it could not be.
+        :raises ShuttingDown: the host ends.
         :raises OSError: the disk is full or fails.
         """
+        if self._closed:
+            raise ShuttingDown
         if tags.get(CHOICE_TAG) == "off":
             return code
         try:
@@ -111,9 +114,12 @@ class Dependencies:
         tree = await self._threads.run(partial(self._store.tree, version.code_sha256, name))
         if tree is not None or self._settings.install == "off":
             return tree or code
-        if not deploying:
-            self._check_failed(name)
-        return await self._made(name, code, version, manifest, interpreter)
+        try:
+            if not deploying:
+                self._check_failed(name)
+            return await self._made(name, code, version, manifest, interpreter)
+        except DependenciesNotInstalled as failure:  # which may have been of another function
+            raise DependenciesNotInstalled(version.function, failure.why, failure.code) from None
 
     async def sweep(self, used: set[str]) -> None:
         """Delete what no package needs any more, and what crashes have left.
