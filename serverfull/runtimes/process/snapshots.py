@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.json_functions import loads
@@ -212,6 +213,12 @@ class FunctionSnapshot:
             await process.aclose()
         else:
             self._process = process
+            process.when_ended(partial(self._lost, process))
+
+    def _lost(self, process: Process) -> None:
+        """Give back at once what a process held that has ended by itself."""
+        if self._process is process:
+            self._end()
 
     async def _load(self, process: Process, loading: _Loading) -> None:
         patience = max(LEAST_PATIENCE, self._identity.timeout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import signal
 import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -68,7 +70,7 @@ class Fleet:
         logger = HostLogger(LoggingSettings(format="json"), stream=self.said)
         self._folder = folder
         folder.chmod(0o755)  # behind walls, the function is another user
-        machine = Machine(level, logger, shared=[folder])
+        self.machine = machine = Machine(level, logger, shared=[folder])
         launchers = ProcessLaunchers(Recipes(machine, Interpreters(), "own", logger), machine)
         policy = SnapshotPolicy(idle_timeout=idle_timeout, new_log=lambda _: Log(""), logger=logger)
         snapshots = ProcessSnapshots(launchers, policy)
@@ -123,6 +125,19 @@ async def test_a_snapshot_that_nobody_needs_ends_and_is_made_again_when_somebody
     await ended(first)
     again, pid, _ = await fleet.call(function)
     assert again not in (first, pid)
+
+
+async def test_what_a_lost_snapshot_held_is_given_back_at_once(fleet_of: Callable[..., Fleet]) -> None:
+    fleet = fleet_of()
+    function = fleet.function(CODE)
+    made_by, pid, _ = await fleet.call(function)
+    await ended(pid)
+    held = fleet.machine.layers.parent
+    os.kill(made_by, signal.SIGKILL)
+    async with asyncio.timeout(DEADLINE):
+        while list(held.glob("sandbox-*/api")):  # noqa: ASYNC110 (it is given back elsewhere)
+            await asyncio.sleep(0.01)
+    assert (await fleet.call(function))[0] != made_by
 
 
 async def test_a_restore_that_takes_too_long_is_given_up(
