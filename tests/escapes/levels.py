@@ -1,6 +1,7 @@
 """Runs the attempts to escape at each level of sandboxes, and under Landlock alone; prints the page of what came of it.
 
-``python -m tests.escapes.levels > docs/escapes.md`` is how that page is made: as root, on a machine with everything.
+``python -m tests.escapes.levels > docs/escapes.md`` is how that page is made: as root, on a machine with everything, a
+Docker engine too.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from serverfull.config import LoggingSettings
+from serverfull.config import DockerSettings, LoggingSettings, Settings
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.invocations import Invocation
 from serverfull.invocation.invoker import identify
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes import child
+from serverfull.runtimes.aws_access import AwsAccess
 from serverfull.runtimes.pool import PoolPolicy
 from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import Interpreters
@@ -36,8 +39,10 @@ from serverfull.testing.runtime_kit import Log
 Results = Mapping[str, tuple[bool, str]]
 """Of each attempt, whether it got through, and what it got or why it did not."""
 
-LANDLOCK = "Landlock alone"
-COLUMNS = ("none", "limits", "strict", LANDLOCK)
+LANDLOCK, CONTAINER = "Landlock alone", "container"
+COLUMNS = ("none", "limits", "strict", CONTAINER, LANDLOCK)
+
+PAGE = Path(__file__).parents[2] / "docs" / "escapes.md"
 
 THROUGH, STOPPED, NOBODY = "gets through", "stopped", "refused to all"
 
@@ -66,9 +71,25 @@ async def at_level(level: Level, folder: Path, bait: Mapping[str, Any]) -> Resul
     """
     logger = HostLogger(LoggingSettings(), stream=io.StringIO())
     machine = Machine(level, logger)
-    runtime = SandboxRuntime(
-        ProcessLaunchers(Recipes(machine, Interpreters(), "own", logger), machine), PoolPolicy(), logger
-    )
+    launchers = ProcessLaunchers(Recipes(machine, Interpreters(), "own", logger), machine)
+    return await within(SandboxRuntime(launchers, PoolPolicy(), logger), folder, bait)
+
+
+async def in_container(engine: Any, folder: Path, bait: Mapping[str, Any]) -> Results:
+    """Have a function in a container make all of them.
+
+    :param engine: of `integration.engines`.
+    """
+    from serverfull.runtimes.docker.launcher import make_launchers
+
+    logger = HostLogger(LoggingSettings(), stream=io.StringIO())
+    docker = DockerSettings(engine=engine.url, images=(f"python3.11={engine.image}",))
+    launchers = make_launchers(Settings(docker=docker), AwsAccess(), logger)
+    return await within(SandboxRuntime(launchers, PoolPolicy(), logger), folder, bait)
+
+
+async def within(runtime: SandboxRuntime, folder: Path, bait: Mapping[str, Any]) -> Results:
+    """Have a function of a runtime make all of them; the runtime ends with that."""
     try:
         handler = DeployedHandler(
             HANDLER, await asyncio.to_thread(write, folder), runtime="python3.11", region="eu-west-1"
@@ -111,6 +132,20 @@ def words(results: Mapping[str, Results]) -> dict[str, list[str]]:
     return said
 
 
+def promised() -> dict[str, list[str]]:
+    """Give what the page says of each attempt, in each column."""
+    rows = [line.strip("|").split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    by_words = {row[0].strip(): [word.strip() for word in row[1:]] for row in rows}
+    return {attempt.name: by_words[attempt.tries] for attempt in attempts()}
+
+
+def broken(column: str, results: Results) -> dict[str, str]:
+    """Give what has got through although the page says that it is stopped there, with what it got."""
+    at = COLUMNS.index(column)
+    kept = {name for name, said in promised().items() if said[at] != THROUGH}
+    return {name: what for name, (through, what) in results.items() if through and name in kept}
+
+
 def page(results: Mapping[str, Results]) -> str:
     """Write the page."""
     lines = [_HEAD.format(count=len(attempts())), f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
@@ -130,9 +165,10 @@ _HEAD = """\
 # Attempts to escape
 
 What code might try to get out of its sandbox, as a function that tries all of it: {count} attempts, each in a process
-of its own, at every level of `execution.sandbox` ([How functions run](execution.md#walls)), and, to see that the
-attempts see a way out, in a process that Landlock alone keeps from files. The host is root here, and its own files,
-sockets and processes are the bait.
+of its own, at every level of `execution.sandbox` ([How functions run](execution.md#walls)), in a
+[container](docker.md) with the settings that containers have unless they are changed, and, to see that the attempts see
+a way out, in a process that Landlock alone keeps from files. The host is root here, and its own files, sockets and
+processes are the bait.
 
 `gets through`: it got hold of what it tried. `refused to all`: the kernel of this machine lacks it or gives it to
 nobody, so that it proves nothing here. A test makes all attempts again, and this page may never promise more than it
@@ -164,5 +200,20 @@ async def everything() -> dict[str, Results]:
     return results
 
 
+def with_containers() -> dict[str, Results]:
+    """Make all attempts in all columns, that of containers too."""
+    from integration import engines
+
+    with ExitStack() as stack:
+        url = engines.machine_engine()
+        own = None if url else stack.enter_context(engines.OwnEngine())
+        engine = stack.enter_context(engines.with_image(url or own.url, own))
+        kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        kept.chmod(0o755)
+        with baits() as bait:
+            inside = asyncio.run(in_container(engine, kept / "function", bait))
+    return {**asyncio.run(everything()), CONTAINER: inside}
+
+
 if __name__ == "__main__":
-    sys.stdout.write(page(asyncio.run(everything())))
+    sys.stdout.write(page(with_containers()))
