@@ -457,10 +457,15 @@ def refusal(settings: Settings, sharing: Sharing | None = None) -> str | None:
     elif sharing is not None or settings.server.workers > 1:
         reason = "its worker processes share no state. Serve with one worker."
     elif not settings.server.on_loopback:
+        held = (
+            "Walls hold deployed code and not those who may change or delete it."
+            if settings.execution.sandbox == "strict"
+            else "Deployed code runs in processes of its own, with limits of memory, files and processes, and with the "
+            "rights of the host's user: that is no wall against code of strangers."
+        )
         reason = (
-            f"it listens on {settings.server.host}, and nothing authenticates its callers. Deployed code runs in "
-            "processes of its own, with limits of memory, files and processes, and with the rights of the host's user: "
-            "that is no wall against code of strangers. So a host takes deployments on loopback alone."
+            f"it listens on {settings.server.host}, and nothing authenticates its callers. {held} So a host takes "
+            "deployments on loopback alone."
         )
     else:
         return None

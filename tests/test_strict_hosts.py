@@ -194,3 +194,19 @@ def test_functions_in_the_hosts_process_and_walls_exclude_each_other(tmp_path: P
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "execution.mode is 'inprocess' and execution.sandbox is 'strict'" in done.stderr
+
+
+@needs_walls
+def test_a_host_that_others_reach_takes_no_deployments_behind_walls_either(tmp_path: Path) -> None:
+    flags = ("--host", "0.0.0.0", "--insecure-no-auth", "--state", "memory")
+    done = subprocess.run(
+        [sys.executable, "-m", "serverfull", "serve", "--port", "0", *flags],
+        env={**plain_environment(), **STRICT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Walls hold deployed code and not those who may change or delete it." in done.stderr
