@@ -226,7 +226,7 @@ PLACE = """
 import os, sys, resource, signal, threading, multiprocessing, time
 def fds():
     found = []
-    for name in sorted(os.listdir("/proc/self/fd")):
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
         try:
             found.append(os.readlink("/proc/self/fd/" + name))
         except OSError:  # that of the folder itself
