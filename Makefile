@@ -102,14 +102,16 @@ test: $(STAMPS)/dev clients s3-servers ## Run unit and integration tests; SERVER
 test-osls: $(STAMPS)/dev $(OSLS)/node_modules/.done ## Install osls, 100 MB, and run its tests, which are in no other target
 	$(BIN)/python -m pytest -p no:cacheprovider integration/deployers/test_osls.py $(TEST_ARGS)
 
-# Container tests run on the default CPython alone: they take minutes, what runs in containers has a Python of its own, and what
-# starts it asks an engine. `make test PYTHON=...` runs them on any other.
+# What drives other programs, engines, servers and builders, the pages of docs, the examples and the benchmarks are tried on the
+# default CPython alone: they take as long as half of all the rest. `make test PYTHON=...` tries them on any other.
+ON_ONE_PYTHON := $(addprefix integration/,docker lambda_mode deployers terraform cloudwatch s3) tests/benchmarks tests/escapes \
+	tests/test_docs.py tests/test_examples.py tests/test_examples_in_folders.py tests/test_examples_of_runtimes.py
 .PHONY: test-newest
-test-newest: ## Run the tests on the newest CPython found, if it is another one, without those of containers
+test-newest: ## Run the tests on the newest CPython found, if it is another one, without those that take longest
 	@newest="$$(.ci/find-python newest)"; \
 	if [ "$$($$newest -V)" = "$$($(PYTHON) -V)" ]; then echo "the newest Python found is the default one: $$($$newest -V)"; \
 	else $(MAKE) --no-print-directory test PYTHON="$$newest" VENV=.venv-newest \
-		TEST_ARGS="--ignore=integration/docker $(TEST_ARGS)" ; fi
+		TEST_ARGS="$(addprefix --ignore=,$(ON_ONE_PYTHON)) $(TEST_ARGS)" ; fi
 
 .PHONY: test-all-pythons
 test-all-pythons: test test-newest ## Run the tests on the default and on the newest CPython

@@ -81,7 +81,7 @@ PYTHON = "/usr/bin/python3"
 @pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON} that every user may run")
 def test_where_the_host_is_not_root_nothing_gets_through_either() -> None:
     """Its bait is of that user too: no other right than the walls keeps the function from it."""
-    with tempfile.TemporaryDirectory() as kept:
+    with tempfile.TemporaryDirectory(dir="/tmp") as kept:  # where every user gets: TMPDIR may be one user's own
         folder = Path(kept) / "seen"
         shutil.copytree(next(iter(child.__path__)), folder / "child", ignore=shutil.ignore_patterns("__pycache__"))
         write(folder)
