@@ -359,6 +359,13 @@ def answers(status, **headers):
     return answer, seen
 
 
+def deployed_image(kit, image_uri):
+    handler = DeployedHandler("", None, image_uri=image_uri, region=REGION)
+    return deploy(
+        RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, None), client=kit.client, close=kit.close)
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(401, "ImageAccessDenied"), (404, "InvalidImage"), (0, "ImageAccessDenied")]
 )
@@ -370,10 +377,7 @@ async def test_what_a_registry_answers_is_the_reason_of_a_function_that_failed(c
         server.close()
         await server.wait_closed()
     kit = container_kit()
-    handler = DeployedHandler("", None, image_uri=f"127.0.0.1:{port}/app:1", region=REGION)
-    function = deploy(
-        RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, None), client=kit.client, close=kit.close)
-    )
+    function = deployed_image(kit, f"127.0.0.1:{port}/app:1")
     unfit = await kit.runtime.unfit(function.identity)
     server.close()
     assert unfit is not None
@@ -407,10 +411,7 @@ async def test_a_private_registry_is_asked_with_the_credentials_of_the_docker_co
     (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": secret}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     kit = container_kit()
-    handler = DeployedHandler("", None, image_uri=f"{registry}/app:1", region=REGION)
-    function = deploy(
-        RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, None), client=kit.client, close=kit.close)
-    )
+    function = deployed_image(kit, f"{registry}/app:1")
     unfit = await kit.runtime.unfit(function.identity)
     server.close()
     assert unfit is not None

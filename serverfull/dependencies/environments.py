@@ -13,7 +13,6 @@ Everything here blocks; several processes may share the directory.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from serverfull.runtimes.sandboxes.layers import lay
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
-from serverfull.storage.durable import delete_aside, flush_tree, held, make_private, place, put_aside
+from serverfull.storage.durable import delete_aside, flush_tree, held, hold, make_private, place, put_aside
 
 RECENT = 300.0
 """Seconds for which a tree is never swept: its function may not have been written down yet."""
@@ -72,7 +71,7 @@ class Store:
         """Give a new folder to work in, which is gone afterwards."""
         making = self._made("making")
         path = Path(tempfile.mkdtemp(prefix=".", dir=making))
-        descriptor = _hold(path)
+        descriptor = hold(path)
         try:
             path = path.rename(path.with_name(path.name.removeprefix(".")))
             yield path
@@ -140,7 +139,7 @@ class Store:
             with suppress(OSError):  # somebody holds it
                 if path.name.startswith(".") and _age(path) < _ABANDONED:
                     continue
-                descriptor = _hold(path)
+                descriptor = hold(path)
                 try:
                     remove_tree(path)
                 finally:
@@ -183,16 +182,6 @@ def _visible(folder: Path) -> list[Path]:
 
 def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
-
-
-def _hold(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _check(root: Path, most_bytes: int) -> None:

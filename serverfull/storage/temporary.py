@@ -5,12 +5,13 @@ Whoever has one holds its lock, which ends with the process at the latest; a fol
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from serverfull.storage.durable import hold
 
 _PREFIX = "serverfull-packages-"
 
@@ -25,7 +26,7 @@ class TemporaryFolder:
     def __init__(self) -> None:
         # It gets a name that others look for when it is held already: until then it could be taken for abandoned.
         made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
-        self._descriptor = _hold(made)
+        self._descriptor = hold(made)
         self.path = made.rename(made.with_name(made.name.removeprefix(".")))
 
     def close(self) -> None:
@@ -43,20 +44,10 @@ def remove_abandoned() -> list[Path]:
         with suppress(OSError):  # somebody holds it, or deletes it just now, or it is another user's
             if path.lstat().st_uid != os.geteuid():
                 continue
-            descriptor = _hold(path)
+            descriptor = hold(path)
             try:
                 shutil.rmtree(path)
                 removed.append(path)
             finally:
                 os.close(descriptor)
     return removed
-
-
-def _hold(folder: Path) -> int:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -9,16 +9,9 @@ from typing import Any
 
 import pytest
 
-ECHO = "def handler(event, context): return event"
+from tests.extensions.agents import WATCHING
 
-WATCHING = """
-extension = Extension("INVOKE", "SHUTDOWN")
-while True:
-    event = extension.next()
-    tell("event", event)
-    if event["eventType"] == "SHUTDOWN":
-        sys.exit(0)
-"""
+ECHO = "def handler(event, context): return event"
 
 
 def failure(answer: Any) -> tuple[str, str]:

@@ -11,21 +11,13 @@ import pytest
 
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import HostProcess
+from tests.extensions.agents import WATCHING
 
 ECHO = """
 print("loaded")
 def handler(event, context):
     print("called")
     return event
-"""
-
-WATCHING = """
-extension = Extension("INVOKE", "SHUTDOWN")
-while True:
-    event = extension.next()
-    tell("event", event)
-    if event["eventType"] == "SHUTDOWN":
-        sys.exit(0)
 """
 
 

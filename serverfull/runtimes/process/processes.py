@@ -111,15 +111,12 @@ class Process:
         """
         spare = machine.spares.take(recipe.zygote)
         folder = machine.new_folder() if spare is None else spare.folder
-        prepare = partial(
-            Confinement.prepare,
-            machine.means,
-            machine.level,
-            memory_mb=memory_mb,
-            ephemeral_mb=recipe.ephemeral_mb,
-            folder=folder,
+        prepare = _preparation(
+            recipe,
+            memory_mb,
+            machine,
+            folder,
             opt=recipe.opt,
-            visible=[recipe.root, *recipe.visible],
             hosts=machine.hosts if recipe.extensible else None,
             hidden=machine.hidden,
             shared=machine.shared,
@@ -153,16 +150,7 @@ class Process:
         :raises InternalFailure: it cannot be started.
         """
         folder = machine.new_folder()
-        prepare = partial(
-            Confinement.prepare,
-            machine.means,
-            machine.level,
-            memory_mb=memory_mb,
-            ephemeral_mb=recipe.ephemeral_mb,
-            folder=folder,
-            opt=None,  # the snapshot has it already
-            visible=[recipe.root, *recipe.visible],
-        )
+        prepare = _preparation(recipe, memory_mb, machine, folder, opt=None)  # the snapshot has it already
         try:
             confinement = await _in_thread(prepare)
         except BaseException:
@@ -396,6 +384,22 @@ class Process:
         elif recipe.client is None:
             environment["AWS_LAMBDA_RUNTIME_API"] = self.api.address
         return environment
+
+
+def _preparation(
+    recipe: Recipe, memory_mb: int, machine: Machine, folder: Path, **more: Any
+) -> Callable[..., Confinement]:
+    """Give what makes the limits of one process; ``more`` is for `Confinement.prepare`, as they are."""
+    return partial(
+        Confinement.prepare,
+        machine.means,
+        machine.level,
+        memory_mb=memory_mb,
+        ephemeral_mb=recipe.ephemeral_mb,
+        folder=folder,
+        visible=[recipe.root, *recipe.visible],
+        **more,
+    )
 
 
 async def _in_thread(prepare: Callable[[], Confinement]) -> Confinement:
