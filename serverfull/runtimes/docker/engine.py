@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -51,6 +52,7 @@ class Engine:
         self._connecting = threading.Lock()
         self._client: Any = None
         self._silent = False  # did not answer when it was asked last
+        self._away: tuple[float, EngineGone] | None = None  # when it was last found out that it is, and how
         self._closed = False
 
     async def ask(self, question: Callable[[Any], _Answer]) -> _Answer:
@@ -71,29 +73,38 @@ class Engine:
         client = self.client()
         try:
             answer = question(client)
-        except requests.exceptions.Timeout:
-            self._silent = True
-            raise EngineGone(f"the Docker engine at {self.address} does not answer") from None
         except requests.exceptions.RequestException as error:
             if isinstance(error, DockerException):  # its own refusals are errors of HTTP too
                 raise
+            self._silent = True
+            if isinstance(error, requests.exceptions.Timeout):
+                raise EngineGone(f"the Docker engine at {self.address} does not answer") from None
             raise EngineGone(self._unreachable(error)) from None
         self._silent = False
         return answer
 
     def client(self) -> Any:
-        """Give the client; any thread may ask for it.
+        """Give the client; any thread may ask for it. Those who ask while one finds out that it is away hear it too.
 
         :raises EngineGone: there is no engine.
         """
+        asked = time.monotonic()
         self._reach()
         with self._connecting:
-            if self._client is None:
-                self._client = self.connect(self.patience)
-                self._silent = False
-            elif self._silent:
-                self._ping()
-        return self._client
+            if self._client is not None and not self._silent:
+                return self._client
+            if self._away is not None and self._away[0] > asked:
+                raise EngineGone(*self._away[1].args)
+            try:
+                if self._client is None:
+                    self._client = self.connect(self.patience)
+                else:
+                    self._ping()
+            except EngineGone as error:
+                self._away = time.monotonic(), error
+                raise
+            self._silent = False
+            return self._client
 
     def _reach(self) -> None:
         """See whether anybody listens: the package leaks a socket where nobody does.
@@ -136,7 +147,6 @@ class Engine:
             self._client.get(f"{self._client.base_url}/_ping", timeout=_PING_PATIENCE)
         except requests.exceptions.RequestException as error:
             raise EngineGone(self._unreachable(error)) from None
-        self._silent = False
 
     def _unreachable(self, error: Exception) -> str:
         return f"the Docker engine at {self.address} cannot be reached ({_innermost(error)}): is it running?"
