@@ -21,6 +21,7 @@
     │       └── StateTooNew           a newer serverfull wrote it
     ├── BuildFailed                   `serverfull build` cannot make the artifact
     ├── InvocationNotBegun            an idle execution environment ended before it got the invocation
+    ├── DeliveryFailed                nobody could be told of an event that has ended
     └── RequestError                  a caller's request is answered with an AWS error
         ├── NotFoundError             no such function
         ├── InvalidParameterValue     a parameter has a value that is not allowed
@@ -172,6 +173,19 @@ class BuildFailed(ServerfullError):
 
 class InvocationNotBegun(ServerfullError):
     """An idle execution environment ended before it was given the invocation, which another one can run."""
+
+
+class DeliveryFailed(ServerfullError):
+    """A record of an event, or a dead letter, was not delivered.
+
+    :param reason: for the operator, in a sentence.
+    :param final: whether trying again cannot help.
+    """
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.final = final
 
 
 class RequestError(ServerfullError):

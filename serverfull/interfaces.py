@@ -8,6 +8,9 @@ seam            what it does                                      who implements
 `Environment`   runs invocations of one function                  ``runtimes/``
 `Sandbox`       one execution environment: one call at a time     ``runtimes/sandboxes``
 `EventQueue`    takes Event invocations, runs them later          ``invocation/queue.py``
+`EventStore`    keeps events, and what is to be told of them      ``storage/events.py``
+`Deliverer`     tells a queue, a topic, a bucket … of an event    ``invocation/destinations.py``
+`Clock`         what time it is, for the queue                    ``invocation/clock.py``
 `LogSink`       takes what functions print and log                ``invocation/sinks.py``
 `Admission`     who may run now                                   ``invocation/admission.py``
 `StateStore`    keeps what was deployed, in transactions          ``storage/state.py``
@@ -27,6 +30,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
+    from serverfull.domain.events import Delivery, EventEnd, QueuedEvent
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
     from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
@@ -308,6 +312,159 @@ class EventQueue(ABC):
     @abstractmethod
     async def drain(self, timeout: float) -> int:
         """Take nothing new, wait for what is there, give up after ``timeout`` seconds; returns how many were lost."""
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def now(self) -> float:
+        """Give the seconds since the epoch, as they go by: it never goes back, nor jumps, while the process lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run an event, until it is given back or its holder's process has ended.
+
+    :param key: the event's, in its store.
+    :param token: tells this lease from all others of the event, so that one who comes late changes nothing.
+    """
+
+    key: int
+    token: int
+    event: QueuedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """A delivery that is to be made now.
+
+    :param attempts: times that it has been tried.
+    :param since: when it was asked for first.
+    """
+
+    delivery: Delivery
+    attempts: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvent:
+    """An event that a store has, as the operator sees it.
+
+    :param state: ``waiting``, ``running``, ``delivering`` (it has ended, and somebody is still to be told), or
+        ``ended`` (with nobody to tell, or nobody who could be told).
+    :param at: when it is due, was begun, or ended.
+    :param end: how it has ended; None: it has not.
+    :param undelivered: why a delivery was given up; empty: none was.
+    """
+
+    key: int
+    event: QueuedEvent
+    state: str
+    at: float
+    end: EventEnd | None = None
+    undelivered: str = ""
+
+
+class EventStore(ABC):
+    """Keeps events until they have ended, and then whom to tell. Called on the loop; the work is done elsewhere.
+
+    Leases of a process that is gone return to the events, with their deaths counted: whoever keeps events knows that
+    from something other than time, which may jump. Every method raises InternalFailure while nothing can be read or
+    written; nothing has happened then, and it may be tried again.
+    """
+
+    @abstractmethod
+    async def append(self, events: Sequence[QueuedEvent]) -> Sequence[int]:
+        """Keep events that may run now: all are on the disk when this returns, or none where it raises.
+
+        Calls that come together share what the disk takes.
+
+        :return: their keys.
+        """
+
+    @abstractmethod
+    async def lines(self) -> Mapping[str, int]:
+        """Give how many events wait in each line that has any; see `QueuedEvent.line`."""
+
+    @abstractmethod
+    async def upcoming(self, line: str, limit: int) -> Sequence[tuple[int, float]]:
+        """Give the keys of the waiting events of a line and when they are due, the first ones first."""
+
+    @abstractmethod
+    async def claim(self, key: int) -> Lease | None:
+        """Take an event that waits, so that nobody else does; None: it does not wait any more."""
+
+    @abstractmethod
+    async def reschedule(self, lease: Lease, event: QueuedEvent, due: float) -> bool:
+        """Let an event wait for its next attempt, as it is now; False: the lease was not valid any more."""
+
+    @abstractmethod
+    async def end(self, lease: Lease, end: EventEnd, deliveries: Sequence[Delivery], *, keep: bool) -> bool:
+        """Let an event end, and keep what is to be delivered for it, in one transaction.
+
+        :param keep: for the operator to see, where there is nothing to deliver.
+        :return: False: the lease was not valid any more, and nothing was done.
+        """
+
+    @abstractmethod
+    async def pending(self, limit: int) -> tuple[Sequence[PendingDelivery], float | None]:
+        """Give deliveries that are due, and when the next one will be that is not; None: there is none."""
+
+    @abstractmethod
+    async def delivered(self, delivery_id: str) -> None:
+        """Forget a delivery that was made, and with the last one its event."""
+
+    @abstractmethod
+    async def undelivered(self, delivery_id: str, reason: str, again: float | None) -> None:
+        """Note that a delivery has failed.
+
+        :param again: when it is tried again; None: never, and the event is kept for the operator with the reason.
+        """
+
+    @abstractmethod
+    async def shown(
+        self, states: Sequence[str], *, function: str | None = None, after: int = 0, limit: int = 100
+    ) -> Sequence[KeptEvent]:
+        """Give events in any of these states, in the order in which they were accepted.
+
+        :param function: a bare name; None: of all functions.
+        :param after: begin behind this key.
+        """
+
+    @abstractmethod
+    async def redrive(self, keys: Sequence[int]) -> int:
+        """Let ended events run again as if they were new, and what could not be delivered be delivered.
+
+        :return: how many there were.
+        """
+
+    @abstractmethod
+    async def purge(self, keys: Sequence[int]) -> int:
+        """Delete events that wait or have ended; gives how many there were. What runs is left alone."""
+
+    @abstractmethod
+    async def forget(self, ended_before: float) -> int:
+        """Delete what was kept for the operator long enough; gives how many events those were."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Give back what the store holds; leases end without a death. Closing twice is fine."""
+
+
+class Deliverer(ABC):
+    """Makes deliveries, each in one attempt; whoever calls it tries again."""
+
+    @abstractmethod
+    async def deliver(self, delivery: Delivery) -> None:
+        """Make a delivery. It may be made twice where a host dies in between.
+
+        :raises DeliveryFailed: it was not made, as far as is known.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Give back what it holds. Closing twice is fine."""
 
 
 class LogSink(ABC):
