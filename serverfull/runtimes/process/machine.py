@@ -12,7 +12,7 @@ from typing import Any
 from serverfull.runtimes.process.cgroups import Place
 from serverfull.runtimes.process.confinement import Level, Means, check_strict, probe, sweep
 from serverfull.runtimes.process.spares import Spares
-from serverfull.runtimes.runtime_api.extensions import SANDBOX_NAMES
+from serverfull.runtimes.runtime_api.extension_messages import SANDBOX_NAMES
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder, remove_tree
 from serverfull.runtimes.sandboxes.watching import Watcher
 

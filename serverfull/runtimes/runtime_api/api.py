@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.runtimes.runtime_api.connection import RESPONSE_MODE, STREAMING, Connection, error_document
-from serverfull.runtimes.runtime_api.extensions import LOGS, ROUTES, TELEMETRY
+from serverfull.runtimes.runtime_api.extension_messages import LOGS, ROUTES, TELEMETRY
 from serverfull.runtimes.runtime_api.messages import (
     Answer,
     Work,

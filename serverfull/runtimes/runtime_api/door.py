@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.runtimes.runtime_api.connection import Connection, error_document
-from serverfull.runtimes.runtime_api.extensions import ROUTES
+from serverfull.runtimes.runtime_api.extension_messages import ROUTES
 
 if TYPE_CHECKING:
     import socket

@@ -5,8 +5,8 @@ ones are part of the runtime's process, and come by registering under a name tha
 the requests that `RuntimeApi`, or a `Door` beside it, passes on to `Extensions.serve`. The sandbox tells them of
 invocations and of its end, and waits until they are done.
 
-States, statuses and bodies are those of AWS's Runtime Interface Emulator. One thing differs: an extension whose
-connection broke while it waited may ask again.
+States are those of AWS's Runtime Interface Emulator. One thing differs: an extension whose connection broke while it
+waited may ask again.
 
 Everything here runs on the host's loop.
 
@@ -22,10 +22,20 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from serverfull.domain.json_functions import dumps, loads
+from serverfull.runtimes.runtime_api import extension_messages as messages
 from serverfull.runtimes.runtime_api.connection import error_document
+from serverfull.runtimes.runtime_api.extension_messages import (
+    EXIT_ERROR,
+    INIT_ERROR,
+    INVOKE,
+    LOGS,
+    NEXT,
+    REGISTER,
+    SHUTDOWN,
+    TELEMETRY,
+)
 
 if TYPE_CHECKING:
     from serverfull.runtimes.runtime_api.connection import Connection
@@ -37,33 +47,6 @@ MOST_EXTENSIONS = 10
 
 ENDING = 1.0
 """Seconds that an external extension has to end after it has reported an error, until the environment ends without."""
-
-REGISTER = "/2020-01-01/extension/register"
-NEXT = "/2020-01-01/extension/event/next"
-INIT_ERROR = "/2020-01-01/extension/init/error"
-EXIT_ERROR = "/2020-01-01/extension/exit/error"
-TELEMETRY = "/2022-07-01/telemetry"
-LOGS = "/2020-08-15/logs"
-
-SANDBOX_NAMES = ("sandbox.localdomain", "sandbox.local", "sandbox")
-"""What AWS calls the loopback of an environment."""
-
-ROUTES = (
-    ("POST", REGISTER),
-    ("GET", NEXT),
-    ("POST", INIT_ERROR),
-    ("POST", EXIT_ERROR),
-    ("PUT", TELEMETRY),
-    ("PUT", LOGS),
-)
-"""What is asked here."""
-
-INVOKE = "INVOKE"
-SHUTDOWN = "SHUTDOWN"
-
-_IDENTIFIER = "lambda-extension-identifier"
-_ACCEPTED = b'{"status":"OK"}\n'
-_JSON = "Content-Type: application/json\r\n"
 
 # The states of an extension, by the names that AWS's messages give them.
 STARTED = "Started"
@@ -123,7 +106,7 @@ class Extension:
     external: bool
     identifier: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: str = STARTED
-    events: tuple[str, ...] = ()
+    events: Sequence[str] = ()
     error_type: str = ""
     waits: Connection | None = None
     pending: bytes | None = None
@@ -238,14 +221,9 @@ class Extensions:
 
     def invoke(self, work: Work) -> None:
         """Tell of an invocation."""
-        event = {
-            "eventType": INVOKE,
-            "deadlineMs": work.deadline_ms,
-            "requestId": work.request_id,
-            "invokedFunctionArn": work.arn,
-            "tracing": {"type": "X-Amzn-Trace-Id", "value": work.trace_id},
-        }
-        self._send(event, [extension for extension in self.all if INVOKE in extension.events])
+        told = [extension for extension in self.all if INVOKE in extension.events]
+        if told:
+            self._send(messages.invocation_event(work), told)
 
     async def settled(self) -> None:
         """Wait until all are done with the invocation.
@@ -262,7 +240,7 @@ class Extensions:
         """
         self.expect_ends()
         told = [extension for extension in self.all if SHUTDOWN in extension.events and not extension.ended]
-        self._send({"eventType": SHUTDOWN, "shutdownReason": reason, "deadlineMs": deadline_ms}, told)
+        self._send(messages.shutdown_event(reason, deadline_ms), told)
         self._failed = None
         await self._until(lambda: all(extension.ended for extension in told))
 
@@ -285,55 +263,44 @@ class Extensions:
     def _register(self, connection: Connection, request: Request) -> None:
         name = request.fields.get("lambda-extension-name", "")
         if not name:
-            _refuse(connection, "Extension.InvalidExtensionName", "Empty extension name")
+            messages.refuse(connection, "Extension.InvalidExtensionName", "Empty extension name")
             return
         try:
-            events = _events(request.body)
+            events = messages.read_events(request.body)
         except ValueError as wrong:
-            _refuse(connection, "InvalidRequestFormat", str(wrong))
+            messages.refuse(connection, "InvalidRequestFormat", str(wrong))
             return
         extension = next((known for known in self.all if known.name == name), None)
         external = extension is not None and extension.external
         for event in events:
             if event not in ((INVOKE, SHUTDOWN) if external else (INVOKE,)):
-                kind = "external" if external else "internal"
-                why = f"{event}: This event is not there for {kind} extensions"
-                _refuse(connection, "Extension.InvalidEventType", why)
+                messages.refuse_event(connection, event, external=external)
                 return
         if extension is None:
             extension = self._new_internal(connection, name)
             if extension is None:
                 return
         elif not external:
-            _refuse(connection, "Extension.InvalidExtensionState", "Extension with this name already registered")
+            text = "Extension with this name already registered"
+            messages.refuse(connection, "Extension.InvalidExtensionState", text)
             return
         if extension.state != STARTED:
-            _refuse_transition(connection, extension.state, REGISTERED, extension.name)
+            messages.refuse_transition(connection, extension.state, REGISTERED, extension.name)
             return
         extension.state, extension.events = REGISTERED, events
-        connection.answer(
-            200, self._introduction(request), f"{_JSON}Lambda-Extension-Identifier: {extension.identifier}\r\n"
-        )
+        messages.introduce(connection, request, self._facts, extension.identifier)
         self._changed()
 
     def _new_internal(self, connection: Connection, name: str) -> Extension | None:
         """Make an internal extension; the request is answered where that may not be."""
         if not self._open:
-            _refuse(connection, "Extension.RegistrationClosed", "Extension registration closed already")
+            messages.refuse(connection, "Extension.RegistrationClosed", "Extension registration closed already")
         elif len(self.all) >= MOST_EXTENSIONS:
-            _refuse(connection, "Extension.TooManyExtensions", f"Extension limit ({MOST_EXTENSIONS}) reached")
+            messages.refuse(connection, "Extension.TooManyExtensions", f"Extension limit ({MOST_EXTENSIONS}) reached")
         else:
             self.all.append(extension := Extension(name, external=False))
             return extension
         return None
-
-    def _introduction(self, request: Request) -> bytes:
-        facts = self._facts
-        document = {"functionName": facts.name, "functionVersion": facts.version, "handler": facts.handler}
-        features = request.fields.get("lambda-extension-accept-feature", "").split(",")
-        if "accountId" in map(str.strip, features):
-            document["accountId"] = facts.account
-        return dumps(document).encode()
 
     def _next(self, connection: Connection, request: Request) -> None:
         extension = self._identified(connection, request)
@@ -341,7 +308,7 @@ class Extensions:
             return
         again = extension.state == READY and extension.waits is None  # its connection has broken
         if extension.state not in {REGISTERED, RUNNING} and not again:
-            _refuse_transition(connection, extension.state, READY, extension.identifier)
+            messages.refuse_transition(connection, extension.state, READY, extension.identifier)
             return
         extension.state, extension.waits = READY, connection
         event, extension.pending = extension.pending, None
@@ -354,16 +321,16 @@ class Extensions:
         if extension is None:
             return
         state = INIT_FAILED if of_init else EXIT_FAILED
-        error_type = request.fields.get("lambda-extension-function-error-type", "")
+        error_type = messages.read_error_type(connection, request)
         if not error_type:
-            _refuse(connection, "Extension.MissingHeader", "Lambda-Extension-Function-Error-Type not found")
-        elif extension.state == state:
-            connection.answer(202, _ACCEPTED)  # the first one counts
+            return
+        if extension.state == state:
+            messages.accept(connection)  # the first one counts
         elif extension.state not in ({REGISTERED} if of_init else {REGISTERED, READY, RUNNING}):
-            _refuse_transition(connection, extension.state, state, extension.identifier)
+            messages.refuse_transition(connection, extension.state, state, extension.identifier)
         else:
             extension.state, extension.error_type = state, error_type
-            connection.answer(202, _ACCEPTED)
+            messages.accept(connection)
             # It is to end now. AWS reports how.
             wait = ENDING if extension.external and not self._ending else 0.0
             self._loop.call_later(wait, self._fail, _type_of(extension), error_type)
@@ -380,20 +347,13 @@ class Extensions:
 
     def _identified(self, connection: Connection, request: Request) -> Extension | None:
         """Find who asks; the request is answered where that is nobody."""
-        identifier = request.fields.get(_IDENTIFIER, "")
-        if not identifier:
-            text = "Missing Lambda-Extension-Identifier header"
-            _refuse(connection, "Extension.MissingExtensionIdentifier", text)
-            return None
-        try:
-            known = str(uuid.UUID(identifier))
-        except ValueError:
-            _refuse(connection, "Extension.InvalidExtensionIdentifier", "Invalid Lambda-Extension-Identifier")
+        known = messages.read_identifier(connection, request)
+        if known is None:
             return None
         for extension in self.all:
             if extension.identifier == known and extension.state != STARTED:
                 return extension
-        _refuse(connection, "Extension.UnknownExtensionIdentifier", f"Unknown extension {known}")
+        messages.refuse(connection, "Extension.UnknownExtensionIdentifier", f"Unknown extension {known}")
         return None
 
     # ----------------------------------------------------------------------------------------------------------- inside
@@ -401,15 +361,12 @@ class Extensions:
     def _named(self, name: str) -> Extension:
         return next(extension for extension in self.all if extension.name == name)
 
-    def _send(self, event: dict[str, Any], to: Sequence[Extension]) -> None:
-        if not to:
-            return
-        body = dumps(event).encode()
+    def _send(self, event: bytes, to: Sequence[Extension]) -> None:
         for extension in to:
             if extension.state == READY and extension.waits is not None:
-                _deliver(extension, body)
+                _deliver(extension, event)
             else:
-                extension.pending = body
+                extension.pending = event
                 if extension.state == READY:
                     extension.state = RUNNING
 
@@ -452,35 +409,4 @@ def _deliver(extension: Extension, event: bytes) -> None:
     connection, extension.waits = extension.waits, None
     assert connection is not None
     extension.state = RUNNING
-    connection.answer(200, event, f"{_JSON}Lambda-Extension-Event-Identifier: {uuid.uuid4()}\r\n")
-
-
-def _events(body: bytes) -> tuple[str, ...]:
-    """Read what an extension registers for.
-
-    :raises ValueError: the body is no such document.
-    """
-    try:
-        document = loads(body)
-    except RecursionError:
-        raise ValueError("The body is nested too deeply") from None
-    if not isinstance(document, dict):
-        raise ValueError("The body is no JSON object")  # noqa: TRY004 - of what somebody has sent
-    if document.get("configurationKeys"):
-        raise ValueError("configurationKeys are deprecated; use environment variables instead")
-    events = document.get("events") or []
-    if not isinstance(events, list) or not all(isinstance(event, str) for event in events):
-        raise ValueError("events is no list of names")
-    return tuple(dict.fromkeys(events))
-
-
-def _refuse(connection: Connection, error_type: str, message: str) -> None:
-    connection.answer(403, error_document(error_type, message))
-
-
-def _refuse_transition(connection: Connection, state: str, wanted: str, extension: str) -> None:
-    message = (
-        f"State transition from {state} to {wanted} failed for extension {extension}. "
-        "Error: State transition is not allowed"
-    )
-    _refuse(connection, "Extension.InvalidExtensionState", message)
+    messages.deliver(connection, event)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from serverfull.runtimes.runtime_api.extensions import SANDBOX_NAMES
+from serverfull.runtimes.runtime_api.extension_messages import SANDBOX_NAMES
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.json_functions import dumps
-from serverfull.runtimes.runtime_api.extensions import TELEMETRY
+from serverfull.runtimes.runtime_api.extension_messages import TELEMETRY
 from serverfull.runtimes.telemetry.destinations import sender_to
 from serverfull.runtimes.telemetry.events import Event
 from serverfull.runtimes.telemetry.subscribers import Subscriber

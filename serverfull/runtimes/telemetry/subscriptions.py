@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from serverfull.domain.json_functions import loads
-from serverfull.runtimes.runtime_api.extensions import SANDBOX_NAMES
+from serverfull.runtimes.runtime_api.extension_messages import SANDBOX_NAMES
 
 TYPES = ("platform", "function", "extension")
 """The streams."""
