@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import FUNCTIONS
+from serverfull.domain.destinations import target_kind
 from serverfull.domain.invoke_configs import EVENT_INVOKE_CONFIGS, EventInvokeConfig
 from serverfull.domain.names import LATEST, function_arn
 from serverfull.errors import InvalidParameterValue, ResourceNotFound
-from serverfull.management.destinations import check_destinations, destination_kind, destination_of
+from serverfull.management.destinations import check_destinations, destination_of
 from serverfull.management.paging import read_page
 from serverfull.management.resolution import exists
 
@@ -168,7 +169,7 @@ class EventInvokeConfigs:
         targets = {}
         for event in ("OnSuccess", "OnFailure"):
             arn = destination_of(destinations, event) or ""
-            match = _FUNCTION.fullmatch(arn) if destination_kind(arn) == "lambda" else None
+            match = _FUNCTION.fullmatch(arn) if target_kind(arn) == "lambda" else None
             if match is None or match[1] != scope.region or (scope.account_known and match[2] != scope.account):
                 continue
             if match[3] == reference.name:
