@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,11 +52,14 @@ import os, threading, urllib.request
 base = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2020-01-01/extension"
 asked = urllib.request.Request(base + "/register", b'{"events": ["INVOKE"]}', {"Lambda-Extension-Name": "inner"})
 answer = urllib.request.urlopen(asked)
-status = answer.status
+headers = {"Lambda-Extension-Identifier": answer.headers["Lambda-Extension-Identifier"]}
+wanted = b'{"types": ["platform"], "destination": {"protocol": "TCP", "port": 1}}'
+telemetry = base.replace("2020-01-01/extension", "2022-07-01/telemetry")
+subscribed = urllib.request.urlopen(urllib.request.Request(telemetry, wanted, headers, method="PUT"))
+said = [answer.status, subscribed.status]
 
 def follow():
     while True:
-        headers = {"Lambda-Extension-Identifier": answer.headers["Lambda-Extension-Identifier"]}
         urllib.request.urlopen(urllib.request.Request(base + "/event/next", None, headers)).read()
 
 threading.Thread(target=follow, daemon=True).start()
@@ -122,13 +129,106 @@ def _layer(client: Any, name: str, files: dict[str, str | bytes], executable: li
     return arn
 
 
+EXTENSION = (
+    f"#!{sys.executable}\n"
+    """
+import http.server, json, os, socket, sys, threading, time, urllib.request
+sys.path.insert(0, "/opt/python")
+import walls
+name = os.path.basename(__file__)
+port = 9100 + len(name)
+told = []
+
+class Listener(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        told.extend(event["type"] for event in json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+def ask(path, body=None, method=None, **headers):
+    url = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}{path}"
+    data = None if body is None else json.dumps(body).encode()
+    return urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method))
+
+listener = http.server.HTTPServer(("sandbox.localdomain", port), Listener)
+threading.Thread(target=listener.serve_forever, daemon=True).start()
+names = {"Lambda-Extension-Name": name}
+came = ask("/2020-01-01/extension/register", {"events": ["INVOKE", "SHUTDOWN"]}, **names).headers
+itself = {"Lambda-Extension-Identifier": came["Lambda-Extension-Identifier"]}
+destination = {"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{port}"}
+wanted = {"schemaVersion": "2022-12-13", "types": ["platform", "function"], "destination": destination}
+ask("/2022-07-01/telemetry", {**wanted, "buffering": {"timeoutMs": 25}}, "PUT", **itself)
+with open(f"/tmp/of-{name}", "w") as file:
+    json.dump(walls.seen(), file)
+while json.load(ask("/2020-01-01/extension/event/next", **itself))["eventType"] != "SHUTDOWN":
+    pass
+if name == "longer":
+    time.sleep(0.2)  # so that the other one has ended
+print(name, "ends", "platform.report" in told, "function" in told, flush=True)
+"""
+)
+
+OF_WALLS = """
+import os, socket
+def seen():
+    status = dict(line.rstrip("\\n").split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
+    spaces = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("mnt", "net", "pid", "ipc", "uts", "user")}
+    with socket.socket() as out:
+        out.settimeout(1)
+        reached = out.connect_ex(("127.0.0.1", HOST)) == 0
+    kept = {name: status[name] for name in ("Uid", "Gid", "Groups", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp")}
+    return [spaces, kept, reached, sorted(os.listdir("/")), os.listdir("/proc/self/fd")]
+"""
+
+SEES_ALL = """
+import json, os, sys
+sys.path.insert(0, "/opt/python")
+import walls
+def held_off(path):
+    try:
+        open(path, "rb").close()
+    except PermissionError:
+        return True
+def handler(event, context):
+    print("called")
+    assert held_off("/proc/2/mem") and held_off("/proc/2/environ")
+    return [walls.seen(), *(json.load(open(f"/tmp/of-{name}")) for name in ("agent", "longer"))]
+"""
+
+
 @needs_walls
-def test_external_extensions_have_no_network_and_so_their_functions_fail_with_a_reason(client: Any) -> None:
-    arn = _layer(client, "agent", {"extensions/agent": "#!/bin/sh\n"}, ["extensions/agent"])
-    create(client, "watched", {"app.py": PYTHON_CODE}, Layers=[arn])
-    made = wait_until_settled(client, "watched")
-    assert made["State"] == "Failed"
-    assert "execution.sandbox is 'strict'" in made["StateReason"]
+@pytest.mark.parametrize("tags", [{}, {"serverfull:client": "awslambdaric"}], ids=["own", "awslambdaric"])
+def test_external_extensions_run_within_the_walls_of_their_function(
+    client: Any, require: Callable[[str, object, str], None], tags: dict[str, str]
+) -> None:
+    if tags:
+        require("awslambdaric", importlib.util.find_spec("awslambdaric"), "pip install awslambdaric")
+    name, programs = f"watched-{len(tags)}", ["extensions/agent", "extensions/longer"]
+    port = urllib.parse.urlsplit(client.meta.endpoint_url).port
+    files = {"python/walls.py": f"HOST = {port}\n{OF_WALLS}", **dict.fromkeys(programs, EXTENSION)}
+    create(client, name, {"app.py": SEES_ALL}, Layers=[_layer(client, name, files, programs)], Tags=tags, Timeout=30)
+    assert wait_until_settled(client, name)["State"] == "Active"
+    runtimes, *extensions = _call(client, name, None)
+    spaces, kept, reached, files_seen, _ = runtimes
+    assert (kept["CapEff"], kept["CapBnd"], kept["NoNewPrivs"], kept["Seccomp"]) == ("0" * 16, "0" * 16, "1", "2")
+    assert not reached
+    assert not {os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("mnt", "net", "pid")} & set(spaces.values())
+    for *walls, descriptors in extensions:
+        assert walls == [spaces, kept, reached, files_seen]
+        assert sorted(descriptors) == ["0", "1", "2", "3", "4", "5"]  # its streams, listener, poll and this list
+    client.delete_function(FunctionName=name)
+    wanted = {f"{extension} ends True True" for extension in ("agent", "longer")}
+    until, found = time.monotonic() + 20.0, set[str]()
+    while not wanted <= found:
+        assert time.monotonic() < until, found
+        with urllib.request.urlopen(f"{client.meta.endpoint_url}/_serverfull/logs/{name}") as answer:
+            messages = [json.loads(line)["message"] for line in answer.read().decode().splitlines()]
+        found = {line for message in messages for line in message.splitlines()}
+        time.sleep(0.02)
 
 
 @needs_walls
@@ -137,9 +237,23 @@ def test_internal_extensions_find_their_api_behind_walls(client: Any) -> None:
     create(client, "inner", {"app.py": "import inner\n" + PYTHON_CODE}, Layers=[arn], Timeout=30)
     assert wait_until_settled(client, "inner")["State"] == "Active"
     assert _call(client, "inner", "seen")[0] == "seen"
-    create(client, "asked", {"app.py": "import inner\ndef handler(e, c): return inner.status"}, Layers=[arn])
+    create(client, "asked", {"app.py": "import inner\ndef handler(e, c): return inner.said"}, Layers=[arn])
     wait_until_settled(client, "asked")
-    assert _call(client, "asked", None) == 200
+    assert _call(client, "asked", None) == [200, 200]
+
+
+def ends(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours that is to end by itself, at the level ``strict``."""
+    return subprocess.run(
+        [sys.executable, "-m", "serverfull", *arguments],
+        env={**plain_environment(), **STRICT},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
 
 
 def refuse_namespaces() -> None:
@@ -149,18 +263,7 @@ def refuse_namespaces() -> None:
 
 
 def test_a_machine_that_cannot_do_it_runs_no_host(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "serverfull", "serve", "--port", "0", "--state", "memory"]
-    environment = {**plain_environment(), **STRICT}
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        preexec_fn=refuse_namespaces,
-        check=False,
-    )
+    done = ends(tmp_path, "serve", "--port", "0", "--state", "memory", preexec_fn=refuse_namespaces)
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("Error:"))
     assert "execution.sandbox is 'strict', which this machine does not allow: namespaces of its own: " in line
     assert "Traceback" not in done.stderr
@@ -168,45 +271,19 @@ def test_a_machine_that_cannot_do_it_runs_no_host(tmp_path: Path) -> None:
 
 
 def test_a_doctor_says_why_a_machine_cannot_do_it(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "serverfull", "doctor", "--port", "0", "--output", "json"],
-        env=plain_environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        preexec_fn=refuse_namespaces,
-        check=True,
-    )
+    done = ends(tmp_path, "doctor", "--port", "0", "--output", "json", preexec_fn=refuse_namespaces)
     found = json.loads(done.stdout)["machine"]["strict"]
     assert found == {"state": "impossible", "detail": "namespaces of its own: Operation not permitted"}
 
 
 def test_functions_in_the_hosts_process_and_walls_exclude_each_other(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "serverfull", "serve", "--port", "0", "--execution", "inprocess"],
-        env={**plain_environment(), **STRICT},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = ends(tmp_path, "serve", "--port", "0", "--execution", "inprocess")
     assert (done.returncode, done.stdout) == (2, "")
     assert "execution.mode is 'inprocess' and execution.sandbox is 'strict'" in done.stderr
 
 
 @needs_walls
 def test_a_host_that_others_reach_takes_no_deployments_behind_walls_either(tmp_path: Path) -> None:
-    flags = ("--host", "0.0.0.0", "--insecure-no-auth", "--state", "memory")
-    done = subprocess.run(
-        [sys.executable, "-m", "serverfull", "serve", "--port", "0", *flags],
-        env={**plain_environment(), **STRICT},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = ends(tmp_path, "serve", "--port", "0", "--host", "0.0.0.0", "--insecure-no-auth", "--state", "memory")
     assert done.returncode == 2
     assert "Walls hold deployed code and not those who may change or delete it." in done.stderr

@@ -8,16 +8,9 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-from serverfull.runtimes.process.confinement import probe_strict
-from serverfull.testing.clients import lambda_client
-from serverfull.testing.deployments import deploy, zipped
-from serverfull.testing.process import HostProcess
 
 CODE = """
 print("loading")
@@ -328,37 +321,3 @@ def test_what_comes_while_the_environment_is_frozen_is_delivered_with_the_next_c
     lines = [line for line in records(events, "function") if line.startswith("handling")]
     assert lines == ["handling one", "handling two"]
     assert json.dumps(events).count('"platform.logsDropped"') == 0
-
-
-SUBSCRIBING_INSIDE = """
-import http.client, json, os
-def ask(method, path, body, **headers):
-    line = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
-    line.request(method, path, json.dumps(body), headers)
-    answer = line.getresponse()
-    return answer.status, answer.getheader("Lambda-Extension-Identifier"), json.loads(answer.read())
-names = {"Lambda-Extension-Name": "inside"}
-identifier = ask("POST", "/2020-01-01/extension/register", {"events": []}, **names)[1]
-wanted = {"types": ["platform"], "destination": {"protocol": "TCP", "port": 1}}
-answer = ask("PUT", "/2022-07-01/telemetry", wanted, **{"Lambda-Extension-Identifier": identifier})
-import threading
-asked = threading.Thread(target=ask, args=("GET", "/2020-01-01/extension/event/next", None),
-                         kwargs={"Lambda-Extension-Identifier": identifier}, daemon=True).start()
-def handler(event, context): return [answer[0], answer[2]["errorType"]]
-"""
-
-
-def test_who_has_no_network_that_the_host_sees_is_told_that_there_is_no_telemetry(
-    deployed: Any, tmp_path: Path
-) -> None:
-    why = probe_strict().why
-    if why:
-        pytest.skip(f"this machine allows no strict sandbox: {why}")
-    strict = {"SERVERFULL_EXECUTION__SANDBOX": "strict"}
-    with HostProcess.start(None, "--state", "memory", env=strict, cwd=tmp_path) as host:
-        other = replace(deployed, host=host, client=lambda_client(host.url))
-        files = {"extensions-of-others.txt": "no program"}
-        content = {"ZipFile": zipped(files)}
-        layer = other.client.publish_layer_version(LayerName="any", Content=content)["LayerVersionArn"]
-        deploy(other.client, other.name, {"app.py": SUBSCRIBING_INSIDE}, Layers=[layer])
-        assert other.invoke() == [202, "Telemetry.NotSupported"]

@@ -3,7 +3,8 @@
 The first process of a namespace of processes is its *init*. It ignores signals that it does not handle, and all others
 end with it, so no function may be it. Here it is a process of ours, that reaps what is orphaned and does nothing else;
 the function's process is the second. A process between them and the zygote makes the namespaces and ends at once, so
-that both are the zygote's own children, by adoption: it sees how they end and what they used.
+that both are the zygote's own children, by adoption: it sees how they end and what they used. A process that is to join
+another in its namespaces comes about in the same way.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ import os
 import signal
 import socket
 import struct
+import sys
 
 from . import confine
+
+TYPE_CHECKING = False  # the module typing is not needed to run
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 _MOUNTS = 0x00020000
 _NAMES = 0x04000000
@@ -43,19 +49,68 @@ def fork(alive: int) -> tuple[int, int]:
     its init ends it, when the other end of a pipe is closed.
 
     :param alive: the reading end of that pipe; nobody but the parent may keep the other end.
-    :returns: the ids of the process and of its init; in the child (0, 0).
+    :returns: the ids of the process and of its init; in the child 0 and -1.
     :raises OSError: something of it cannot be done; nothing is left then.
+    """
+    return _between(lambda: _part(alive))
+
+
+def join(pid: int) -> tuple[int, int]:
+    """Fork, into the namespaces of another process, but for that of its mounts.
+
+    The child still sees all files of the machine, until it enters the other's mounts by a descriptor of them.
+
+    :param pid: of that process, which has begun and not ended.
+    :returns: the id of the process, and 0; in the child 0, and the descriptor.
+    :raises OSError: something of it cannot be done; nothing is left then.
+    """
+    return _between(lambda: _follow(pid))
+
+
+def reach(pid: int, channel: int) -> None:
+    """Give away a TCP socket that is in the network of another process, where nothing else reaches.
+
+    The calling process is of no other use after that.
+
+    :param pid: of that process.
+    :param channel: the descriptor of a socket whose other end gets it.
+    :raises OSError: it has ended.
+    """
+    _enter(_open_spaces(pid, ("net",)))
+    with socket.socket(fileno=os.dup(channel)) as line, socket.socket(socket.AF_INET, socket.SOCK_STREAM) as given:
+        give(line, given)
+
+
+def give(line: socket.socket, given: socket.socket) -> None:
+    """Send a socket over another."""
+    rights = given.fileno().to_bytes(4, sys.byteorder)
+    line.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+def enter_mounts(descriptor: int) -> None:
+    """Enter a namespace of mounts, and close what it was known by.
+
+    :param descriptor: as `join` gives it.
+    :raises OSError: that cannot be done.
+    """
+    _enter({"mnt": descriptor})
+
+
+def _between(make: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """Have a process between this one and the new one make that, and end, so that the new one is this one's child.
+
+    :param make: gives what is known by the new one's side, and its id, which is 0 in that process itself.
     """
     reading, writing = os.pipe()
     middle = os.fork()
     if middle == 0:
         try:
-            init, pid = _part(alive)
+            known, pid = make()
             if pid == 0:
                 os.close(reading)
                 os.close(writing)
-                return 0, 0
-            os.write(writing, b"%d %d" % (pid, init))
+                return 0, known
+            os.write(writing, b"%d %d" % (pid, known))
         except BaseException as error:
             why = getattr(error, "strerror", None) or str(error)
             os.write(writing, _FAILED + why.encode("utf-8", "replace")[:2000])
@@ -66,8 +121,31 @@ def fork(alive: int) -> tuple[int, int]:
     os.waitpid(middle, 0)
     if not said or said.startswith(_FAILED):
         raise OSError(said[1:].decode("utf-8", "replace") or "the namespaces cannot be made")
-    pid, init = map(int, said.split())
-    return pid, init
+    pid, known = map(int, said.split())
+    return pid, known
+
+
+def _follow(pid: int) -> tuple[int, int]:
+    """Enter the namespaces of another, and fork there; gives the descriptor of its mounts in the new process."""
+    mounts = _open_space(pid, "mnt")
+    _enter(_open_spaces(pid, ("net", "ipc", "uts", "pid")))
+    made = os.fork()
+    return (0, made) if made else (mounts, 0)
+
+
+def _open_spaces(pid: int, kinds: Sequence[str]) -> dict[str, int]:
+    """Open namespaces of a process, first of all that of users, where it has one."""
+    return {kind: _open_space(pid, kind) for kind in (*(("user",) if os.geteuid() else ()), *kinds)}
+
+
+def _open_space(pid: int, kind: str) -> int:
+    return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY)
+
+
+def _enter(spaces: Mapping[str, int]) -> None:
+    for kind, space in spaces.items():
+        confine.check(confine.libc.setns(space, 0), f"the {kind} namespace of another process")
+        os.close(space)
 
 
 def _part(alive: int) -> tuple[int, int]:
@@ -87,7 +165,8 @@ def _part(alive: int) -> tuple[int, int]:
         finally:
             os._exit(1)
     try:
-        return init, os.fork()
+        made = os.fork()
+        return (init, made) if made else (-1, 0)
     except OSError:
         os.kill(init, signal.SIGKILL)
         raise

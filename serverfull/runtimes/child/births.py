@@ -50,17 +50,24 @@ class Part(NamedTuple):
 
 
 def begin(
-    order: dict[str, Any], given: Sequence[int], report: int, mark: int, zygote: int, extra: frozenset[str]
+    order: dict[str, Any],
+    given: Sequence[int],
+    report: int,
+    mark: int,
+    zygote: int,
+    extra: frozenset[str],
+    mounts: int = -1,
 ) -> Part:
     """Become what is ordered.
 
     :param order: the message of the host.
-    :param given: the descriptors that came with it: what output goes to, and where a command of the level ``strict``
-        is to find the Runtime API, a socket that the host gets the listener by.
+    :param given: the descriptors that came with it: what output goes to, and where the Runtime API is to be found in a
+        network of one's own, a socket that the host gets the listener by.
     :param report: a descriptor that is closed when all is well; what goes wrong before is written to it.
     :param mark: the number of this launch.
     :param zygote: the process id of the zygote.
     :param extra: names of modules that are imported here, and would not be in an interpreter that has just started.
+    :param mounts: the descriptor of those that it is to see, where it joins another process of the level ``strict``.
     :raises NotExecutable: what is to be executed cannot be.
     :raises OSError: something else cannot be done.
     """
@@ -77,12 +84,12 @@ def begin(
     line = None if told is None else client.connect(told["socket"])
     for channel in channels:
         strict.listen(channel)
-    kept = (0, 1, 2, report, control) if line is None else (0, 1, 2, report, control, line.fileno())
+    kept = (0, 1, 2, report, control, mounts, -1 if line is None else line.fileno())
     visible = (order["cwd"], *(told or {}).get("path", ()))
     parent = zygote if walls is None else None  # else its init ends it
     confine.apply(limits, keep=kept, parent=parent, interpreter=told is not None, visible=visible)
     if walls is not None:
-        strict.enclose(walls)
+        strict.enclose(walls, mounts)
     os.chdir(order["cwd"])
     environment = order["environment"]
     if line is None or told is None:

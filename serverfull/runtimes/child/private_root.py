@@ -44,6 +44,9 @@ _SETTINGS = (
 )
 """What of /etc programs need, and says nothing of the machine's users."""
 
+_SANDBOX_NAMES = "sandbox.localdomain sandbox.local sandbox"
+"""What AWS calls the loopback of an environment: extensions listen there."""
+
 _DEVICES = ("full", "null", "random", "urandom", "zero")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 
@@ -193,7 +196,7 @@ def _write_settings(folder: str, user: int, group: int) -> None:
     files = {
         "passwd": f"root:x:0:0:root:/:/bin/sh\nfunction:x:{user}:{group}::{TMP}:/bin/sh\n",
         "group": f"root:x:0:\nfunction:x:{group}:\n",
-        "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+        "hosts": f"127.0.0.1 localhost {_SANDBOX_NAMES}\n::1 localhost\n",
         "hostname": "localhost\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
         "resolv.conf": "",

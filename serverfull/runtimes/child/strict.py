@@ -37,18 +37,23 @@ _SET_DUMPABLE = 4
 _SET_NO_NEW_PRIVILEGES = 38
 
 
-def enclose(orders: Mapping[str, Any]) -> None:
+def enclose(orders: Mapping[str, Any], mounts: int = -1) -> None:
     """Do all of it.
 
     Where the host is root, the process has a user and a group of its own from then on. Else it keeps the host's, in a
     namespace of users where that means nothing.
 
-    :param orders: as `private_root.enter` takes them.
+    :param orders: as `private_root.enter` takes them; where ``join`` is among them, the id of a process of the sandbox
+        that has begun already, this one gets its user and what it sees.
+    :param mounts: the descriptor of those, as `apart.join` gives it.
     :raises OSError: a step could not be done; the message names it, and the process must not go on.
     """
-    user, group = _own_user()
+    user, group = _own_user(orders.get("join"))
     confine.check(confine.libc.unshare(_OWN_GROUP_ROOT), "a namespace of control groups")
-    private_root.enter(orders, user, group)
+    if "join" in orders:
+        apart.enter_mounts(mounts)
+    else:
+        private_root.enter(orders, user, group)
     _give_up_rights(user, group)
     everything = dict.fromkeys((private_root.TMP, *orders["shared"]), landlock.everything())
     landlock.restrict({"/": landlock.READ, "/dev": landlock.USE_DEVICES, **everything})
@@ -67,15 +72,13 @@ def listen(channel: int) -> None:
         listener.bind(("127.0.0.1", RUNTIME_API_PORT))
         listener.listen(128)
         with socket.socket(fileno=os.dup(channel)) as line:
-            line.sendmsg(
-                [b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, listener.fileno().to_bytes(4, sys.byteorder))]
-            )
+            apart.give(line, listener)
 
 
-def _own_user() -> tuple[int, int]:
+def _own_user(joined: int | None) -> tuple[int, int]:
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
-    user = _FIRST_USER + int(os.readlink("/proc/self"))  # the machine's /proc: no two processes there share it
+    user = _FIRST_USER + (joined or int(os.readlink("/proc/self")))  # the machine's /proc: no two there share it
     return user, user
 
 

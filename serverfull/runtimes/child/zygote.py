@@ -7,6 +7,7 @@ pipe beside it::
     {"launch": 7, "environment": {...}, "cwd": "...", "limits": {...}, "command": [...], "client": null}
     {"launch": 8, "from": 7, "environment": {...}, "limits": {...}, "client": {"socket": "..."}}
     {"kill": 7}
+    {"reach": 4711}
 
 and it answers ``{"launched": 7, "pid": 4711}`` or ``{"failed": 7, "why": "..."}``, ``{"killed": 7}``, and once that
 process has ended ``{"exited": 7, "status": 9, "maxrss_kb": 10240}``. ``client`` has the keys ``socket``, ``handler``,
@@ -20,8 +21,10 @@ it is, and the kernel says which process says so; it must carry the mark of the 
 A spare is a process that is forked before it is known what for, and has entered its groups. The launch of its number
 takes it, and any other process where it is not there any more. Nothing is said of spares.
 
-What is launched with ``strict`` among its limits, and a strict spare, begins in namespaces of its own (`apart`). The
-init of those is the zygote's child too, and is killed when the launched process has ended.
+What is launched with ``strict`` among its limits, and a strict spare, begins in namespaces of its own (`apart`), or in
+those of a process that it is to ``join``. Their init is the zygote's child too, and is killed when the last of what was
+launched into them has ended. ``reach`` has a socket sent that is in the network of such a process, over the descriptor
+that comes with it.
 
 All that a launch leaves behind becomes the zygote's, since it adopts orphans, and is killed when the launched process
 has ended. Where the host ends, the zygote kills everything and ends as well.
@@ -40,7 +43,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import apart, births, client, confine, prctl
@@ -73,7 +76,7 @@ def main(descriptor: int, host: int) -> None:
 class _Launch:
     """One launched process.
 
-    :param init: the first process of its namespace, which ends with the last one of this launch; 0: it has none.
+    :param init: the first process of its namespaces, which ends with the last launch that is in them; 0: it has none.
     """
 
     def __init__(self, number: int, mark: int, pid: int, init: int, report: int) -> None:
@@ -186,6 +189,9 @@ class _Zygote:
                 return None
             if "spare" in message:
                 return self._make_spare(message["spare"], message["groups"], is_strict=message["strict"])
+            if "reach" in message:
+                self._reach(message["reach"], *descriptors)
+                return None
             self._kill(message["kill"])
         finally:
             for descriptor in descriptors:
@@ -197,7 +203,7 @@ class _Zygote:
         try:
             descriptors += os.pipe()
             descriptors += (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            pid, init = self._fork(apart_too=is_strict)
+            pid, init = self._fork({} if is_strict else None)
         except OSError:  # the launch says why, if it fails too
             for descriptor in descriptors:
                 _close(descriptor)
@@ -210,9 +216,35 @@ class _Zygote:
         self._spares[number] = _Spare(pid, init, line, report)
         return None
 
-    def _fork(self, *, apart_too: bool) -> tuple[int, int]:
-        """Fork, into namespaces of its own or not; gives the ids of the process and of its init, which may be 0."""
-        return apart.fork(self._alive) if apart_too else (os.fork(), 0)
+    def _fork(self, walls: Mapping[str, Any] | None) -> tuple[int, int]:
+        """Fork; gives the ids of the process and of its init, which may be 0.
+
+        In the child it gives 0, and the descriptor of the mounts that it is to see, if they are another's.
+
+        :param walls: what the level ``strict`` asks for; None: it is another level.
+        """
+        if walls is None:
+            return os.fork(), 0
+        if "join" not in walls:
+            return apart.fork(self._alive)
+        joined = self._launches.get(walls["join"])
+        if joined is None or not joined.init:
+            raise OSError("the process that it is to join has ended")
+        pid, mounts = apart.join(joined.pid)
+        return (pid, joined.init) if pid else (0, mounts)
+
+    @staticmethod
+    def _reach(pid: int, channel: int) -> None:
+        """Have a socket made in the network of a process; who waits for it is told by the end of the channel else."""
+        try:
+            made = os.fork()
+        except OSError:
+            return
+        if made == 0:
+            with contextlib.suppress(OSError):
+                apart.reach(pid, channel)
+            os._exit(0)
+        os.waitpid(made, 0)
 
     def _wait_to_be_born(self, line: int, groups: list[str], report: int, parent: int | None) -> births.Part:
         self._let_go()
@@ -283,7 +315,7 @@ class _Zygote:
             self._say({"failed": number, "why": f"cannot start a process: {error}"})
             return None
         try:
-            pid, init = self._fork(apart_too="strict" in (order.get("limits") or ()))
+            pid, init = self._fork((order.get("limits") or {}).get("strict"))
         except OSError as error:
             self._say({"failed": number, "why": f"cannot start a process: {error}"})
             os.close(report)
@@ -291,7 +323,7 @@ class _Zygote:
             return None
         if pid == 0:
             self._let_go()
-            return self._be_born(order, given, child_report, self._marks)
+            return self._be_born(order, given, child_report, self._marks, init)
         os.close(child_report)
         self._expect(_Launch(number, self._marks, pid, init, report))
         return None
@@ -300,9 +332,11 @@ class _Zygote:
         self._launches[launch.pid] = launch
         self._poll.register(launch.report, select.POLLIN)
 
-    def _be_born(self, order: dict[str, Any], given: Sequence[int], report: int, mark: int) -> births.Part:
+    def _be_born(
+        self, order: dict[str, Any], given: Sequence[int], report: int, mark: int, mounts: int = -1
+    ) -> births.Part:
         try:
-            return births.begin(order, given, report, mark, self._pid, self._extra)
+            return births.begin(order, given, report, mark, self._pid, self._extra, mounts)
         except BaseException as error:  # nothing may run on as a second zygote
             unexecutable = isinstance(error, births.NotExecutable)
             why = str(error) if unexecutable else f"{type(error).__name__}: {error}"
@@ -390,7 +424,7 @@ class _Zygote:
             if pid not in self._launches and self._unborn:
                 self._hear_all_births(pid)
             launch = self._launches.pop(pid, None)
-            if launch is not None:
+            if launch is not None and all(other.init != launch.init for other in self._launches.values()):
                 _kill_all_of(launch.init)
             ended.append((launch, status, usage.ru_maxrss))
             self._forget_init(pid)

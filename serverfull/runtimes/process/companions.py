@@ -21,10 +21,10 @@ from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Ord
 from serverfull.runtimes.sandboxes.log_pipe import LogPipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from serverfull.runtimes.process.confinement import Confinement
-    from serverfull.runtimes.process.zygotes import Exit, Launched, Zygote
+    from serverfull.runtimes.process.zygotes import Exit, Launched
     from serverfull.runtimes.runtime_api.extensions import Extensions
 
 _OF_THE_RUNTIME = frozenset(
@@ -57,12 +57,15 @@ def extension_programs(opt: Path) -> list[Path]:
 class Companions:
     """The extensions of one sandbox, as processes.
 
+    :param launch: starts a process of the sandbox.
     :param extensions: hears of them.
     :param confinement: the limits of the sandbox.
     """
 
-    def __init__(self, zygote: Zygote, extensions: Extensions, confinement: Confinement) -> None:
-        self._zygote = zygote
+    def __init__(
+        self, launch: Callable[[Order], Awaitable[Launched]], extensions: Extensions, confinement: Confinement
+    ) -> None:
+        self._launch = launch
         self._extensions = extensions
         self._confinement = confinement
         self._launched: list[Launched] = []
@@ -93,7 +96,7 @@ class Companions:
             log=pipe.writer,
         )
         try:
-            launched = await self._zygote.launch(order)
+            launched = await self._launch(order)
         except NotExecutable as failed:
             self._extensions.unstartable(name, str(failed))
         except LaunchFailed as failed:
@@ -114,9 +117,14 @@ class Companions:
         return self._confinement.joining(self._launched[0].pid) if self._launched else self._confinement.orders
 
     @property
+    def running(self) -> list[Launched]:
+        """Those that have not ended."""
+        return [launched for launched in self._launched if not launched.exited.done()]
+
+    @property
     def pids(self) -> list[int]:
-        """Of those that run."""
-        return [launched.pid for launched in self._launched if not launched.exited.done()]
+        """The process ids of those."""
+        return [launched.pid for launched in self.running]
 
     def drain(self) -> None:
         """Take what is in their log pipes now."""

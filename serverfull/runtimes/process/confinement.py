@@ -298,6 +298,8 @@ class Confinement:
 
         :param pid: of one of them, which has begun and not ended.
         """
+        if "strict" in self.orders:
+            return {**self.orders, "strict": {**self.orders["strict"], "join": pid}}
         if "namespace" not in self.orders:
             return self.orders
         return {**self.orders, "namespace": None, "join": {"pid": pid, "user": self.orders["namespace"]["user"]}}

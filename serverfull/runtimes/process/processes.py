@@ -97,6 +97,8 @@ class Process:
         self.alive = False
         self._companions: Companions | None = None
         self._door: Door | None = None
+        self._waiting: Waiting | None = None
+        self._inside: RuntimeApi | Door | None = None
 
     @classmethod
     async def start(
@@ -129,8 +131,8 @@ class Process:
         process = await cls._open(machine, folder, confinement, recipe, write, extensions)
         if (recipe.client or {}).get("snapshot"):
             process.api.keep_snapshot()
-        waiting = None if spare is None else spare.waiting
-        await process._begin(recipe, extensions, lambda: process._launch(recipe, waiting))
+        process._waiting = None if spare is None else spare.waiting
+        await process._begin(recipe, extensions, lambda: process._launch(recipe.zygote, process._order(recipe)))
         return process
 
     @classmethod
@@ -174,8 +176,6 @@ class Process:
         extensions: Extensions,
     ) -> Process:
         """Open what a process is connected with."""
-        if machine.is_strict:  # nothing could be delivered into a network of its own
-            extensions.subscriptions = None
         try:
             if machine.is_strict and recipe.client is None:
                 api = RuntimeApi.unheard(INSIDE, extensions)
@@ -189,6 +189,8 @@ class Process:
         process = cls(machine, folder, confinement, api, LogPipe(write))
         if recipe.client is not None:
             api.on_abuse = process._abused
+        elif machine.is_strict:
+            process._inside = api
         return process
 
     async def _begin(self, recipe: Recipe, extensions: Extensions, launch: Callable[[], Awaitable[Launched]]) -> None:
@@ -214,35 +216,38 @@ class Process:
         self.alive = True
         launched.exited.add_done_callback(self._exited)
 
-    async def _launch(self, recipe: Recipe, waiting: Waiting | None) -> Launched:
-        """Start the runtime's process, and serve what it brings a listener for."""
-        inside = self._served_inside()
+    async def _launch(self, zygote: Zygote, order: Order) -> Launched:
+        """Start one of its processes.
+
+        The first one takes the spare, if there is any, and brings the listener of what is served in their own network.
+        """
+        waiting, self._waiting = self._waiting, None
+        inside, self._inside = self._inside, None
         if inside is None:
-            return await recipe.zygote.launch(self._order(recipe), waiting)
+            return await zygote.launch(order, waiting)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            launched = self.launched = await recipe.zygote.launch(self._order(recipe, theirs.fileno()), waiting)
+            launched = await zygote.launch(replace(order, channel=theirs.fileno()), waiting)
             ours.setblocking(False)  # what it sends is here: it has begun
             try:
                 _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
             except BlockingIOError:
                 descriptors = []
         if not descriptors:
+            launched.kill()
             raise LaunchFailed("the listener of its Runtime API has not arrived")
         await inside.hear(socket.socket(fileno=descriptors[0]), INSIDE.partition(":")[0])
         return launched
 
-    def _served_inside(self) -> RuntimeApi | Door | None:
-        """Give what is to be served in a network of the process's own, if anything is."""
-        return next((each for each in (self.api, self._door) if each is not None and each.address == INSIDE), None)
-
     async def _extend(self, recipe: Recipe, extensions: Extensions) -> None:
         """Let extensions find their API, and start those that have processes of their own."""
         if recipe.client is not None:
-            is_strict = self._machine.is_strict
-            self._door = Door.unheard(extensions, INSIDE) if is_strict else await Door.open(extensions)
+            if self._machine.is_strict:
+                self._door = self._inside = Door.unheard(extensions, INSIDE)
+            else:
+                self._door = await Door.open(extensions)
         if recipe.extensions:
-            self._companions = Companions(recipe.zygote, extensions, self.confinement)
+            self._companions = Companions(partial(self._launch, recipe.zygote), extensions, self.confinement)
             await self._companions.start(recipe.extensions, self._variables(recipe))
 
     @property
@@ -326,10 +331,27 @@ class Process:
 
         :raises OSError: none does.
         """
+        if self._machine.is_strict:
+            return await self._connect_inside(port)
         first = [self.pid, *([] if self._companions is None else self._companions.pids)]
         if not await asyncio.to_thread(lambda: listens(self.confinement.members(first), port)):
             raise ConnectionRefusedError(f"nothing in the environment listens on port {port}")
         return await asyncio.open_connection("127.0.0.1", port)
+
+    async def _connect_inside(self, port: int) -> tuple[StreamReader, StreamWriter]:
+        """Connect within the network of its own, where whatever listens is its own too."""
+        running = [] if self._companions is None else self._companions.running
+        if self.alive and self.launched is not None:
+            running = [self.launched, *running]
+        if not running:
+            raise ConnectionRefusedError("the environment has ended")
+        line = await running[0].reach()
+        try:
+            await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", port))
+            return await asyncio.open_connection(sock=line)
+        except BaseException:
+            line.close()
+            raise
 
     async def aclose(self) -> None:
         """Kill it, wait until it is gone, and give back what it held."""
@@ -366,7 +388,7 @@ class Process:
         lost = exited.cancelled() or exited.exception() is not None
         self.api.end(Gone("signal: killed" if lost else exited.result().why))
 
-    def _order(self, recipe: Recipe, channel: int = -1) -> Order:
+    def _order(self, recipe: Recipe) -> Order:
         return Order(
             environment=self._variables(recipe),
             cwd=recipe.root,
@@ -374,7 +396,6 @@ class Process:
             command=recipe.command,
             client=None if recipe.client is None else {**recipe.client, "socket": self.api.address},
             log=self.pipe.writer,
-            channel=channel,
         )
 
     def _variables(self, recipe: Recipe) -> dict[str, str]:

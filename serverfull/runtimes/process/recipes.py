@@ -142,11 +142,6 @@ class Recipes:
         :raises Unrunnable: nothing here does.
         """
         name, runtime = function.identity.name, function.runtime
-        if self._machine.is_strict and await asyncio.to_thread(_has_extensions, function.layers):
-            raise Unrunnable(
-                "Its layers have external extensions, and execution.sandbox is 'strict': those are programs that send "
-                "what they learn elsewhere, and there is no network. Choose 'limits', or leave the layers out."
-            )
         found = await self._interpreters.find_for(name, runtime, self._logger, anew=anew)
         if isinstance(found, Missing):
             raise Unrunnable(found.reason, "InvalidRuntime")
@@ -167,10 +162,6 @@ class Recipes:
         if zygote is None:
             zygote = self._zygotes[path] = Zygote(path, self._logger)
         return zygote
-
-
-def _has_extensions(layers: Sequence[Path]) -> bool:
-    return any(extension_programs(layer) for layer in layers)
 
 
 def _remove(folders: Sequence[Path]) -> None:

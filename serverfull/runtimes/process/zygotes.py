@@ -134,6 +134,13 @@ class Launched:
         if not self.exited.done():
             self.zygote.kill(self.number)
 
+    async def reach(self) -> socket.socket:
+        """Have a TCP socket made that is in its network, where that is its own; it blocks nobody.
+
+        :raises OSError: it has ended.
+        """
+        return await self.zygote.reach(self.pid)
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -327,6 +334,24 @@ class _Running:
             # It answers at once; the process itself may take longer where the kernel holds it.
             self._killing[number] = self._loop.call_later(ANSWER_TIMEOUT, self._stuck)
             self._send(dumps({"kill": number}).encode())
+
+    async def reach(self, pid: int) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with ours:
+            sent: asyncio.Future[None] = self._loop.create_future()
+            with theirs:
+                self._send(dumps({"reach": pid}).encode(), [theirs.fileno()], sent)
+                try:
+                    await sent
+                except (_ZygoteDied, LaunchFailed) as error:
+                    raise ConnectionRefusedError(str(error)) from None
+            ours.settimeout(ANSWER_TIMEOUT)
+            _, descriptors, _, _ = await asyncio.to_thread(socket.recv_fds, ours, 1, 1)
+        if not descriptors:
+            raise ConnectionRefusedError("the process has ended")
+        made = socket.socket(fileno=descriptors[0])
+        made.setblocking(False)
+        return made
 
     async def aclose(self) -> None:
         """Let it kill everything and end; kill it if that takes too long."""
