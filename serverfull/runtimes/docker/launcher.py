@@ -15,10 +15,10 @@ from serverfull.runtimes.docker.images import Images, ImageUnusable, parsed
 from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
 from serverfull.runtimes.docker.programs import find_program, handler_of
 from serverfull.runtimes.docker.site import Site
-from serverfull.runtimes.process.programs import Unrunnable, wanted
 from serverfull.runtimes.sandboxes.layers import merged
 from serverfull.runtimes.sandboxes.profiles import Profiles
 from serverfull.runtimes.sandboxes.variables import OPT, function_variables
+from serverfull.runtimes.sandboxes.wanted import Unrunnable, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from serverfull.runtimes.aws_access import AwsAccess
     from serverfull.runtimes.docker.images import Image
     from serverfull.runtimes.docker.programs import Program
-    from serverfull.runtimes.process.programs import Client, Wanted
     from serverfull.runtimes.runtime_api.extensions import Extensions
+    from serverfull.runtimes.sandboxes.wanted import Client, Wanted
 
 _NO_NETWORK = "none"
 

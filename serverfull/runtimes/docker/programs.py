@@ -19,13 +19,13 @@ from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.domain.json_functions import dumps
 from serverfull.runtimes.docker.companions import HOLDING
 from serverfull.runtimes.docker.options import CLIENT, HOST, OPT, TASK
-from serverfull.runtimes.process.companions import extension_programs
-from serverfull.runtimes.process.programs import Unrunnable, chosen_client
+from serverfull.runtimes.sandboxes.layers import extension_programs
 from serverfull.runtimes.sandboxes.variables import python_path
+from serverfull.runtimes.sandboxes.wanted import Unrunnable, chosen_client
 
 if TYPE_CHECKING:
     from serverfull.runtimes.docker.images import Image
-    from serverfull.runtimes.process.programs import Client, Wanted
+    from serverfull.runtimes.sandboxes.wanted import Client, Wanted
 
 _LED = ("/bin/sh", "-c", f'exec "$0" "$@" >{HOST}/log 2>&1')
 """Replaces itself by a command whose output goes to the host."""

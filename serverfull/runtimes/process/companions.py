@@ -44,16 +44,6 @@ _OF_THE_RUNTIME = frozenset(
 """Variables that extensions do not get, as on AWS."""
 
 
-def extension_programs(opt: Path) -> list[Path]:
-    """Give the programs of a function's extensions, in the order of their names: whatever is no folder.
-
-    :param opt: its layers, laid over each other.
-    """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return sorted(path for path in (opt / "extensions").iterdir() if not path.is_dir() or path.is_symlink())
-    return []
-
-
 class Companions:
     """The extensions of one sandbox, as processes.
 

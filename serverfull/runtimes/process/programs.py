@@ -11,22 +11,15 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.runtimes.process.interpreters import Interpreter, Missing, node_command
 from serverfull.runtimes.sandboxes.variables import OPT, python_path
+from serverfull.runtimes.sandboxes.wanted import CLIENT_TAG, Unrunnable
 
 if TYPE_CHECKING:
-    from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
-    from serverfull.interfaces import FunctionIdentity
-
-Client = Literal["own", "awslambdaric"]
-
-CLIENT_TAG = "serverfull:client"
-"""The tag of a function that chooses its runtime client, where the setting ``execution.client`` does not fit it."""
-
-_CLIENTS: tuple[Client, ...] = ("own", "awslambdaric")
+    from serverfull.runtimes.sandboxes.wanted import Client, Wanted
 
 _PATIENCE = 10.0
 """Seconds that an interpreter may take to say whether it has a module."""
@@ -56,51 +49,6 @@ As there, the client itself is loaded without them: a module of the function nam
 """
 
 
-class Unrunnable(Exception):
-    """Nothing here runs the function.
-
-    :param reason: why, and what to do.
-    :param code: a value of the model's ``StateReasonCode``.
-    """
-
-    def __init__(self, reason: str, code: str = "InvalidConfiguration") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a function is, without the handler object that its pool must not keep alive."""
-
-    identity: FunctionIdentity
-    handler: str
-    root: Path
-    runtime: str
-    layers: Sequence[Path]
-    region: str
-    ephemeral_mb: int
-    image_uri: str
-    image_config: ImageConfig
-    snap_start: bool
-
-
-def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
-    """Take from a function what its program depends on."""
-    return Wanted(
-        identity,
-        handler.name,
-        handler.root,
-        handler.runtime,
-        handler.layers,
-        handler.region,
-        handler.ephemeral_mb,
-        handler.image_uri,
-        handler.image_config,
-        handler.snap_start,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Program:
     """What runs a function.
@@ -111,19 +59,6 @@ class Program:
 
     command: Sequence[str] | None = None
     client: Mapping[str, Any] | None = None
-
-
-def chosen_client(tags: Mapping[str, str], default: Client) -> Client:
-    """Say by which runtime client a function for Python or Node.js is run.
-
-    :param tags: of the function.
-    :param default: the setting ``execution.client``.
-    :raises Unrunnable: its tag names none.
-    """
-    chosen = tags.get(CLIENT_TAG, default)
-    if not _is_client(chosen):
-        raise Unrunnable(f"Its tag {CLIENT_TAG} says {chosen!r}: there are {' and '.join(_CLIENTS)}")
-    return chosen
 
 
 def find_program(function: Wanted, found: Interpreter, client: Client, opt: Path) -> Program:
@@ -145,10 +80,6 @@ def find_program(function: Wanted, found: Interpreter, client: Client, opt: Path
         )
     _check_official(function, found)
     return Program([*wrapper, str(found.path), "-c", _OFFICIAL, os.pathsep.join(path), function.handler])
-
-
-def _is_client(text: str) -> TypeGuard[Client]:
-    return text in _CLIENTS
 
 
 def _wrapper(function: Wanted, opt: Path) -> list[str]:

@@ -17,22 +17,23 @@ from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.runtimes.aws_access import AwsAccess
-from serverfull.runtimes.process.companions import extension_programs
 from serverfull.runtimes.process.interpreters import Missing
 from serverfull.runtimes.process.processes import Recipe
-from serverfull.runtimes.process.programs import Unrunnable, chosen_client, find_program, wanted
+from serverfull.runtimes.process.programs import find_program
 from serverfull.runtimes.process.zygotes import Zygote
-from serverfull.runtimes.sandboxes.layers import copied, merged
+from serverfull.runtimes.sandboxes.layers import copied, extension_programs, merged
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
 from serverfull.runtimes.sandboxes.profiles import Profiles
 from serverfull.runtimes.sandboxes.variables import OPT, function_variables
+from serverfull.runtimes.sandboxes.wanted import Unrunnable, chosen_client, wanted
 
 if TYPE_CHECKING:
     from serverfull.domain.deployed_handler import DeployedHandler
     from serverfull.interfaces import FunctionIdentity
     from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
     from serverfull.runtimes.process.machine import Machine
-    from serverfull.runtimes.process.programs import Client, Program, Wanted
+    from serverfull.runtimes.process.programs import Program
+    from serverfull.runtimes.sandboxes.wanted import Client, Wanted
 
 FindRecipe = Callable[[], Awaitable[Recipe]]
 

@@ -17,6 +17,16 @@ from pathlib import Path
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
 
 
+def extension_programs(opt: Path) -> list[Path]:
+    """Give the programs of a function's extensions, in the order of their names: whatever is no folder.
+
+    :param opt: its layers, laid over each other.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(path for path in (opt / "extensions").iterdir() if not path.is_dir() or path.is_symlink())
+    return []
+
+
 def merged(layers: Sequence[Path], into: Path) -> Path:
     """Give the folder of these layers, later ones over earlier ones; made at the first call, found at all others.
 
