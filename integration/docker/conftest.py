@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import tarfile
 from contextlib import AsyncExitStack
 
 import pytest
@@ -20,6 +21,30 @@ from serverfull.testing import deeds
 from serverfull.testing.runtime_kit import PYTHON_BEFORE_3_12, REGION, RuntimeKit
 
 RUNTIMES = ("python3.11", "provided.al2023")
+
+
+@pytest.fixture(scope="module")
+def build(engine):
+    """Build an image with ``docker build``: a Dockerfile, and files, executable where they say by what."""
+    built = []
+
+    def build(name, dockerfile, files):
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            for path, text in {"Dockerfile": dockerfile, **files}.items():
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(text.encode()), 0o755 if text.startswith("#!") else 0o644
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        context.seek(0)
+        with engine.client() as client:
+            image, _ = client.images.build(fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True)
+        built.append(name)
+        return image.id
+
+    yield build
+    with engine.client() as client:
+        for name in dict.fromkeys(built):
+            client.images.remove(name, force=True)
 
 
 @pytest.fixture

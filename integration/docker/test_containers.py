@@ -341,6 +341,22 @@ async def test_an_image_that_is_not_there_makes_a_function_unfit(container_kit, 
     assert "The Docker engine has no image public.ecr.aws/lambda/python:3.12" in unfit.reason
 
 
+async def test_an_image_that_is_always_to_be_pulled_is_not_taken_from_the_engine(container_kit, engine):
+    local = "localhost:1/local:1"  # where no registry is
+    with engine.client() as client:
+        client.images.get(engine.image).tag(local)
+        try:
+            kit = container_kit(pull="always")
+            function = deployed_image(kit, local)
+            unfit = await kit.runtime.unfit(function.identity)
+            assert "connection refused" in unfit.reason
+            assert unfit.reason.endswith("which docker.pull = 'missing' takes, and 'always' does not")
+            pinned = deployed_image(kit, f"{local.rpartition(':')[0]}@{client.images.get(local).id}")
+            assert await kit.runtime.unfit(pinned.identity) is None
+        finally:
+            client.images.remove(local)
+
+
 def answers(status, **headers):
     async def answer(reader, writer):
         first = await reader.readexactly(1)

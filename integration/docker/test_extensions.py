@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.request
 import uuid
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from serverfull.testing.clients import lambda_client
-from serverfull.testing.deployments import deploy, zipped
+from serverfull.testing.deployments import deploy, wait_until_settled, zipped
 from serverfull.testing.process import HostProcess
 
 pytestmark = pytest.mark.slow
 
 WITHIN = 20.0
+ROLE = "arn:aws:iam::123456789012:role/runner"
 PROGRAMS = Path(__file__).parents[2] / "tests" / "extensions" / "programs"
 
 CODE = """
@@ -55,14 +57,9 @@ def host(engine, tmp_path_factory):
         yield started
 
 
-class Deployed:
-    def __init__(self, host, extensions, executable=None, **more):
+class Called:
+    def __init__(self, host):
         self.host, self.client, self.name = host, lambda_client(host.url), f"f-{uuid.uuid4().hex[:8]}"
-        files = {f"extensions/{name}": text for name, text in extensions.items()}
-        content = {"ZipFile": zipped(files, executable=files if executable is None else executable)}
-        layer = self.client.publish_layer_version(LayerName=self.name, Content=content)["LayerVersionArn"]
-        usual = {"Runtime": "python3.11", "Timeout": 20, "Layers": [layer]}
-        deploy(self.client, self.name, {"app.py": CODE}, **usual, **more)
 
     def invoke(self, event):
         answer = self.client.invoke(FunctionName=self.name, Payload=json.dumps(event))
@@ -83,6 +80,25 @@ class Deployed:
                 return found
             assert time.monotonic() < until, log
             time.sleep(0.05)
+
+
+class Deployed(Called):
+    def __init__(self, host, extensions, executable=None, **more):
+        super().__init__(host)
+        files = {f"extensions/{name}": text for name, text in extensions.items()}
+        content = {"ZipFile": zipped(files, executable=files if executable is None else executable)}
+        layer = self.client.publish_layer_version(LayerName=self.name, Content=content)["LayerVersionArn"]
+        usual = {"Runtime": "python3.11", "Timeout": 20, "Layers": [layer]}
+        deploy(self.client, self.name, {"app.py": CODE}, **usual, **more)
+
+
+class OfImage(Called):
+    def __init__(self, host, image, **more):
+        super().__init__(host)
+        usual = {"PackageType": "Image", "Role": ROLE, "Timeout": 20}
+        self.client.create_function(FunctionName=self.name, Code={"ImageUri": image}, **usual, **more)
+        found = wait_until_settled(self.client, self.name)
+        assert found["State"] == "Active", found["StateReason"]
 
 
 @pytest.mark.parametrize("client", ["own", "awslambdaric"])
@@ -120,3 +136,26 @@ def test_a_runtime_that_ends_leaves_its_extensions_time_to_hear_of_it(host):
 def test_an_extension_that_fails_at_its_start_fails_the_call(host, text, executable, error_type, message):
     said = Deployed(host, {"broken": text}, executable).invoke("hello")
     assert (said["errorType"], said["errorMessage"].partition("Error: ")[2]) == (error_type, message)
+
+
+def test_an_image_brings_extensions_of_its_own(host, engine, build):
+    name = f"serverfull-test-watched-{os.getpid()}"
+    files = {"app.py": CODE, "agent": python(AGENT), "linked": python(AGENT), "no-extension": "text"}
+    lines = [
+        f"FROM {engine.image}",
+        "COPY app.py /var/task/",
+        "COPY agent /opt/extensions/",
+        "COPY no-extension /opt/extensions/folder/",
+        "COPY linked /opt/",
+        "RUN ln -s /opt/linked /opt/extensions/linked",
+        'CMD ["app.handler"]',
+    ]
+    build(name, "\n".join(lines), files)
+    function = OfImage(host, name)
+    assert function.invoke("hello") == "hello"
+    assert sorted(line.split("\t")[0] for line in function.lines("EXTENSION\t", 2)) == ["Name: agent", "Name: linked"]
+    assert len(function.lines("SAW ", 2)) == 2
+    entry_point = {"EntryPoint": ["/no/such/program"]}  # it is executed by the shell that holds it back
+    function.client.update_function_configuration(FunctionName=function.name, ImageConfig=entry_point)
+    assert wait_until_settled(function.client, function.name)["LastUpdateStatus"] == "Successful"
+    assert function.invoke("hello")["errorType"] == "Runtime.InvalidEntrypoint"

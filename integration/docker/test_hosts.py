@@ -114,7 +114,7 @@ def test_an_image_is_a_function_and_its_config_wins_over_what_it_says(start, eng
         assert wait_until_settled(client, "f")["LastUpdateStatus"] == "Successful"
         answer = client.invoke(FunctionName="f", LogType="Tail")
         assert answer["FunctionError"] == "Unhandled"
-        assert "Runtime.ExitError" in answer["Payload"].read().decode()
+        assert "Runtime.InvalidEntrypoint" in answer["Payload"].read().decode()
     finally:
         with engine.client() as client:
             client.images.remove(name, force=True)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import shutil
 import subprocess
-import tarfile
 from platform import machine
 
 import pytest
 from botocore.exceptions import ClientError
 
+from serverfull.management.configuration import architecture
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import HostProcess, plain_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
+HERE = architecture()
 ROLE = "arn:aws:iam::123456789012:role/runner"
 SHOW = """
 import os, sys
@@ -33,38 +33,12 @@ def other(event, context):
 
 
 @pytest.fixture(scope="module")
-def build(engine):
-    """Build an image with ``docker build``: a Dockerfile, and files beside it."""
-    built = []
-
-    def build(name, dockerfile, **files):
-        context = io.BytesIO()
-        with tarfile.open(fileobj=context, mode="w") as archive:
-            for path, text in {
-                "Dockerfile": dockerfile,
-                **{f"{path}.py": text for path, text in files.items()},
-            }.items():
-                entry = tarfile.TarInfo(path)
-                entry.size, entry.mode = len(text.encode()), 0o644
-                archive.addfile(entry, io.BytesIO(text.encode()))
-        context.seek(0)
-        with engine.client() as client:
-            image, _ = client.images.build(fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True)
-        built.append(name)
-        return image.id
-
-    yield build
-    with engine.client() as client:
-        for name in dict.fromkeys(built):
-            client.images.remove(name, force=True)
-
-
-@pytest.fixture(scope="module")
 def image(engine, build):
     """An image with a handler, and its id."""
     name = f"serverfull-test-show-{os.getpid()}:1"
     text = SHOW.replace("TEXT", "'first'")
-    return name, build(name, f'FROM {engine.image}\nCOPY app.py /var/task/\nCMD ["app.handler"]\n', app=text)
+    dockerfile = f'FROM {engine.image}\nCOPY app.py /var/task/\nCMD ["app.handler"]\n'
+    return name, build(name, dockerfile, {"app.py": text})
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +55,8 @@ def aws_lambda(host):
 
 
 def create(client, name, uri, **options):
-    made = client.create_function(
-        FunctionName=name, PackageType="Image", Role=ROLE, Code={"ImageUri": uri}, **{"Timeout": 30, **options}
-    )
+    options = {"Timeout": 30, "Architectures": [HERE], **options}
+    made = client.create_function(FunctionName=name, PackageType="Image", Role=ROLE, Code={"ImageUri": uri}, **options)
     assert made["State"] == "Pending"
     return made
 
@@ -150,10 +123,10 @@ def test_image_config_stands_in_for_what_the_image_says(aws_lambda, image):
 def test_a_tag_that_moves_changes_nothing_until_the_code_is_updated(aws_lambda, engine, build):
     name = f"serverfull-test-moving-{os.getpid()}"
     dockerfile = f'FROM {engine.image}\nCOPY app.py /var/task/\nCMD ["app.handler"]\n'
-    build(name, dockerfile, app=SHOW.replace("TEXT", "'one'"))
+    build(name, dockerfile, {"app.py": SHOW.replace("TEXT", "'one'")})
     create(aws_lambda, "moving", name, Publish=True)
     settled(aws_lambda, "moving")
-    build(name, dockerfile, app=SHOW.replace("TEXT", "'two'"))
+    build(name, dockerfile, {"app.py": SHOW.replace("TEXT", "'two'")})
     aws_lambda.update_function_configuration(FunctionName="moving", MemorySize=256)
     settled(aws_lambda, "moving")
     said = invoke(aws_lambda, "moving")
@@ -181,7 +154,7 @@ CMD ["own.handler"]
     build(
         name,
         dockerfile,
-        own="import os\ndef handler(event, context):\n    return [os.getcwd(), os.listdir('/usr/bin')]\n",
+        {"own.py": "import os\ndef handler(event, context):\n    return [os.getcwd(), os.listdir('/usr/bin')]\n"},
     )
     create(aws_lambda, "scratch", name)
     assert settled(aws_lambda, "scratch")["State"] == "Active"
@@ -197,15 +170,31 @@ def test_an_image_that_cannot_be_pulled_fails_the_function_with_the_reason(aws_l
     assert "connection refused" in reason
 
 
-def test_an_entry_point_that_an_image_does_not_have_is_an_error_of_the_function(aws_lambda, image):
+def test_an_image_for_another_architecture_than_the_function_fails_it_with_both(aws_lambda, image):
     name, _ = image
-    create(aws_lambda, "unstartable", name, ImageConfig={"EntryPoint": ["/no/such/program"]})
-    settled(aws_lambda, "unstartable")
-    answer = aws_lambda.invoke(FunctionName="unstartable", LogType="Tail")
-    error = json.load(answer["Payload"])
-    assert (answer["FunctionError"], error["errorType"]) == ("Unhandled", "Runtime.ExitError")
-    assert "exit status 127" in error["errorMessage"]
-    assert b"/no/such/program: not found" in base64.b64decode(answer["LogResult"])
+    other = {"x86_64": "arm64", "arm64": "x86_64"}[HERE]
+    create(aws_lambda, "foreign", name, Architectures=[other])
+    code, reason = failed(aws_lambda, "foreign")
+    assert code == "InvalidImage"
+    assert f"The image {name} is for {HERE}, and the function for {other}" in reason
+    aws_lambda.update_function_code(FunctionName="foreign", ImageUri=name, Architectures=[HERE])
+    assert settled(aws_lambda, "foreign")["State"] == "Active"
+
+
+@pytest.mark.parametrize(
+    ("program", "why"), [("/no/such/program", "no such file or directory"), ("/etc/passwd", "permission denied")]
+)
+def test_an_entry_point_that_cannot_be_executed_is_an_error_of_the_function(aws_lambda, image, program, why):
+    name, _ = image
+    function = f"unstartable-{len(why)}"
+    create(aws_lambda, function, name, ImageConfig={"EntryPoint": [program]})
+    settled(aws_lambda, function)
+    for _ in range(2):
+        answer = aws_lambda.invoke(FunctionName=function, LogType="Tail")
+        error = json.load(answer["Payload"])
+        assert (answer["FunctionError"], error["errorType"]) == ("Unhandled", "Runtime.InvalidEntrypoint")
+        assert error["errorMessage"].endswith(f" Error: fork/exec {program}: {why}")
+    assert program.encode() in base64.b64decode(answer["LogResult"])
 
 
 @pytest.mark.parametrize(
@@ -213,12 +202,14 @@ def test_an_entry_point_that_an_image_does_not_have_is_an_error_of_the_function(
     [
         # What the entry point of AWS's images, and ours as theirs, exits with where it gets no handler.
         ({"Command": ["too", "many"]}, "Runtime.ExitError", "exit status 142"),
+        # What ends with the status by which shells say that there is no such program, and was there.
+        ({"EntryPoint": ["/bin/sh", "-c", "exit 127"]}, "Runtime.ExitError", "exit status 127"),
         ({"WorkingDirectory": "/etc/passwd"}, "Runtime.InvalidEntrypoint", "chdir /etc/passwd: not a directory"),
     ],
 )
 def test_what_keeps_a_container_from_its_work_is_said_to_the_caller(aws_lambda, image, config, error, said):
     name, _ = image
-    function = f"{error.partition('.')[2]}"
+    function = f"kept-{hash(said) % 100_000}"
     create(aws_lambda, function, name, ImageConfig=config)
     settled(aws_lambda, function)
     answer = aws_lambda.invoke(FunctionName=function)

@@ -320,7 +320,8 @@ class DockerSettings(_Theme):
     """``RUNTIME=IMAGE`` for each runtime that has another image than AWS's own, ``public.ecr.aws/lambda/…``. With
     ``execution.mode`` ``auto``, functions run in these where their interpreter is not on this machine."""
     pull: Literal["missing", "always", "never"] = "missing"
-    """When the engine pulls the image of a function that is deployed: where it has none, ``always``, or ``never``. The
+    """When the engine pulls the image of a function that is deployed: where it has none, ``always``, or ``never``. With
+    ``always`` an image that no registry has fails its function, as one does that was built on this machine. The
     credentials are those of ``docker login`` of the host's user."""
     network: NetworkName = "bridge"
     """The engine's network that containers are in, which has to be a bridge of this machine; or ``none``: only Python

@@ -45,6 +45,7 @@ class DeployedHandler:
     :param layers: the folders of its unpacked layers; what later ones hold counts.
     :param region: where it is deployed, such as ``us-east-1``.
     :param ephemeral_mb: megabytes of ``/tmp``.
+    :param architecture: that it is deployed for: ``x86_64`` or ``arm64``.
     :param image_uri: the container image that is the function's package, instead of one in ``root``; empty: it is none.
     :param image_config: of that image.
     :ivar image_found: the image that ``image_uri`` meant when a runtime looked for it, as ``repository@sha256:digest``;
@@ -61,6 +62,7 @@ class DeployedHandler:
         layers: Sequence[Path] = (),
         region: str = "",
         ephemeral_mb: int = 512,
+        architecture: str = "x86_64",
         image_uri: str = "",
         image_config: ImageConfig | None = None,
         snap_start: bool = False,
@@ -71,6 +73,7 @@ class DeployedHandler:
         self.layers = tuple(layers)
         self.region = region
         self.ephemeral_mb = ephemeral_mb
+        self.architecture = architecture
         self.image_uri = image_uri
         self.image_config = image_config or ImageConfig()
         self.image_found: str | None = None

@@ -292,6 +292,7 @@ class DeployedFetcher(Fetcher):
             tuple(sorted(version.environment.items())),
             version.resolved_image or version.image_uri,
             str(version.settings.get("ImageConfig")),
+            version.architecture,
         )
         handlers = self._handlers.setdefault((partition, version.function), {})
         kept = handlers.get(version.number)
@@ -308,6 +309,7 @@ class DeployedFetcher(Fetcher):
                     layers=layers,
                     region=partition.region,
                     ephemeral_mb=made_of[4],
+                    architecture=version.architecture,
                     image_uri=version.resolved_image or version.image_uri or "",
                     image_config=_image_config(version.settings.get("ImageConfig", {})),
                     snap_start=made_of[5],

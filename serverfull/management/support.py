@@ -198,7 +198,7 @@ GROUPS: tuple[Group, ...] = (
 
 STORED_MEMBERS: Mapping[str, str] = {
     "AcceleratorConfig": "there are no accelerators to give",
-    "Architectures": "code runs on the host's own architecture",
+    "Architectures": "code runs on the host's own architecture; a container image for another one is `Failed`",
     "CapacityProviderConfig": "functions run on this host",
     "DeadLetterConfig": "events that fail go nowhere",
     "DurableConfig": "there are no durable executions",

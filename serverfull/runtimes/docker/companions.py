@@ -1,8 +1,7 @@
 """The external extensions of a container: processes that the engine starts in it, before its runtime goes on.
 
-The container begins with a shell that waits for a word in a named pipe, then runs the runtime, tells its status by
-another pipe, and stays: so extensions can be told of the end when their runtime has ended, until the container is
-killed. Signals for the runtime go by the shell. Everything here runs on the host's loop, but what asks the engine.
+The container begins with a shell that holds the runtime back (`shells.HOLDING`). Everything here runs on the host's
+loop, but what asks the engine.
 
 Engine: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Exec
 """
@@ -21,29 +20,13 @@ from typing import TYPE_CHECKING, Any
 from serverfull.domain.json_functions import dumps
 from serverfull.runtimes.docker.attached import AttachedLog
 from serverfull.runtimes.docker.engine import PATIENCE, EngineGone
-from serverfull.runtimes.docker.options import HOST, OPT
+from serverfull.runtimes.docker.options import OPT
+from serverfull.runtimes.docker.shells import said_by_engine
 from serverfull.runtimes.sandboxes.launching import Gone
 
 if TYPE_CHECKING:
     from serverfull.runtimes.docker.engine import Engine
     from serverfull.runtimes.runtime_api.extensions import Extensions
-
-_SCRIPT = f"""
-read -r word < {HOST}/go
-"$0" "$@" &
-runtime=$!
-trap 'kill -TERM $runtime' TERM
-trap 'kill -KILL $runtime' USR1
-while kill -0 $runtime 2> /dev/null; do wait $runtime; status=$?; done
-echo $status > {HOST}/ended
-read -r word < {HOST}/go
-"""
-
-HOLDING = ("/bin/sh", "-c", _SCRIPT)
-"""Runs the command behind it as the runtime of a container with extensions."""
-
-_NOT_EXECUTABLE = {126: "permission denied", 127: "no such file or directory"}
-"""The statuses by which the engine says that it could not execute a program."""
 
 _MOST_HEAD = 16_384
 
@@ -100,10 +83,10 @@ class Companions:
         code = 137
         with suppress(EngineGone, Exception):
             code = await self._engine.ask(lambda client: client.exec_inspect(exec_id)["ExitCode"])
-        unstarted = not self._extensions.has_registered(name) and code in _NOT_EXECUTABLE
-        if unstarted:
+        why = None if self._extensions.has_registered(name) else said_by_engine(code)
+        if why is not None:
             with suppress(Exception):  # those who wait for it hear of it
-                self._extensions.unstartable(name, f"fork/exec {path}: {_NOT_EXECUTABLE[code]}")
+                self._extensions.unstartable(name, f"fork/exec {path}: {why}")
         else:
             self._extensions.ended(name, Gone.with_code(code if code <= 128 else 128 - code).why)
 

@@ -24,6 +24,7 @@ from serverfull.runtimes.docker.attached import AttachedLog
 from serverfull.runtimes.docker.companions import Companions
 from serverfull.runtimes.docker.engine import EngineGone
 from serverfull.runtimes.docker.options import FUNCTION, HOST, MEGABYTE, Held, Shown, Wish, configuration
+from serverfull.runtimes.docker.shells import said_by_shell
 from serverfull.runtimes.docker.site import remove_container
 from serverfull.runtimes.docker.vitals import Vitals
 from serverfull.runtimes.runtime_api.api import RuntimeApi
@@ -59,6 +60,7 @@ class Recipe:
 
     :param wish: all but what each has for itself.
     :param name: of the function.
+    :param program: that is executed in the end.
     :param own_client: our own client runs in them.
     :param led: their output goes into the named pipe.
     :param extensions: the names of their external extensions.
@@ -66,6 +68,7 @@ class Recipe:
 
     wish: Wish
     name: str
+    program: str
     own_client: bool
     led: bool
     extensions: Sequence[str] = ()
@@ -110,6 +113,7 @@ class Container:
 
     def __init__(self, site: Site, recipe: Recipe, folder: Folder, api: RuntimeApi, log: Log) -> None:
         self._site = site
+        self._program = recipe.program
         self._memory = recipe.wish.memory_mb * MEGABYTE
         self._folder = folder
         self._log = log
@@ -334,7 +338,7 @@ class Container:
     def _runtime_ended(self, status: int) -> None:
         """The runtime has ended, and its extensions have not."""
         self.alive = False
-        self.api.end(_gone_with(status))
+        self.api.end(self._end_with(status))
         if not self._settled.done():
             self._settled.set_result(None)
 
@@ -344,9 +348,14 @@ class Container:
         with suppress(EngineGone, Exception):
             async with asyncio.timeout(_ENDING):
                 code = await self._site.engine.ask(partial(_exit_code, name=self.name))
-        self.api.end(_gone_with(code))
+        self.api.end(self._end_with(code))
         if not self._settled.done():
             self._settled.set_result(None)
+
+    def _end_with(self, code: int) -> Gone | Unstartable:
+        """Word a status: that of a shell which could not execute the program, or that of the program."""
+        why = None if self.api.begun else said_by_shell(code)
+        return _gone_with(code) if why is None else Unstartable(f"fork/exec {self._program}: {why}")
 
 
 @dataclass(frozen=True, slots=True)

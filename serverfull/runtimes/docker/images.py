@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from serverfull.runtimes.docker.contents import Contents, look_into
+
 if TYPE_CHECKING:
     from serverfull.runtimes.docker.engine import Engine
 
@@ -26,7 +28,8 @@ _OFFICIAL = "public.ecr.aws/lambda/"
 _PULL_PATIENCE = 120.0
 """Seconds that a registry may be silent while an image is pulled."""
 
-_SHELL = "/bin/sh"
+_ARCHITECTURES = {"amd64": "x86_64"}
+"""Engines' names of what AWS calls otherwise."""
 
 _DENIED = ("denied", "unauthorized", "authentication required", "no basic auth", "forbidden", "403")
 _UNKNOWN = ("manifest unknown", "not found", "no such image", "does not exist", "no matching manifest", "invalid")
@@ -53,16 +56,17 @@ class Image:
     :param pinned: ``repository@sha256:digest``, which means the same image at any time; the digest is its id where it
         comes from no registry.
     :param environment: its variables.
-    :param has_shell: whether a program of it can be started with its output led elsewhere.
+    :param architecture: of the machines that it is for, by AWS's name where AWS has one.
     """
 
     id: str
     name: str
     pinned: str
+    architecture: str
     entry_point: tuple[str, ...]
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    has_shell: bool
+    contents: Contents
 
 
 def official_image(runtime: str) -> str | None:
@@ -138,16 +142,32 @@ class Images:
 
         try:
             looked = await self._engine.ask(partial(_inspect, name=name))
-            if self._pull == "always" or (looked is None and self._pull == "missing"):
-                self._logger.info("image is pulled", image=name)
-                await self._engine.ask(lambda _client: _pull(self._engine, name))
-                looked = await self._engine.ask(partial(_inspect, name=name))
+            if looked is None and self._pull != "never":
+                looked = await self._pulled(name)
+            elif self._pull == "always" and "@" not in name:  # one with a digest is the same at any time
+                looked = await self._pulled_again(name)
             if looked is None:
                 said = "and docker.pull is 'never': pull it" if self._pull == "never" else "even now that it was pulled"
                 raise ImageUnusable(f"The Docker engine has no image {name}, {said}", "InvalidImage")
             return await self._engine.ask(partial(_examine, name=name, looked=looked, labels=self._labels))
         except APIError as error:
             raise _refusal(name, error.explanation or str(error)) from None
+
+    async def _pulled(self, name: str) -> dict[str, Any] | None:
+        self._logger.info("image is pulled", image=name)
+        await self._engine.ask(lambda _client: _pull(self._engine, name))
+        return await self._engine.ask(partial(_inspect, name=name))
+
+    async def _pulled_again(self, name: str) -> dict[str, Any] | None:
+        """Pull one that the engine has: what is asked to be of the registry is not taken from elsewhere.
+
+        :raises ImageUnusable: the registry has none of that name, or cannot be asked.
+        """
+        try:
+            return await self._pulled(name)
+        except ImageUnusable as refusal:
+            said = "The engine has an image of that name, which docker.pull = 'missing' takes, and 'always' does not"
+            raise ImageUnusable(f"{refusal.reason}. {said}", refusal.code) from None
 
 
 def _inspect(client: Any, name: str) -> dict[str, Any] | None:
@@ -209,10 +229,11 @@ def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[
         id=looked["Id"],
         name=name,
         pinned=_pinned(name, looked),
+        architecture=_ARCHITECTURES.get(architecture, architecture),
         entry_point=tuple(config.get("Entrypoint") or ()),
         command=tuple(config.get("Cmd") or ()),
         environment=variables,
-        has_shell=_has_file(client, looked["Id"], _SHELL, labels),
+        contents=look_into(client, looked["Id"], labels),
     )
 
 
@@ -224,18 +245,6 @@ def _pinned(name: str, looked: Mapping[str, Any]) -> str:
     usual = {repository, repository.removeprefix("docker.io/").removeprefix("library/")}
     digests = (each for each in looked.get("RepoDigests") or () if each.partition("@")[0] in usual)
     return next(digests, f"{repository}@{looked['Id']}")
-
-
-def _has_file(client: Any, image: str, path: str, labels: Mapping[str, str]) -> bool:
-    """Say whether an image has a file. It is asked of a container that is never started."""
-    made = client.create_container_from_config({"Image": image, "Cmd": [path], "Labels": dict(labels)})
-    try:
-        url = f"{client.base_url}/v{client.api_version}/containers/{made['Id']}/archive"
-        answer = client.head(url, params={"path": path}, timeout=client.timeout)
-        return bool(answer.status_code == 200)
-    finally:
-        with suppress(Exception):  # what is left is found by its label
-            client.remove_container(made["Id"], force=True)
 
 
 def parsed(mapping: Sequence[str]) -> dict[str, str]:

@@ -156,6 +156,7 @@ class ContainerLaunchers:
         return Recipe(
             wish=_wish(function, image, program, self._aws.of_container(), shown),
             name=name,
+            program=program.program,
             own_client=program.own_client,
             led=program.led,
             extensions=program.extensions,
@@ -188,6 +189,12 @@ class ContainerLaunchers:
         name = self._name(function)
         await self.site.open()
         image = await self._images.find(name, anew=anew)
+        if function.image_uri and image.architecture not in ("", function.architecture):
+            raise ImageUnusable(
+                f"The image {name} is for {image.architecture}, and the function for {function.architecture} "
+                "(Architectures)",
+                "InvalidImage",
+            )
         program = await asyncio.to_thread(find_program, function, image, self._client)
         if (program.extensions or not program.own_client) and self.held.network == _NO_NETWORK:
             raise Unrunnable(

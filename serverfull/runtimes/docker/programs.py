@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.domain.json_functions import dumps
-from serverfull.runtimes.docker.companions import HOLDING
 from serverfull.runtimes.docker.options import CLIENT, HOST, OPT, TASK
+from serverfull.runtimes.docker.shells import HOLDING, LEADING
 from serverfull.runtimes.sandboxes.layers import extension_programs
 from serverfull.runtimes.sandboxes.variables import python_path
 from serverfull.runtimes.sandboxes.wanted import Unrunnable, chosen_client
@@ -27,20 +27,19 @@ if TYPE_CHECKING:
     from serverfull.runtimes.docker.images import Image
     from serverfull.runtimes.sandboxes.wanted import Client, Wanted
 
-_LED = ("/bin/sh", "-c", f'exec "$0" "$@" >{HOST}/log 2>&1')
-"""Replaces itself by a command whose output goes to the host."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """What is executed.
 
+    :param program: the function's own, behind what shells do before.
     :param folder: where; None: the image says.
     :param own_client: it is our own client.
     :param led: its output goes into the named pipe; else the engine has to be asked for it.
     :param extensions: the names of the programs in ``/opt/extensions``.
     """
 
+    program: str
     entry_point: Sequence[str]
     command: Sequence[str]
     folder: str | None
@@ -55,11 +54,15 @@ def find_program(function: Wanted, image: Image, client: Client) -> Program:
     :param client: of functions that do not choose.
     :raises Unrunnable: what is to be executed is not there.
     """
-    extensions = _extensions(function)
+    extensions = _extensions(function, image)
     if not extensions:
         return _find_program(function, image, client)
-    if not image.has_shell:
-        raise Unrunnable(f"Its layers bring extensions, and {image.name} has no shell to run its runtime beside them")
+    if not image.contents.has_shell:
+        whose = "Its layers bring" if function.layers else "It has"
+        raise Unrunnable(
+            f"{whose} extensions in {OPT}/extensions, and the image {image.name} has no shell, /bin/sh, to run its "
+            "runtime beside them"
+        )
     found = _find_program(function, image, client)
     return replace(found, entry_point=[*HOLDING, *found.entry_point], extensions=extensions)
 
@@ -82,10 +85,11 @@ def handler_of(function: Wanted, program: Program) -> str:
     return function.handler if not function.image_uri or not command else command[-1]
 
 
-def _extensions(function: Wanted) -> list[str]:
-    """Give the names of its extensions; those of an image are not known before it runs."""
-    found = {path.name for layer in function.layers for path in extension_programs(layer)}
-    return sorted(found)
+def _extensions(function: Wanted, image: Image) -> Sequence[str]:
+    """Give the names of its extensions; what is mounted for layers hides what the image has there."""
+    if not function.layers:
+        return image.contents.extensions
+    return sorted({path.name for layer in function.layers for path in extension_programs(layer)})
 
 
 def _of_image(function: Wanted, image: Image) -> Program:
@@ -109,13 +113,15 @@ def _own_client(function: Wanted) -> Program:
         "wrapper": [wrapper] if wrapper else [],
     }
     command = ["-s", f"{CLIENT}/__main__.py", "container", dumps(told)]
-    return Program(entry_point=["python3"], command=command, folder=TASK, own_client=True, led=True)
+    python = "python3"
+    return Program(program=python, entry_point=[python], command=command, folder=TASK, own_client=True, led=True)
 
 
 def _led(entry_point: Sequence[str], command: Sequence[str], folder: str | None, image: Image) -> Program:
-    if image.has_shell:
-        command, entry_point = [*entry_point, *command], _LED
-    return Program(entry_point=entry_point, command=command, folder=folder, own_client=False, led=image.has_shell)
+    program, led = next(iter((*entry_point, *command)), ""), image.contents.has_shell
+    if led:
+        command, entry_point = [*entry_point, *command], LEADING
+    return Program(program=program, entry_point=entry_point, command=command, folder=folder, own_client=False, led=led)
 
 
 def _bootstrap(function: Wanted) -> str:

@@ -157,6 +157,11 @@ class RuntimeApi:
         self._peer = peer
         self._server = await self._loop.create_server(self._connected, sock=listener)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the runtime has asked for an invocation, or said that it cannot."""
+        return self._state != _STARTED
+
     async def initialised(self) -> Answer | None:
         """Wait until the runtime has loaded the function.
 

@@ -52,7 +52,8 @@ class Unstartable(Exception):
 class Instance(Protocol):
     """The code of one function, started, with a Runtime API of its own. Of no use once it has ended.
 
-    Its launcher calls `RuntimeApi.end` with `Gone` when it has ended by itself.
+    Its launcher calls `RuntimeApi.end` when it has ended by itself: with `Gone`, or with `Unstartable` where that
+    is because its program could not be executed.
 
     :ivar api: what it asks for invocations.
     :ivar alive: whether it runs.

@@ -195,7 +195,7 @@ class LaunchedSandbox(Sandbox):
         try:
             running = await self._launcher.launch(self._variables(), self._write, extended.extensions)
         except Unstartable as failed:
-            return self._failed_init(partial(unstartable, str(failed)), request_id, "Runtime.InvalidEntrypoint")
+            return self._unstarted(failed, request_id)
         except ExtensionFailed as failed:
             return self._failed_init(partial(exited, failed), request_id, failed.error_type)
         except TimeoutError:
@@ -221,6 +221,9 @@ class LaunchedSandbox(Sandbox):
         except (Gone, ExtensionFailed) as gone:
             running.drain()
             return self._failed_init(partial(exited, gone), request_id, error_type_of_end(gone))
+        except Unstartable as failed:
+            running.drain()
+            return self._unstarted(failed, request_id)
         finally:
             running.unwatch()
         running.drain()
@@ -244,6 +247,9 @@ class LaunchedSandbox(Sandbox):
             "AWS_LAMBDA_INITIALIZATION_TYPE": self._initialization,
             "AWS_LAMBDA_LOG_STREAM_NAME": self._log_stream,
         }
+
+    def _unstarted(self, failed: Unstartable, request_id: str) -> Outcome:
+        return self._failed_init(partial(unstartable, str(failed)), request_id, "Runtime.InvalidEntrypoint")
 
     def _failed_init(self, make: Callable[[str], Outcome], request_id: str, error_type: str) -> Outcome:
         memory_mb = self._measured()

@@ -43,6 +43,7 @@ class Wanted:
     layers: Sequence[Path]
     region: str
     ephemeral_mb: int
+    architecture: str
     image_uri: str
     image_config: ImageConfig
     snap_start: bool
@@ -58,6 +59,7 @@ def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
         handler.layers,
         handler.region,
         handler.ephemeral_mb,
+        handler.architecture,
         handler.image_uri,
         handler.image_config,
         handler.snap_start,
