@@ -69,8 +69,16 @@ def packages(tmp_path: Path) -> Callable[..., Callable[[], tuple[Handler, Path]]
     return of
 
 
+@pytest.fixture(scope="session")
+def interpreters() -> Interpreters:
+    """Know what programs have told of themselves: each is asked once, not for each of hundreds of runtimes."""
+    return Interpreters()
+
+
 @pytest.fixture
-async def process_kit(packages: Callable[..., Any], tmp_path: Path) -> AsyncIterator[Callable[..., RuntimeKit]]:
+async def process_kit(
+    packages: Callable[..., Any], interpreters: Interpreters, tmp_path: Path
+) -> AsyncIterator[Callable[..., RuntimeKit]]:
     """Make process runtimes; they end with the test."""
     async with AsyncExitStack() as stack:
 
@@ -89,7 +97,7 @@ async def process_kit(packages: Callable[..., Any], tmp_path: Path) -> AsyncIter
                 tmp_path.chmod(0o777)
             logger = HostLogger(LoggingSettings(), stream=io.StringIO())
             machine = Machine(level, logger, shared=[tmp_path])
-            recipes = Recipes(machine, Interpreters(), client, logger)
+            recipes = Recipes(machine, interpreters, client, logger)
             launchers = ProcessLaunchers(recipes, machine)
             snapshots = ProcessSnapshots(launchers, SnapshotPolicy(idle_timeout=0.0, new_log=log_of, logger=logger))
             made = RestoringRuntime(launchers, policy, logger, lambda _name: UNCOUNTED, snapshots)

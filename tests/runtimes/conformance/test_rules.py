@@ -22,9 +22,15 @@ from serverfull.testing import runtime_kit, runtime_suite
 from serverfull.testing.runtime_kit import RuntimeKit
 from serverfull.testing.runtime_suite import ProcessSuite
 
+NEVER = 1.0
+"""Seconds to wait for what does not come: that it does not is what a test finds."""
+
 
 class Good(Runtime):
     """Passes everything on; the classes below break one thing each."""
+
+    deadline = 5.0
+    """Seconds until a test with it gives up waiting."""
 
     def __init__(self, kit: RuntimeKit) -> None:
         self.inner = kit.runtime
@@ -162,6 +168,8 @@ class OneLog(Good):
 
 
 class OneByOne(Good):
+    deadline = NEVER
+
     def __init__(self, kit: RuntimeKit) -> None:
         super().__init__(kit)
         self.lock = asyncio.Lock()
@@ -221,6 +229,7 @@ class FailsForGood(Good):
 
 
 class RemembersItsFailure(Good):
+    deadline = NEVER
     failed: Outcome | None = None
 
     async def run(self, *args: Any) -> Outcome:
@@ -235,10 +244,14 @@ class Unwilling(Good):
 
 
 class ProvisionsNothing(Good):
+    deadline = NEVER
+
     def provision(self, *args: Any) -> None: ...
 
 
 class Deaf(Good):
+    deadline = NEVER
+
     async def end(self, environment: Environment) -> None: ...
 
 
@@ -331,7 +344,7 @@ async def test_each_rule_catches_a_runtime_that_breaks_it(
     process_kit: Callable[..., RuntimeKit], monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
     for module in (runtime_kit, runtime_suite):
-        monkeypatch.setattr(module, "DEADLINE", 5.0)
+        monkeypatch.setattr(module, "DEADLINE", BREAKS[rule].deadline)
     if BREAKS[rule] is StartsForEachCall:
         monkeypatch.setattr(pool._Crashes, "remembered", lambda *_: None)
     kit = process_kit()

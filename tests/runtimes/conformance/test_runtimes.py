@@ -102,21 +102,25 @@ class TestPythonInStrictProcesses(LoadingSuite):
         return process_kit(level=Level.STRICT)
 
 
-def node_runtime() -> str:
+@pytest.fixture(scope="session")
+def node_runtime(interpreters: Interpreters) -> str:
     """The newest runtime for Node.js that this machine has."""
-    looking = Interpreters()
     names = [name for name in RUNTIMES if name.startswith("nodejs")]
-    return next((name for name in reversed(names) if isinstance(looking.find(name), Interpreter)), "")
+    return next((name for name in reversed(names) if isinstance(interpreters.find(name), Interpreter)), "")
 
 
 @pytest.mark.real_client
 class TestNodeInProcesses(ProcessSuite):
     @pytest.fixture
-    def kit(self, process_kit: Callable[..., RuntimeKit], require: Callable[[str, object, str], None]) -> RuntimeKit:
-        runtime = node_runtime()
-        require("Node.js", runtime, "apt-get install nodejs")
-        manners = NODE if runtime >= "nodejs24.x" else NODE_BEFORE_24
-        return process_kit(runtime, manners)
+    def kit(
+        self,
+        process_kit: Callable[..., RuntimeKit],
+        node_runtime: str,
+        require: Callable[[str, object, str], None],
+    ) -> RuntimeKit:
+        require("Node.js", node_runtime, "apt-get install nodejs")
+        manners = NODE if node_runtime >= "nodejs24.x" else NODE_BEFORE_24
+        return process_kit(node_runtime, manners)
 
 
 class TestBootstrapsInProcesses(ProcessSuite):
