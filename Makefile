@@ -102,19 +102,37 @@ test: $(STAMPS)/dev clients s3-servers ## Run unit and integration tests; SERVER
 test-osls: $(STAMPS)/dev $(OSLS)/node_modules/.done ## Install osls, 100 MB, and run its tests, which are in no other target
 	$(BIN)/python -m pytest -p no:cacheprovider integration/deployers/test_osls.py $(TEST_ARGS)
 
-# What drives other programs, engines, servers and builders, the pages of docs, the examples and the benchmarks are tried on the
-# default CPython alone: they take as long as half of all the rest. `make test PYTHON=...` tries them on any other.
-ON_ONE_PYTHON := $(addprefix integration/,docker lambda_mode deployers terraform cloudwatch s3) tests/benchmarks tests/escapes \
+# What drives other programs, engines, servers, builders and clients that are not Python, the pages of docs, the examples and the
+# benchmarks are tried on the default CPython alone: they take as long as half of all the rest. `make test PYTHON=...` tries
+# them on any other.
+CONTAINERS := integration/docker
+PROGRAMS := $(addprefix integration/,lambda_mode deployers terraform cloudwatch s3) tests/benchmarks tests/escapes \
 	tests/test_docs.py tests/test_examples.py tests/test_examples_in_folders.py tests/test_examples_of_runtimes.py
+NEWEST = $(shell .ci/find-python newest)
+ON_NEWEST = PYTHON="$(NEWEST)" VENV=.venv-newest
+IS_DEFAULT = [ "$$($(NEWEST) -V)" = "$$($(PYTHON) -V)" ]
+
+# All of `make test`, in three parts.
+.PHONY: test-python test-programs test-containers
+test-python:
+	@$(MAKE) --no-print-directory test TEST_ARGS="$(addprefix --ignore=,$(PROGRAMS) $(CONTAINERS)) $(TEST_ARGS)"
+test-programs:
+	@$(MAKE) --no-print-directory test TEST_ARGS="$(PROGRAMS) $(TEST_ARGS)"
+test-containers:
+	@$(MAKE) --no-print-directory test TEST_ARGS="$(CONTAINERS) $(TEST_ARGS)"
+
 .PHONY: test-newest
-test-newest: ## Run the tests on the newest CPython found, if it is another one, without those that take longest
-	@newest="$$(.ci/find-python newest)"; \
-	if [ "$$($$newest -V)" = "$$($(PYTHON) -V)" ]; then echo "the newest Python found is the default one: $$($$newest -V)"; \
-	else $(MAKE) --no-print-directory test PYTHON="$$newest" VENV=.venv-newest \
-		TEST_ARGS="$(addprefix --ignore=,$(ON_ONE_PYTHON)) $(TEST_ARGS)" ; fi
+test-newest: ## Run the tests on the newest CPython found, if it is another one, without those that drive other programs
+	@if $(IS_DEFAULT); then echo "the newest Python found is the default one: $$($(NEWEST) -V)"; \
+	else $(MAKE) --no-print-directory test-python $(ON_NEWEST) TEST_ARGS="-m 'not real_client' $(TEST_ARGS)" ; fi
 
 .PHONY: test-all-pythons
 test-all-pythons: test test-newest ## Run the tests on the default and on the newest CPython
+
+.PHONY: environments environment-newest
+environments: $(STAMPS)/dev clients s3-servers environment-newest ## Install all that tests need
+environment-newest:
+	@$(IS_DEFAULT) || $(MAKE) --no-print-directory $(ON_NEWEST) .venv-newest/.stamps/dev
 
 .PHONY: lint
 lint: $(STAMPS)/dev ## Check style, format, types and the layers
