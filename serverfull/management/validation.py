@@ -240,6 +240,8 @@ def _check_dead_letter(config: Mapping[str, str] | None) -> None:
 def _check_snap_start(version: FunctionVersion) -> None:
     if version.settings.get("SnapStart", {}).get("ApplyOn") != "PublishedVersions":
         return
+    if version.package_type == "Image":
+        raise InvalidParameterValue("SnapStart is not supported for functions created with container images.")
     if not _has_snap_start(version.runtime or ""):
         raise InvalidParameterValue(f"{version.runtime} is not supported for SnapStart enabled functions.")
     if version.settings.get("EphemeralStorage", {}).get("Size", 0) > 512:

@@ -26,6 +26,10 @@ AUTOMATIC = "auto"
 """The mode of a runtime that finds out itself what runs a function; without one that is a process."""
 
 
+class _NotHere(TypeError):
+    """A function chooses what this host does not have."""
+
+
 class ChoosingRuntime(Runtime):
     """Gives each function to the runtime that it is to be run by.
 
@@ -72,11 +76,12 @@ class ChoosingRuntime(Runtime):
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
         """Say why a function cannot run here as it is; one that chooses what this host does not have is among them."""
         try:
-            return await self._chosen(identity.function).unfit(identity)
-        except TypeError as unfit:
+            chosen = self._chosen(identity.function)
+        except _NotHere as unfit:
             from serverfull.domain.readiness import Unfit
 
             return Unfit(str(unfit), "InvalidConfiguration")
+        return await chosen.unfit(identity)
 
     def provision(self, identity: FunctionIdentity, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep environments of a function ready.
@@ -100,13 +105,13 @@ class ChoosingRuntime(Runtime):
             mode = AUTOMATIC
         if mode not in self._deployed:
             offered = ", ".join(sorted(set(self._deployed) - {AUTOMATIC}))
-            raise TypeError(f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.")
+            raise _NotHere(f"Its tag {EXECUTION_TAG}, or execution.mode, says {mode!r}: this host has {offered}.")
         return self.of(mode)
 
     def _of_images(self, function: Function, image: str) -> Runtime:
         mode = function.tags.get(EXECUTION_TAG, "auto")
         if mode not in ("auto", "docker"):
-            raise TypeError(f"Its tag {EXECUTION_TAG} says {mode!r}, and it is the container image {image}.")
+            raise _NotHere(f"Its tag {EXECUTION_TAG} says {mode!r}, and it is the container image {image}.")
         return self.of("docker")
 
     def of(self, mode: str) -> Runtime:

@@ -124,10 +124,11 @@ def test_code_of_the_other_kind_is_refused(deploying, client):
         {"Handler": "app.handler"},
         {"Runtime": "python3.12"},
         {"Layers": ["arn:aws:lambda:eu-west-1:123456789012:layer:known:1"]},
+        {"SnapStart": {"ApplyOn": "PublishedVersions"}},
         {"CodeSigningConfigArn": "arn:aws:lambda:eu-west-1:123456789012:code-signing-config:csc-0123456789abcdefg"},
     ],
 )
-def test_images_have_neither_runtime_nor_handler_nor_layers_nor_signatures(deploying, client, members):
+def test_images_have_neither_runtime_nor_handler_nor_layers_nor_snapshots_nor_signatures(deploying, client, members):
     request = {"PackageType": "Image", "Code": {"ImageUri": "image:1"}, "Handler": None, "Runtime": None, **members}
     assert "container images" in refused(
         client.create_function, "InvalidParameterValueException", **deploying.request(**request)
