@@ -209,7 +209,7 @@ class Host:
         if self.settings.docker.dns_suffixes and refusal(self.settings, self.sharing) is None:
             from serverfull.runtimes.docker.names import open_name_server
 
-            self._names = await open_name_server(self.settings.docker, self.logger)
+            self._names = await open_name_server(self.settings, self.logger)
             self._stack.push_async_callback(self._names.aclose)
         self._stack.push_async_callback(self.control.aclose)
         if self.control.durable:

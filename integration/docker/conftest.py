@@ -74,12 +74,19 @@ async def container_kit(engine, packages, tmp_path):
     """Make container runtimes; they end with the test, and leave no container."""
     async with AsyncExitStack() as stack:
 
-        def make(runtime="python3.11", client="own", manners=PYTHON_BEFORE_3_12, policy=PoolPolicy(), **docker):
+        def make(
+            runtime="python3.11",
+            client="own",
+            manners=PYTHON_BEFORE_3_12,
+            policy=PoolPolicy(),
+            sandbox="limits",
+            **docker,
+        ):
             volumes = (f"{tmp_path}:{tmp_path}", "/proc:/host/proc:ro")
             images = tuple(f"{name}={engine.image}" for name in RUNTIMES)
             settings = Settings(
                 docker=DockerSettings(engine=engine.url, images=images, volumes=volumes, **docker),
-                execution=ExecutionSettings(client=client),
+                execution=ExecutionSettings(client=client, sandbox=sandbox),
             )
             logger = HostLogger(LoggingSettings(), stream=io.StringIO())
             made = SandboxRuntime(make_launchers(settings, AwsAccess(), logger), policy, logger)

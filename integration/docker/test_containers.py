@@ -15,6 +15,7 @@ import pytest
 
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.errors import InternalFailure
+from serverfull.runtimes.docker import syscalls
 from serverfull.runtimes.docker.options import INSTANCE, OWNER
 from serverfull.runtimes.sandboxes.leftovers import own_name
 from serverfull.testing.runtime_kit import BOOTSTRAP, DEADLINE, REGION, RuntimeKit, deploy, runs_here
@@ -101,7 +102,8 @@ async def test_nothing_of_the_api_decides_how_a_container_is_held(container_kit,
         assert held["ReadonlyRootfs"]
         assert held["CapDrop"] == ["ALL"]
         assert not held["CapAdd"]
-        assert held["SecurityOpt"] == ["no-new-privileges"]
+        assert held["SecurityOpt"] == [*syscalls.HERE]
+        assert held["SecurityOpt"][0] == "no-new-privileges"
         assert held["PidsLimit"] == 1024
         assert held["Memory"] == held["MemorySwap"] == (300 + 512) << 20
         assert (held["NetworkMode"], held["IpcMode"], held["PidMode"]) == ("bridge", "private", "")
@@ -158,12 +160,18 @@ async def test_a_function_has_no_rights_and_writes_nowhere_but_in_tmp(container_
     }
 
 
-async def test_without_a_network_python_runs_and_what_needs_one_is_refused(container_kit, code):
-    kit = container_kit(network="none")
+@pytest.mark.parametrize("held", [{"network": "none"}, {"sandbox": "strict"}])
+async def test_without_a_network_python_runs_and_what_needs_one_is_refused(container_kit, code, held):
+    kit = container_kit(**held)
     assert (await code(kit, HELD).do("look")).result["interfaces"] == ["lo"]
-    unfit = await kit.runtime.unfit(deploy(container_kit("provided.al2023", network="none")).identity)
+    unfit = await kit.runtime.unfit(deploy(container_kit("provided.al2023", **held)).identity)
     assert unfit is not None
-    assert "docker.network is 'none'" in unfit.reason
+    assert "docker.network is 'none', or empty while execution.sandbox is 'strict'" in unfit.reason
+
+
+async def test_a_host_behind_walls_gives_containers_the_network_that_is_named(container_kit, code):
+    kit = container_kit(sandbox="strict", network="bridge")
+    assert "eth0" in (await code(kit, HELD).do("look")).result["interfaces"]
 
 
 FORKS = """

@@ -63,7 +63,7 @@ ImageMapping: TypeAlias = Annotated[
     str, Pattern(r"[a-z][a-z0-9.]*=[^\s,=]+", "runtimes and their images, such as python3.13=registry.example/python:3")
 ]
 NetworkName: TypeAlias = Annotated[
-    str, Pattern(r"(?!(host|default)$)[A-Za-z0-9][A-Za-z0-9_.-]*", "the name of a network of the engine, not host")
+    str, Pattern(r"((?!(host|default)$)[A-Za-z0-9][A-Za-z0-9_.-]*)?", "the name of a network of the engine, not host")
 ]
 HostMapping: TypeAlias = Annotated[
     str, Pattern(r"[A-Za-z0-9_.-]+:(host-gateway|[0-9A-Fa-f.:]+)", "names and addresses, such as db:192.0.2.7")
@@ -323,9 +323,10 @@ class DockerSettings(_Theme):
     """When the engine pulls the image of a function that is deployed: where it has none, ``always``, or ``never``. With
     ``always`` an image that no registry has fails its function, as one does that was built on this machine. The
     credentials are those of ``docker login`` of the host's user."""
-    network: NetworkName = "bridge"
+    network: NetworkName = ""
     """The engine's network that containers are in, which has to be a bridge of this machine; or ``none``: only Python
-    functions run then, by our own client. Never the host's own network."""
+    functions run then, by our own client. Empty: ``bridge``, but ``none`` where ``execution.sandbox`` is ``strict``, as
+    code has no network then unless it is given one here. Never the host's own network."""
     extra_hosts: tuple[HostMapping, ...] = ()
     """``NAME:ADDRESS`` of hosts that containers know beside those of their name servers; the address
     ``host-gateway`` is this machine's."""

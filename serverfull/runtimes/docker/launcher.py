@@ -12,6 +12,7 @@ from serverfull.runtimes.aws_access import CONTAINER_FOLDER
 from serverfull.runtimes.docker.containers import Container, ImageGone, Recipe
 from serverfull.runtimes.docker.engine import Engine, EngineGone
 from serverfull.runtimes.docker.images import Images, ImageUnusable, parsed
+from serverfull.runtimes.docker.networks import NONE, chosen_network
 from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
 from serverfull.runtimes.docker.programs import find_program, handler_of
 from serverfull.runtimes.docker.site import Site
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from serverfull.runtimes.docker.programs import Program
     from serverfull.runtimes.runtime_api.extensions import Extensions
     from serverfull.runtimes.sandboxes.wanted import Client, Wanted
-
-_NO_NETWORK = "none"
 
 
 class ContainerLauncher:
@@ -196,9 +195,10 @@ class ContainerLaunchers:
                 "InvalidImage",
             )
         program = await asyncio.to_thread(find_program, function, image, self._client)
-        if (program.extensions or not program.own_client) and self.held.network == _NO_NETWORK:
+        if (program.extensions or not program.own_client) and self.held.network == NONE:
             raise Unrunnable(
-                f"What runs it in {name} finds the host by network alone, and docker.network is 'none'",
+                f"What runs it in {name} finds the host by network alone, and containers have none: docker.network is "
+                "'none', or empty while execution.sandbox is 'strict'",
                 "InvalidConfiguration",
             )
         return image, program
@@ -246,7 +246,7 @@ def make_launchers(settings: Settings, aws: AwsAccess, logger: Any) -> Container
     images = Images(engine, parsed(docker.images), docker.pull, logger, site.labels)
     held = Held(
         user=docker.user,
-        network=docker.network,
+        network=chosen_network(settings),
         extra_hosts=docker.extra_hosts,
         dns=docker.dns,
         volumes=[Shown.parse(volume) for volume in docker.volumes],

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serverfull.runtimes.docker.engine import EngineGone
+
+if TYPE_CHECKING:
+    from serverfull.config import Settings
+
+NONE = "none"
+"""The network of containers that have none."""
 
 
 class Network(NamedTuple):
@@ -16,6 +22,12 @@ class Network(NamedTuple):
 
     gateway: str
     addresses: str
+
+
+def chosen_network(settings: Settings) -> str:
+    """Say in which network containers are: code on a host behind walls is given one by its operator alone."""
+    usual = NONE if settings.execution.sandbox == "strict" else "bridge"
+    return settings.docker.network or usual
 
 
 def network_of(client: Any, name: str) -> Network:

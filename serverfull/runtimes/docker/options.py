@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serverfull.runtimes.docker import syscalls
+
 MEGABYTE = 1024 * 1024
 
 MOST_PROCESSES = 1024
@@ -145,7 +147,7 @@ def _limits(wish: Wish, held: Held) -> dict[str, Any]:
         "Init": True,  # or the function were process 1, which no signal of its own kills
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": [*syscalls.HERE],
         "ReadonlyRootfs": True,
         "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={wish.ephemeral_mb}m"},  # noqa: S108 - the container's
         "Memory": memory,
