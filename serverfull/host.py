@@ -272,7 +272,10 @@ class Host:
         recipes = Recipes(machine, Interpreters(settings.other_python), settings.client, self.logger, self.aws)
         launchers = ProcessLaunchers(recipes, machine)
         kept = SnapshotPolicy(
-            idle_timeout=settings.snapshot_idle_timeout, new_log=self.invoker.log_of, logger=self.logger
+            idle_timeout=settings.snapshot_idle_timeout,
+            new_log=self.invoker.log_of,
+            logger=self.logger,
+            found=self.control.optimized,
         )
         make = partial(RestoringRuntime, snapshots=ProcessSnapshots(launchers, kept))
         return self._sandboxes(launchers, make)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +81,13 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
 @pytest.fixture(scope="module")
 def client(host: HostProcess) -> Any:
     return lambda_client(host.url, region="eu-west-1")
+
+
+@pytest.fixture
+def folder_that_functions_see() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # in /tmp they see their own
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def settled(client: Any, name: str, version: str = "1") -> dict[str, Any]:
@@ -392,12 +400,25 @@ def test_the_official_runtime_client_runs_the_hooks_without_a_snapshot(client: A
     assert [each for each, _ in made["seen"]] == ["registered last", "registered first", "restored", "and then"]
 
 
-def test_nothing_is_left_of_a_host_that_was_killed(tmp_path: Path) -> None:
+CHANGING = """
+import os, threading
+if os.path.exists({there!r}):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+def handler(event, context): pass
+"""
+
+
+def test_nothing_is_left_of_a_host_that_was_killed_and_the_next_one_tells_what_it_finds(
+    tmp_path: Path, folder_that_functions_see: Path
+) -> None:
+    there = folder_that_functions_see / "there"
     with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path) as host:
         client = lambda_client(host.url, region="eu-west-1")
         snapshotted(client, "f")
+        snapshotted(client, "changing", CHANGING.format(there=str(there)))
         made = call(client, "f")[0]
         host.kill()
+    there.touch()
     gone(made["made_by"])
     gone(made["pid"])
     with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path) as host:  # and it is made again
@@ -405,5 +426,13 @@ def test_nothing_is_left_of_a_host_that_was_killed(tmp_path: Path) -> None:
         again = call(client, "f")[0]
         assert again["token"] != made["token"]
         assert again["made_by"] != again["pid"]
+        call(client, "changing")
+        deadline = time.monotonic() + DEADLINE
+        while client.get_function(FunctionName="changing", Qualifier="1")["Configuration"]["SnapStart"] != {
+            "ApplyOn": "PublishedVersions",
+            "OptimizationStatus": "Off",
+        }:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         assert host.stop() == 0
     gone(again["made_by"])

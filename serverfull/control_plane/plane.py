@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Fitness
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import CodeStore, Fetcher, StateStore
+    from serverfull.interfaces import CodeStore, Fetcher, FunctionIdentity, StateStore
     from serverfull.storage.code import FileCodeStore
 
     Operation = Callable[[dict[str, Any], RequestScope], Awaitable[Mapping[str, Any]]]
@@ -80,6 +80,7 @@ class ControlPlane:
         self._operations: Mapping[str, Operation] | None = None
         self._files: FileCodeStore | None = None
         self._bucket: tuple[str, str] | None = None
+        self._resources: Resources | None = None
         self._stack = AsyncExitStack()
 
     @property
@@ -110,6 +111,11 @@ class ControlPlane:
             self._closed = True
             await self._stack.aclose()
 
+    def optimized(self, identity: FunctionIdentity, restores: bool) -> None:
+        """Hear whether the environments of a version with SnapStart are copies of a snapshot."""
+        if self._resources is not None and identity.partition is not None:
+            self._resources.optimized(identity.partition, identity.name, identity.version, restores=restores)
+
     async def verify(self, sha256: str, expires: int, signature: str) -> bool:
         """Say whether the host signed a link to a package that is good until then."""
         return self._files is not None and await self._files.verify(sha256, expires, signature)
@@ -138,7 +144,7 @@ class ControlPlane:
         objects = S3Objects()
         self._stack.push_async_callback(objects.aclose)
         warming = Warming(state, deployed, self._running, self._logger)
-        resources = Resources(
+        resources = self._resources = Resources(
             state,
             code,
             changes,

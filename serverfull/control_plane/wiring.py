@@ -153,6 +153,11 @@ class Resources:
         """Make a version again that could not be made, unless that was tried a moment ago; tells whether it was."""
         return await self._preparations.retry(partition, function, number)
 
+    def optimized(self, partition: Partition, function: str, version: str, *, restores: bool) -> None:
+        """Let it be seen whether the environments of a version with SnapStart are copies of a snapshot."""
+        if version.isdecimal():
+            self._preparations.note(partition, function, int(version), restores=restores)
+
     def sweep_later(self, *, packages: bool) -> None:
         """Delete what nothing refers to, some seconds from now and then every hour.
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import PREPARATIONS, VERSIONS, Preparation
@@ -126,6 +126,14 @@ class Preparations:
         await asyncio.wait([task])  # not the task itself: others wait for it too
         return True
 
+    def note(self, partition: Partition, function: str, number: int, *, restores: bool) -> None:
+        """Write down whether the environments of a version are copies of a snapshot, where that has changed.
+
+        A host may be started with other settings, and the same code may find another machine.
+        """
+        if not self._closed:
+            _ = self._own(self._note((partition, function, number), restores=restores))
+
     async def resume(self) -> None:
         """Begin to prepare what another host has left."""
         for partition, preparation in await self._state.everywhere(PREPARATIONS):
@@ -146,10 +154,23 @@ class Preparations:
             del self._not_before[key]
 
     def _begin(self, key: _Key) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._run(*key))
+        return self._own(self._run(*key))
+
+    def _own(self, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(doing)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _note(self, key: _Key, *, restores: bool) -> None:
+        partition, function, number = key
+        try:
+            if await self._state.write(
+                partition, lambda records: _optimize(records, function, number, restores=restores)
+            ):
+                self._changes.publish(FunctionChanged(partition, function))
+        except Exception as error:  # a task's boundary: the state cannot be read or written
+            self._logger.error("OptimizationStatus not written", function=function, version=number, exc_info=error)
 
     async def _run(self, partition: Partition, function: str, number: int) -> None:
         try:
@@ -227,6 +248,16 @@ def _finish(records: Records, preparation: Preparation, result: _Failure | Fitne
     if settled == version:
         return False
     records.replace(VERSIONS, replace(settled, revision_id=new_revision()))
+    return True
+
+
+def _optimize(records: Records, function: str, number: int, *, restores: bool) -> bool:
+    """Write what has been found of a version that is ready; tells whether that is news."""
+    optimization: Literal["On", "Off"] = "On" if restores else "Off"
+    version = records.get(VERSIONS, function, number)
+    if version is None or version.state != "Active" or version.optimization == optimization:
+        return False
+    records.replace(VERSIONS, replace(version, optimization=optimization, revision_id=new_revision()))
     return True
 
 

@@ -82,14 +82,16 @@ def wait_until_ready(client: Any, name: str) -> dict[str, Any]:
     return found
 
 
-def wait_until_settled(client: Any, name: str) -> dict[str, Any]:
-    """Wait until a function is made or updated, or that has failed, and give its configuration.
+def wait_until_settled(client: Any, name: str, version: str = "") -> dict[str, Any]:
+    """Wait until a version of a function is made or updated, or that has failed, and give its configuration.
 
+    :param version: its number; empty: ``$LATEST``.
     :raises AssertionError: it takes too long.
     """
     deadline = time.monotonic() + DEADLINE
+    qualified = {"Qualifier": version} if version else {}
     while True:
-        found: dict[str, Any] = client.get_function_configuration(FunctionName=name)
+        found: dict[str, Any] = client.get_function_configuration(FunctionName=name, **qualified)
         if found["State"] != "Pending" and found["LastUpdateStatus"] != "InProgress":
             return found
         assert time.monotonic() < deadline, found

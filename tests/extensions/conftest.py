@@ -130,7 +130,8 @@ class Deployed:
     @classmethod
     def python(cls, code: str) -> str:
         """Make a program of Python code that has the library before it."""
-        return f"#!{sys.executable}\n{cls.program('library.py')}{textwrap.dedent(code)}"
+        interpreter = Path(sys.executable).resolve()  # a virtual environment may lie in /tmp, which is another there
+        return f"#!{interpreter}\n{cls.program('library.py')}{textwrap.dedent(code)}"
 
     def invoke(self, name: str = "", event: Any = None) -> Any:
         answer = self.client.invoke(FunctionName=name or self.name, Payload=json.dumps(event))

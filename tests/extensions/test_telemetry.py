@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.server
 import json
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.extensions.agents import SUBSCRIBING, agent, records
 
 CODE = """
 print("loading")
@@ -20,29 +21,12 @@ def handler(event, context):
     return event
 """
 
-SUBSCRIBING = """
-extension = Extension("INVOKE", "SHUTDOWN")
-port = listen()
-answer = subscribe(extension, destination={"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{port}/in?a=b"})
-tell("subscribed", [answer[0], json.loads(answer[2])])
-print("agent ready", flush=True)
-serve(extension)
-"""
-
-
-def agent(deployed: Any, code: str = SUBSCRIBING) -> str:
-    return str(deployed.python(deployed.program("agent.py") + textwrap.dedent(code)))
-
 
 def gathered(deployed: Any, name: str = "agent") -> list[dict[str, Any]]:
     """End the function's environment, and give all events that its agent has got before."""
     deployed.delete()
     (batches,) = deployed.collector.wait_for(name, "telemetry")
     return [event for batch in batches for event in batch["events"]]
-
-
-def records(events: list[dict[str, Any]], kind: str) -> list[Any]:
-    return [event["record"] for event in events if event["type"] == kind]
 
 
 def test_an_agent_gathers_platform_events_and_both_logs_and_ships_them_at_the_end(deployed: Any) -> None:

@@ -290,6 +290,9 @@ class _Client:
         self._line = snapshot.serve()
         self._connection = Connection(self._line)
         self._process = os.getpid()
+        if snapshot.held:
+            self._connection.send(_RESTORE % b"")
+            self._connection.skip()
 
     def _fail(self, path: str, error: dict[str, Any], kind: str, status: int) -> NoReturn:
         """Say why no invocation can be run, and end."""

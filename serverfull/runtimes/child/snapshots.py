@@ -31,6 +31,7 @@ class Snapshot:
 
     :param control: the descriptor of the socket that orders come by.
     :param line: that of the connection to the host.
+    :ivar held: in a process that was made of it: whether that asks its host when it may go on.
     """
 
     def __init__(self, control: int, line: int) -> None:
@@ -38,6 +39,7 @@ class Snapshot:
         self._line = line
         self._kept = frozenset((0, 1, 2, control, line))
         self._zygote = os.getppid()
+        self.held = False
 
     def hindrance(self) -> str:
         """Say why no other process can be made of this one; empty: any number can."""
@@ -106,6 +108,7 @@ class Snapshot:
             os.chdir(os.getcwd())
         files.separate()
         os.environ.update(order["environment"])
+        self.held = order.get("held", False)
         os.close(report)
         return socket.socket(fileno=line)
 

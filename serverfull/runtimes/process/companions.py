@@ -1,7 +1,8 @@
 """The processes of a sandbox's external extensions: started before its runtime, in the same limits and mounts.
 
-The first one makes the namespaces that the sandbox is to have; the others, and the runtime, join it there. Each has a
-log pipe of its own. Everything here runs on the host's loop.
+The first one makes the namespaces that the sandbox is to have; the others, and the runtime, join it there. A runtime
+that is the copy of a snapshot has namespaces already: it waits while its extensions are started, which join it. Each
+has a log pipe of its own. Everything here runs on the host's loop.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 """
@@ -50,14 +51,20 @@ class Companions:
     :param launch: starts a process of the sandbox.
     :param extensions: hears of them.
     :param confinement: the limits of the sandbox.
+    :param beside: the process whose namespaces they join; 0: they are the first.
     """
 
     def __init__(
-        self, launch: Callable[[Order], Awaitable[Launched]], extensions: Extensions, confinement: Confinement
+        self,
+        launch: Callable[[Order], Awaitable[Launched]],
+        extensions: Extensions,
+        confinement: Confinement,
+        beside: int = 0,
     ) -> None:
         self._launch = launch
         self._extensions = extensions
         self._confinement = confinement
+        self._beside = beside
         self._launched: list[Launched] = []
         self._pipes: list[LogPipe] = []
 
@@ -104,7 +111,8 @@ class Companions:
     @property
     def orders(self) -> Mapping[str, object]:
         """What the next process of the sandbox is to do: to make its namespaces, or to join those that are there."""
-        return self._confinement.joining(self._launched[0].pid) if self._launched else self._confinement.orders
+        first = self._launched[0].pid if self._launched and not self._beside else self._beside
+        return self._confinement.joining(first) if first else self._confinement.orders
 
     @property
     def running(self) -> list[Launched]:

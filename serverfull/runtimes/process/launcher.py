@@ -41,7 +41,9 @@ class ProcessLauncher:
     async def snapshot(self, write: Callable[[str], object], extensions: Extensions) -> Process:
         """Start a process that others can be made of, once it has loaded the function.
 
-        :param extensions: answers code that asks for the Extensions API.
+        :param extensions: hears of its extensions, which are started before it.
+        :raises ExtensionFailed: one of its extensions has failed.
+        :raises TimeoutError: one of its extensions has not registered in time.
         :raises InternalFailure: it cannot be started.
         """
         recipe = await self._find_recipe()
@@ -56,20 +58,20 @@ class ProcessLauncher:
     async def copy(
         self, snapshot: Process, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
     ) -> Process:
-        """Start a process as the copy of one.
+        """Start a process as the copy of one, with extensions of its own.
 
+        :raises ExtensionFailed: one of its extensions has failed.
+        :raises TimeoutError: one of its extensions has not registered in time.
         :raises InternalFailure: it cannot be started.
         """
-        recipe = replace(await self._find_recipe(), environment=variables)
-        return await Process.restore(snapshot, recipe, self._memory_mb, self._machine, write, extensions)
+        recipe = await self._find_recipe()
+        return await Process.restore(snapshot, recipe, variables, self._memory_mb, self._machine, write, extensions)
 
     async def obstacle(self) -> str:
         """Say why no process can be the copy of another; empty: it can, as far as is known before it has begun."""
         recipe = await self._find_recipe()
         if recipe.client is None:
             return "the official runtime client"
-        if recipe.extensions:
-            return "extensions with processes of their own"
         return self._machine.no_copies
 
     async def launch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,8 @@ class Machine:
             return "the sandbox level strict, whose walls a process cannot leave to have some of its own"
         if self.level is not Level.NONE and self.means.tmp != "tmpfs":
             return "no /tmp of its own on this machine"
+        if self.level is not Level.NONE and self.means.as_user and os.geteuid() == 0:
+            return "the user namespace that this machine makes for root, in which a copy can have none of its own"
         return ""
 
     @property

@@ -132,7 +132,7 @@ class Process:
         if (recipe.client or {}).get("snapshot"):
             process.api.keep_snapshot()
         process._waiting = None if spare is None else spare.waiting
-        await process._begin(recipe, extensions, lambda: process._launch(recipe.zygote, process._order(recipe)))
+        await process._begin(recipe, extensions, lambda: process._start(recipe, extensions))
         return process
 
     @classmethod
@@ -140,6 +140,7 @@ class Process:
         cls,
         snapshot: Process,
         recipe: Recipe,
+        variables: Mapping[str, str],
         memory_mb: int,
         machine: Machine,
         write: Callable[[str], object],
@@ -147,8 +148,13 @@ class Process:
     ) -> Process:
         """Start it as a copy of another, in limits of its own; what fails on the way leaves nothing behind.
 
+        Its extensions are no copies. They are started once it is there, and it goes on when they have registered.
+
         :param snapshot: a process whose client was told to be a snapshot, and has said that it is ready.
-        :param recipe: of the same function; of its variables only those that are not the snapshot's already.
+        :param recipe: of the same function.
+        :param variables: of the environment, beside those that all of the function have: the snapshot has those.
+        :raises ExtensionFailed: one of its extensions has failed.
+        :raises TimeoutError: one of its extensions has not registered in time.
         :raises InternalFailure: it cannot be started.
         """
         folder = machine.new_folder()
@@ -159,10 +165,8 @@ class Process:
             remove_tree(folder)
             raise
         process = await cls._open(machine, folder, confinement, recipe, write, extensions)
-        process.api.restored()
-        await process._begin(
-            recipe, extensions, lambda: Zygote.copy(replace(process._order(recipe), source=snapshot.launched))
-        )
+        process.api.restored(held=bool(recipe.extensions))
+        await process._begin(recipe, extensions, lambda: process._copy(snapshot, recipe, variables, extensions))
         return process
 
     @classmethod
@@ -195,8 +199,11 @@ class Process:
 
     async def _begin(self, recipe: Recipe, extensions: Extensions, launch: Callable[[], Awaitable[Launched]]) -> None:
         try:
-            if recipe.extensible:
-                await self._extend(recipe, extensions)
+            if recipe.extensible and recipe.client is not None:
+                if self._machine.is_strict:
+                    self._door = self._inside = Door.unheard(extensions, INSIDE)
+                else:
+                    self._door = await Door.open(extensions)
             launched = self.launched = await launch()
         except NotExecutable as failed:
             await self.aclose()
@@ -215,6 +222,11 @@ class Process:
             self.pipe.close_writer()
         self.alive = True
         launched.exited.add_done_callback(self._exited)
+
+    async def _start(self, recipe: Recipe, extensions: Extensions) -> Launched:
+        """Start its extensions, and then the runtime's process."""
+        await self._accompany(recipe, self._variables(recipe), extensions)
+        return await self._launch(recipe.zygote, self._order(recipe))
 
     async def _launch(self, zygote: Zygote, order: Order) -> Launched:
         """Start one of its processes.
@@ -239,16 +251,35 @@ class Process:
         await inside.hear(socket.socket(fileno=descriptors[0]), INSIDE.partition(":")[0])
         return launched
 
-    async def _extend(self, recipe: Recipe, extensions: Extensions) -> None:
-        """Let extensions find their API, and start those that have processes of their own."""
-        if recipe.client is not None:
-            if self._machine.is_strict:
-                self._door = self._inside = Door.unheard(extensions, INSIDE)
-            else:
-                self._door = await Door.open(extensions)
+    async def _copy(
+        self, snapshot: Process, recipe: Recipe, variables: Mapping[str, str], extensions: Extensions
+    ) -> Launched:
+        """Start the runtime's process as a copy, and then its extensions."""
+        order = self._order(replace(recipe, environment=variables))
+        order = replace(order, source=snapshot.launched, held=bool(recipe.extensions))
+        launched = self.launched = await Zygote.copy(order)
+        everything = self._variables(replace(recipe, environment={**recipe.environment, **variables}))
+        await self._accompany(recipe, everything, extensions, launched.pid)
+        self.api.release()
+        return launched
+
+    async def _accompany(
+        self, recipe: Recipe, variables: Mapping[str, str], extensions: Extensions, beside: int = 0
+    ) -> None:
+        """Start the extensions that have processes of their own, and wait until they have registered."""
         if recipe.extensions:
-            self._companions = Companions(partial(self._launch, recipe.zygote), extensions, self.confinement)
-            await self._companions.start(recipe.extensions, self._variables(recipe))
+            self._companions = Companions(partial(self._launch, recipe.zygote), extensions, self.confinement, beside)
+            await self._companions.start(recipe.extensions, variables)
+
+    async def part(self) -> None:
+        """End its extensions, and go on without them."""
+        companions, self._companions = self._companions, None
+        if companions is not None:
+            companions.kill()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING):
+                    await companions.gone()
+            companions.close()
 
     @property
     def pid(self) -> int:
@@ -361,11 +392,7 @@ class Process:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSING):
                     await asyncio.shield(self.launched.exited)
-        if self._companions is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSING):
-                    await self._companions.gone()
-            self._companions.close()
+        await self.part()
         self.pipe.close()
         if self._door is not None:
             self._door.close()

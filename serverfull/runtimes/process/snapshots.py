@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.json_functions import loads
 from serverfull.errors import InternalFailure, SnapStartRegenerationFailure
+from serverfull.runtimes.process.taking import take
 from serverfull.runtimes.reserve import backoff
-from serverfull.runtimes.runtime_api.extensions import Extensions
-from serverfull.runtimes.sandboxes.launching import Gone
-from serverfull.runtimes.sandboxes.restoring import SNAP_START, SnapshotFailed
+from serverfull.runtimes.sandboxes.restoring import SnapshotFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -31,13 +29,7 @@ if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity, InvocationLog
     from serverfull.runtimes.process.launcher import ProcessLauncher, ProcessLaunchers
     from serverfull.runtimes.process.processes import Process
-    from serverfull.runtimes.runtime_api.extensions import FunctionFacts
-
-LEAST_PATIENCE = 130.0
-"""Seconds that code may take to load for a snapshot, or the function's timeout where that is longer; hooks included.
-
-AWS: https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
-"""
+    from serverfull.runtimes.runtime_api.extensions import Extensions, FunctionFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +39,13 @@ class SnapshotPolicy:
     :param idle_timeout: seconds after the last copy until a snapshot's process ends; 0: never.
     :param new_log: gives what takes the log of loading the code of a version.
     :param logger: hears why a version has no snapshot.
+    :param found: hears, whenever that has been found out, whether the environments of a version are copies.
     """
 
     idle_timeout: float
     new_log: Callable[[FunctionIdentity], InvocationLog]
     logger: Any
+    found: Callable[[FunctionIdentity, bool], object]
 
 
 class ProcessSnapshots:
@@ -140,6 +134,7 @@ class FunctionSnapshot:
                     version=self._identity.version,
                     why=self._hindrance,
                 )
+            self._policy.found(self._identity, self.copies)
         self._rest()
 
     async def prepare(self) -> None:
@@ -196,16 +191,12 @@ class FunctionSnapshot:
             self._end()
 
     async def _make(self) -> None:
-        loading = _Loading(self._policy.new_log(self._identity), self.runtime)
-        extensions = Extensions(self._facts, lambda _name, _text: None, time.monotonic() + LEAST_PATIENCE)
-        process = await self._launcher.snapshot(loading.write, extensions)
         try:
-            await self._load(process, loading)
-        except BaseException as error:
-            await process.aclose()
-            if isinstance(error, SnapshotFailed):  # it is not tried again for each call
-                self._failures += 1
-                self._failed = time.monotonic() + backoff(self._failures), error
+            log = self._policy.new_log(self._identity)
+            process = await take(self._launcher, self._identity, self._facts, log, self.runtime)
+        except SnapshotFailed as error:  # it is not tried again for each call
+            self._failures += 1
+            self._failed = time.monotonic() + backoff(self._failures), error
             raise
         self._failures, self._failed = 0, None
         self._hindrance = process.api.hindrance
@@ -219,57 +210,3 @@ class FunctionSnapshot:
         """Give back at once what a process held that has ended by itself."""
         if self._process is process:
             self._end()
-
-    async def _load(self, process: Process, loading: _Loading) -> None:
-        patience = max(LEAST_PATIENCE, self._identity.timeout)
-        process.watch()
-        try:
-            async with asyncio.timeout(patience):
-                answer = await process.api.loaded()
-        except TimeoutError:
-            process.drain()
-            loading.end("timeout")
-            said = f"The code did not load within {patience:g} seconds"
-            raise SnapshotFailed(said, "FunctionError.InitTimeout") from None
-        except Gone as gone:
-            process.drain()
-            loading.end("error", "Runtime.ExitError")
-            said = f"Runtime exited with error: {gone.why}" if gone.why else "Runtime exited without providing a reason"
-            raise SnapshotFailed(said) from None
-        finally:
-            process.unwatch()
-        process.drain()
-        if answer is not None:
-            error_type, message = _error(answer.payload)
-            loading.end("error", error_type if answer.error_type == "Runtime.Unknown" else answer.error_type)
-            raise SnapshotFailed(f"{error_type}: {message}")
-        if process.api.hindrance:
-            loading.write(f"No snapshot is made of this version: it has {process.api.hindrance} once it is loaded.\n")
-        loading.end("success")
-
-
-class _Loading:
-    """The log of loading the code: nothing that comes later is in it."""
-
-    def __init__(self, log: InvocationLog, runtime: str) -> None:
-        self._log: InvocationLog | None = log
-        self._began = time.monotonic()
-        log.initialising(SNAP_START, time.time(), runtime)
-
-    def write(self, text: str) -> None:
-        if self._log is not None:
-            self._log.write(text)
-
-    def end(self, status: str, error_type: str = "") -> None:
-        if self._log is not None:
-            self._log.initialised(time.monotonic() - self._began, status, error_type)
-            self._log = None
-
-
-def _error(document: bytes) -> tuple[str, str]:
-    """Take type and message out of what a runtime posted."""
-    try:
-        said = loads(document)
-        return str(said["errorType"]), str(said["errorMessage"])
-    except (ValueError, TypeError, KeyError):
-        return "Runtime.Unknown", document[:1000].decode("utf-8", "replace")

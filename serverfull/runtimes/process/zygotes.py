@@ -60,6 +60,7 @@ class Order:
     :param command: what is executed; None: the runtime client.
     :param client: what the runtime client is told: ``socket``, ``handler``, ``root`` and ``path``.
     :param source: the snapshot that is copied, and has all else already; None: it is started anew.
+    :param held: such a copy waits until its host lets it go on.
     :param log: the descriptor that gets its output; stays the caller's.
     :param channel: of a process that is apart from the network, the descriptor of a socket that brings its host the
         listener of its Runtime API; stays the caller's. -1: it finds that otherwise.
@@ -71,6 +72,7 @@ class Order:
     command: Sequence[str] | None = None
     client: Mapping[str, Any] | None = None
     source: Launched | None = None
+    held: bool = False
     log: int
     channel: int = -1
 
@@ -90,7 +92,7 @@ class Order:
             "client": None if self.client is None else dict(self.client),
         }
         if self.source is not None:
-            fields["from"] = self.source.number
+            fields |= {"from": self.source.number, "held": self.held}
         return dumps(fields, default=os.fspath).encode()
 
 

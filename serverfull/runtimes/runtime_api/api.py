@@ -95,6 +95,7 @@ class RuntimeApi:
         self._answer: asyncio.Future[Answer] | None = None
         self._starts: list[asyncio.Future[None]] = []
         self._is_snapshot = False
+        self._held: list[Connection] | None = None  # those that ask to be restored; None: none is to wait
         self.hindrance = ""
         self._ended: BaseException | None = None
         self.on_abuse: Callable[[], object] | None = None
@@ -179,9 +180,21 @@ class RuntimeApi:
         """Do not answer a runtime that asks to be restored: it stays what others are made of."""
         self._is_snapshot = True
 
-    def restored(self) -> None:
-        """Expect a runtime that has asked to be restored elsewhere."""
-        self._state = _RESTORING
+    def restored(self, *, held: bool = False) -> None:
+        """Expect a runtime that has asked to be restored elsewhere.
+
+        :param held: it asks here once more, and goes on when `release` is called.
+        """
+        if held:
+            self._held = []
+        else:
+            self._state = _RESTORING
+
+    def release(self) -> None:
+        """Let a runtime go on that is held."""
+        held, self._held = self._held or (), None
+        for connection in held:
+            connection.answer(200, b"", "")
 
     async def loaded(self) -> Answer | None:
         """Wait until the runtime of a snapshot has loaded the function, and asks to be restored.
@@ -394,6 +407,8 @@ class RuntimeApi:
             if self._is_snapshot:
                 self.hindrance = request.fields.get("serverfull-hindrance", "")
                 self._wake_starts()
+            elif self._held is not None:
+                self._held.append(connection)
             else:
                 connection.answer(200, b"", "")
         else:

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 MOST_EXTENSIONS = 10
 """Extensions of a function, internal ones too."""
 
+TOO_MANY = f"Extension limit ({MOST_EXTENSIONS}) reached"
+"""What is said where there are more."""
+
 ENDING = 1.0
 """Seconds that an external extension has to end after it has reported an error, until the environment ends without."""
 
@@ -153,7 +156,7 @@ class Extensions:
         """
         self.all.append(extension := Extension(name, external=True))
         if len(self.all) > MOST_EXTENSIONS:
-            self._launch_failed(extension, "TooManyExtensions", f"Extension limit ({MOST_EXTENSIONS}) reached")
+            self._launch_failed(extension, "TooManyExtensions", TOO_MANY)
         return partial(self._write, name)
 
     def unstartable(self, name: str, why: str) -> None:
@@ -296,7 +299,7 @@ class Extensions:
         if not self._open:
             messages.refuse(connection, "Extension.RegistrationClosed", "Extension registration closed already")
         elif len(self.all) >= MOST_EXTENSIONS:
-            messages.refuse(connection, "Extension.TooManyExtensions", f"Extension limit ({MOST_EXTENSIONS}) reached")
+            messages.refuse(connection, "Extension.TooManyExtensions", TOO_MANY)
         else:
             self.all.append(extension := Extension(name, external=False))
             return extension

@@ -103,6 +103,7 @@ class Extended:
         self._lines: dict[str, Lines] = {}
         self._instance: Instance | None = None
         self._initialised = False
+        self._restored: tuple[float, float] | None = None  # how long that took, for the invocation that it was for
         self._report: Report | None = None  # of the invocation that the runtime has
         self._settling: asyncio.Task[None] | None = None
         self.extensions = Extensions(facts, self.write, until)
@@ -133,6 +134,13 @@ class Extended:
             self.telemetry.platform("extension", {**record, "errorType": error} if error else record)
         self.telemetry.close_subscriptions()
 
+    def restored(self, seconds: float, billed: float) -> None:
+        """Have the next invocation's report say how long it took to restore the environment for it.
+
+        :param billed: seconds of these that were the function's own.
+        """
+        self._restored = seconds, billed
+
     def _subscribed(self, api: str, name: str, types: tuple[str, ...]) -> None:
         self._owner.note(methodcaller("subscribed", api, name, types))
 
@@ -162,7 +170,8 @@ class Extended:
     def begin(self, work: Work) -> None:
         """Tell of an invocation that the runtime is about to get."""
         self.telemetry.resume()
-        self._report = report = Report(self._identity, work)
+        self._report = report = Report(self._identity, work, self._restored)
+        self._restored = None
         self.telemetry.platform("start", report.start)
         self.extensions.invoke(work)
 
@@ -229,16 +238,31 @@ class Extended:
             self._finish_lines()
         await self.telemetry.aclose()
 
+    async def part(self) -> None:
+        """Give the external extensions their time to end, and leave the runtime as it is."""
+        instance = self._instance
+        assert instance is not None
+        if self.extensions.external:
+            await self._end_external(instance, "spindown", time.monotonic() + SHUTDOWN_EXTERNAL)
+        await self.telemetry.aclose()
+
     async def _shut_down(self, instance: Instance, reason: str) -> None:
         external = self.extensions.external
         seconds = SHUTDOWN_EXTERNAL if external else SHUTDOWN_INTERNAL
         until = time.monotonic() + seconds
-        deadline_ms = int((time.time() + seconds) * 1000)
         self.extensions.expect_ends()
         instance.thaw()
         await self._end_runtime(instance, seconds * RUNTIME_SHARE if external else seconds)
-        if not external:
-            return
+        if external:
+            await self._end_external(instance, reason, until)
+
+    async def _end_external(self, instance: Instance, reason: str, until: float) -> None:
+        """Tell external extensions of the end, and wait for theirs.
+
+        :param until: seconds of the monotonic clock at which they will be killed.
+        """
+        deadline_ms = int((time.time() + until - time.monotonic()) * 1000)
+        self.extensions.expect_ends()
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSHING):
                 instance.drain()

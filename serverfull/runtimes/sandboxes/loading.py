@@ -38,10 +38,11 @@ class Loading:
         else:
             tell(log)
 
-    def begin(self, log: InvocationLog | None, telemetry: Telemetry) -> None:
+    def begin(self, log: InvocationLog | None, telemetry: Telemetry, runtime: str = "") -> None:
         """Code begins to be loaded.
 
         :param telemetry: hears of it too.
+        :param runtime: of code that is loaded for a snapshot, such as ``python3.12``.
         """
         self._at, self._began = time.time(), time.monotonic()
         self._record = {"initializationType": self._how, "phase": "invoke" if self._tried else "init"}
@@ -49,7 +50,7 @@ class Loading:
         self._telemetry = telemetry
         telemetry.platform("initStart", {**self._record, **self._function}, self._at)
         if log is not None:
-            log.initialising(self._how, self._at)
+            log.initialising(self._how, self._at, runtime)
 
     def end(self, log: InvocationLog | None, status: str, error_type: str = "") -> None:
         """It has ended."""

@@ -137,8 +137,8 @@ class RestoredSandbox(LaunchedSandbox):
         await self._snapshot.prepare()
         if not self._snapshot.copies:
             return await super()._begin(request_id, until + time.monotonic() - began)
-        restoring = _Restoring(self._log, self._snapshot.runtime)
         extended = self._extended = Extended(self._identity, self._facts, time.monotonic() + RESTORE_TIMEOUT, self)
+        restoring = _Restoring(self._identity, self._log, self._snapshot.runtime, extended)
         try:
             async with asyncio.timeout(RESTORE_TIMEOUT):
                 running = await self._snapshot.launch(self._variables(), self._write, extended.extensions)
@@ -150,11 +150,17 @@ class RestoredSandbox(LaunchedSandbox):
                     return None
                 running.watch()
                 answer = await running.api.initialised()
+                if answer is None:
+                    await extended.extensions.ready()
         except TimeoutError:
             self._drain()
             restoring.end("timeout")
             raise SnapStartTimeout from None
-        except (Gone, ExtensionFailed) as gone:
+        except ExtensionFailed as failed:
+            self._drain()
+            restoring.end("error", failed.error_type)
+            raise SnapStartFailed(f"{failed.error_type}: {failed.why}") from None
+        except Gone as gone:
             self._drain()
             restoring.end("error", error_type_of_end(gone))
             raise SnapStartFailed(f"Runtime exited with error: {gone.why}") from None
@@ -184,11 +190,14 @@ class RestoredSandbox(LaunchedSandbox):
 
 
 class _Restoring:
-    """How long it took, for the log of the invocation that it was for."""
+    """How long it took, for telemetry and for the log of the invocation that it was for."""
 
-    def __init__(self, log: InvocationLog | None, runtime: str) -> None:
+    def __init__(self, identity: FunctionIdentity, log: InvocationLog | None, runtime: str, extended: Extended) -> None:
         self._log = log
+        self._extended = extended
         self._began = self._loaded = time.monotonic()
+        record = {"functionName": identity.name, "functionVersion": identity.version}
+        extended.telemetry.platform("restoreStart", record)
         if log is not None:
             log.restoring(time.time(), runtime)
 
@@ -198,8 +207,14 @@ class _Restoring:
 
     def end(self, status: str, error_type: str = "") -> None:
         now = time.monotonic()
+        seconds, billed = now - self._began, now - self._loaded
+        record = {"status": status, "errorType": error_type} if error_type else {"status": status}
+        self._extended.telemetry.platform("restoreRuntimeDone", record)
+        metrics = {"durationMs": round(seconds * 1000.0, 3)}
+        self._extended.telemetry.platform("restoreReport", {**record, "metrics": metrics})
+        self._extended.restored(seconds, billed)
         if self._log is not None:
-            self._log.restored(now - self._began, now - self._loaded, status, error_type)
+            self._log.restored(seconds, billed, status, error_type)
 
 
 class RestoringRuntime(SandboxRuntime):

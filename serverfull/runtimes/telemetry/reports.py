@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Report:
     """What is measured of an invocation, from its beginning on.
 
+    :param restored: how many seconds it took to restore the environment for it, and how many of these are billed.
     :ivar start: the record of ``platform.start``.
     :ivar runtime_done: that of ``platform.runtimeDone``, once `take` has been called.
     """
 
-    def __init__(self, identity: FunctionIdentity, work: Work) -> None:
+    def __init__(self, identity: FunctionIdentity, work: Work, restored: tuple[float, float] | None = None) -> None:
         self._identity = identity
+        self._restored = restored
         self._began = time.monotonic()
         self._answered = (self._began, 0.0)  # on both clocks
         self._outcome: Outcome | None = None
@@ -58,15 +60,20 @@ class Report:
         outcome, now = self._outcome, time.monotonic()
         assert outcome is not None
         took = self._milliseconds(now)
-        init_ms = None if outcome.init_seconds is None else round(outcome.init_seconds * 1000.0, 3)
+        before: dict[str, float] = {}
+        billed = 0.0
+        if self._restored is not None:
+            before["restoreDurationMs"], billed = (round(each * 1000.0, 3) for each in self._restored)
+            before["billedRestoreDurationMs"] = math.ceil(billed)
+        elif outcome.init_seconds is not None:
+            billed = before["initDurationMs"] = round(outcome.init_seconds * 1000.0, 3)
         metrics: dict[str, Any] = {
             "durationMs": took,
-            "billedDurationMs": math.ceil(took + (init_ms or 0.0)),
+            "billedDurationMs": math.ceil(took + billed),
             "memorySizeMB": self._identity.memory_size,
             "maxMemoryUsedMB": outcome.memory_mb or 0,
+            **before,
         }
-        if init_ms is not None:
-            metrics["initDurationMs"] = init_ms
         record = {**self._whose, **self._status(status or outcome.status), "metrics": metrics}
         if waited:
             since, at = self._answered

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,6 +52,21 @@ def handler(event, context):
     return [MADE_BY, os.getpid(), os.environ.get("AWS_LAMBDA_RUNTIME_API")]
 """
 
+BESIDE = """
+import pathlib
+pathlib.Path("/tmp/loaded").touch()
+def handler(event, context):
+    return sorted(path.name for path in pathlib.Path("/tmp").iterdir() if path.name in ("loaded", "agent"))
+"""
+
+AGENT = """#!/bin/sh
+if [ -e /tmp/loaded ]; then touch /tmp/agent; fi
+api="http://$AWS_LAMBDA_RUNTIME_API/2020-01-01/extension"
+id=$(curl -s -D - "$api/register" -H "Lambda-Extension-Name: agent" -d '{"events": ["SHUTDOWN"]}' |
+    tr -d '\\r' | sed -n 's/^[Ll]ambda-[Ee]xtension-[Ii]dentifier: //p')
+curl -s "$api/event/next" -H "Lambda-Extension-Identifier: $id"
+"""
+
 SLOW = """
 import threading
 from snapshot_restore_py import register_after_restore
@@ -72,7 +88,13 @@ class Fleet:
         folder.chmod(0o755)  # behind walls, the function is another user
         self.machine = machine = Machine(level, logger, shared=[folder])
         launchers = ProcessLaunchers(Recipes(machine, Interpreters(), "own", logger), machine)
-        policy = SnapshotPolicy(idle_timeout=idle_timeout, new_log=lambda _: Log(""), logger=logger)
+        self.found: list[bool] = []
+        policy = SnapshotPolicy(
+            idle_timeout=idle_timeout,
+            new_log=lambda _: Log(""),
+            logger=logger,
+            found=lambda _, restores: self.found.append(restores),
+        )
         snapshots = ProcessSnapshots(launchers, policy)
         # each call has an environment of its own
         pools = PoolPolicy(idle_timeout=0.0)
@@ -162,19 +184,6 @@ async def test_each_environment_with_layers_has_an_extensions_api_of_its_own(
     assert len({address for _, _, address in found}) == 2
 
 
-async def test_a_function_whose_extensions_are_processes_loads_its_code_in_each_environment(
-    fleet_of: Callable[..., Fleet], tmp_path: Path
-) -> None:
-    program = tmp_path / "layer" / "extensions" / "agent"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\nexit 0\n")
-    program.chmod(0o755)
-    fleet = fleet_of()
-    function = fleet.function(CODE, tmp_path / "layer")
-    assert not (await fleet.runtime.snapshot(function)).restores
-    assert "extensions with processes of their own" in fleet.said.getvalue()
-
-
 async def test_nothing_is_held_less_than_before_for_the_sake_of_a_snapshot(fleet_of: Callable[..., Fleet]) -> None:
     if why := probe_strict().why:
         pytest.skip(f"this machine allows no strict sandbox: {why}")
@@ -190,3 +199,24 @@ async def test_nothing_is_provisioned_for_versions_with_snapstart(fleet_of: Call
     fleet, told = fleet_of(), list[Readiness]()
     fleet.runtime.provision(fleet.function(CODE), 1, told.append)
     assert [(each.status, "SnapStart" in str(each.failure)) for each in told] == [("FAILED", True)]
+
+
+async def test_extensions_join_what_the_copy_sees(fleet_of: Callable[..., Fleet], tmp_path: Path) -> None:
+    program = tmp_path / "layer" / "extensions" / "agent"
+    program.parent.mkdir(parents=True)
+    program.write_text(AGENT)
+    program.chmod(0o755)
+    fleet = fleet_of()
+    function = fleet.function(BESIDE, tmp_path / "layer")
+    assert (await fleet.runtime.snapshot(function)).restores
+    assert await fleet.call(function) == ["agent", "loaded"]
+
+
+async def test_there_is_no_snapshot_where_none_could_have_mounts_of_its_own(fleet_of: Callable[..., Fleet]) -> None:
+    fleet = fleet_of()
+    await fleet.machine.open()
+    if os.geteuid() or fleet.machine.means.tmp != "tmpfs":
+        pytest.skip("it is for root, where root can make no mounts without a user namespace")
+    fleet.machine.means = replace(fleet.machine.means, as_user=True)
+    assert not (await fleet.runtime.snapshot(fleet.function(CODE))).restores
+    assert "user namespace" in fleet.said.getvalue()

@@ -1,0 +1,111 @@
+"""Extensions of versions with SnapStart: beside the code while it is loaded, and anew beside each copy of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from serverfull.testing.deployments import wait_until_settled
+from tests.extensions.agents import SUBSCRIBING, agent, records
+
+CODE = """
+import os
+print("loading")
+MADE_BY = os.getpid()
+with open("/tmp/model", "w") as file:
+    file.write("kept")
+def handler(event, context):
+    print("handling", event)
+    return [MADE_BY, os.getpid()]
+"""
+
+SNAP_START = {"Runtime": "python3.12", "SnapStart": {"ApplyOn": "PublishedVersions"}, "Publish": True}
+
+
+def published(deployed: Any, extensions: dict[str, str], **more: Any) -> dict[str, Any]:
+    """Deploy a function with extensions, and give its version 1 when that is settled."""
+    deployed.deploy(CODE, extensions, **SNAP_START, **more)
+    found: dict[str, Any] = wait_until_settled(deployed.client, deployed.name, "1")
+    return found
+
+
+def called(deployed: Any, event: Any = None) -> Any:
+    answer = deployed.client.invoke(FunctionName=deployed.name, Qualifier="1", Payload=json.dumps(event))
+    assert "FunctionError" not in answer, answer["Payload"].read()
+    return json.loads(answer["Payload"].read())
+
+
+def test_an_agent_sees_the_code_loaded_once_and_restored_for_each_environment(deployed: Any) -> None:
+    seeing = 'tell("files", os.listdir("/tmp"))' + SUBSCRIBING
+    version = published(deployed, {"agent": agent(deployed, seeing)})
+    assert (version["State"], version["SnapStart"]["OptimizationStatus"]) == ("Active", "On"), version
+    ((batches),) = deployed.collector.wait_for("agent", "telemetry")
+    loading = [event for batch in batches for event in batch["events"]]
+    assert [event["type"] for event in loading if event["type"].startswith("platform.")] == [
+        f"platform.{kind}"
+        for kind in ("initStart", "telemetrySubscription", "extension", "initRuntimeDone", "initReport")
+    ]
+    (start,) = records(loading, "platform.initStart")
+    assert (start["initializationType"], start["phase"]) == ("snap-start", "init")
+    assert records(loading, "function") == ["loading"]
+
+    made_by, pid = called(deployed, "once")
+    assert made_by != pid
+    deployed.delete()
+    _, batches = deployed.collector.wait_for("agent", "telemetry", 2)
+    events = [event for batch in batches for event in batch["events"]]
+    assert [event["type"] for event in events if event["type"].startswith("platform.")] == [
+        f"platform.{kind}"
+        for kind in (
+            "restoreStart",
+            "telemetrySubscription",
+            "extension",
+            "restoreRuntimeDone",
+            "restoreReport",
+            "start",
+            "runtimeDone",
+            "report",
+        )
+    ]
+    assert records(events, "platform.restoreStart") == [{"functionName": deployed.name, "functionVersion": "1"}]
+    assert records(events, "platform.restoreRuntimeDone") == [{"status": "success"}]
+    (restored,) = records(events, "platform.restoreReport")
+    assert (restored["status"], list(restored["metrics"])) == ("success", ["durationMs"])
+    (report,) = records(events, "platform.report")
+    assert report["metrics"]["restoreDurationMs"] == restored["metrics"]["durationMs"]
+    assert "initDurationMs" not in report["metrics"]
+    assert records(events, "function") == ["handling once"]
+    before, after = deployed.collector.of("agent", "files")
+    assert "model" not in before
+    assert "model" in after
+
+
+REFUSED = {
+    "sys.exit(3)": ("FunctionError.ExtensionInitError", "Extension.Crash: exit status 3"),
+    'Extension("INVOKE").report("init", "Agent.NoKey"); sys.exit(1)': (
+        "FunctionError.ExtensionInitError",
+        "Extension.InitError: exit status 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_a_version_whose_extensions_fail_is_failed(deployed: Any, code: str) -> None:
+    version = published(deployed, {"agent": deployed.python(code)})
+    assert (version["State"], version["StateReasonCode"], version["StateReason"]) == ("Failed", *REFUSED[code])
+
+
+def test_an_extension_that_fails_at_a_restore_refuses_the_call(deployed: Any) -> None:
+    code = """
+    if os.path.exists("/tmp/model"):
+        sys.exit(4)
+    extension = Extension("SHUTDOWN")
+    extension.next()
+    """
+    assert published(deployed, {"agent": deployed.python(code)})["State"] == "Active"
+    with pytest.raises(ClientError, match=r"Extension\.Crash: exit status 4") as refusal:
+        called(deployed)
+    assert refusal.value.response["Error"]["Code"] == "SnapStartException"
