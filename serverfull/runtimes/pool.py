@@ -12,7 +12,7 @@ import asyncio
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TOO_MANY = "ConcurrentInvocationLimitExceeded"
 """The reason of a refusal where a function has as many sandboxes as it may have."""
+
+_NEVER = float("inf")
 
 _FREEZE_AFTER = 0.1
 """Seconds that a sandbox is idle before what it left running is stopped."""
@@ -80,6 +82,7 @@ class Pool:
         self._alive = 0  # beside those of the reserve
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._tends_at = _NEVER
         self._crashes = _Crashes()
 
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
@@ -102,7 +105,8 @@ class Pool:
                 if isinstance(ended, InvocationNotBegun):
                     continue  # an idle one has just ended: each attempt leaves one less of them
                 raise
-            self._crashes.note(sandbox.init_failure)
+            if sandbox.init_failure is not None or self._crashes.some:
+                self._crashes.note(sandbox.init_failure)
             if sandbox.settling is None:
                 self._give_back(sandbox)
             else:
@@ -152,14 +156,16 @@ class Pool:
 
     def _give_back(self, sandbox: Sandbox) -> None:
         worn = self._policy.is_worn(sandbox)
+        now = time.monotonic()
         if self._reserve.give_back(sandbox, worn=worn):
-            self._tend_later()
+            self._tend_by(now + _FREEZE_AFTER)
             return
         if worn or self._closed or not sandbox.usable:
             self._discard(sandbox)
             return
-        self._idle.append((self._loop.time(), sandbox))
-        self._tend_later()
+        self._idle.append((now, sandbox))
+        if self._tends_at > now + _FREEZE_AFTER:
+            self._tend_by(now + _FREEZE_AFTER)
 
     async def _give_back_settled(self, sandbox: Sandbox, settling: asyncio.Future[None]) -> None:
         """Take back a sandbox that has answered its caller, when it is free; at once where the pool is closed."""
@@ -171,21 +177,18 @@ class Pool:
         self._settling.discard(settling)
         self._give_back(sandbox)
 
-    def _tend_later(self) -> None:
+    def _tend_by(self, due: float) -> None:
         """Tend soon. A look that is due much later, when others have been idle for too long, is not soon enough."""
-        due = self._loop.time() + _FREEZE_AFTER
-        if self._timer is None or self._timer.when() > due:
-            self._tend_in(_FREEZE_AFTER)
-
-    def _tend_in(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, _tend, weakref.ref(self))
+        if self._tends_at > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._tends_at = due
+            self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), _tend, weakref.ref(self))
 
     def tend(self) -> None:
         """Freeze what is idle, and end what has been so for too long."""
-        self._timer = None
-        now, timeout = self._loop.time(), self._policy.idle_timeout
+        self._timer, self._tends_at = None, _NEVER
+        now, timeout = time.monotonic(), self._policy.idle_timeout
         while self._idle and now - self._idle[0][0] >= timeout:
             self._discard(self._idle.popleft()[1])
         waits = timeout
@@ -199,7 +202,7 @@ class Pool:
             else:
                 waits = min(waits, since + _FREEZE_AFTER - now)
         if self._idle:
-            self._tend_in(max(waits, 0.01))
+            self._tend_by(now + max(waits, 0.01))
 
     def _discard(self, sandbox: Sandbox) -> None:
         self._alive -= 1
@@ -219,6 +222,11 @@ class _Crashes:
         self._count = 0
         self._until = 0.0
         self._last: Callable[[str], Outcome] | None = None
+
+    @property
+    def some(self) -> bool:
+        """Whether the code failed when it was loaded last."""
+        return self._count > 0
 
     def note(self, failure: Callable[[str], Outcome] | None) -> None:
         """Note how the start of a sandbox went.
@@ -251,14 +259,14 @@ class PooledEnvironment(Environment):
         """Nothing that a sandbox does makes a function Failed: the next one is a new process."""
         return None
 
-    async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
+    def run(self, invocation: Invocation, log: InvocationLog) -> Coroutine[Any, Any, Outcome]:
         """Run one invocation in a sandbox of its own for as long.
 
         :raises InvalidRequestContent: the payload is not JSON.
         :raises TooManyRequests: the function has as many sandboxes as it may have.
         """
         decode_event(invocation.payload)
-        return await self._pool.run(invocation, log)
+        return self._pool.run(invocation, log)
 
     async def aclose(self) -> None:
         """End the sandboxes."""

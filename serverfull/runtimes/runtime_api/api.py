@@ -29,6 +29,7 @@ from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.runtimes.runtime_api.connection import RESPONSE_MODE, STREAMING, Connection, error_document
 from serverfull.runtimes.runtime_api.extension_messages import LOGS, ROUTES, TELEMETRY
 from serverfull.runtimes.runtime_api.messages import (
+    JSON_TYPE,
     Answer,
     Work,
     error_answer,
@@ -47,6 +48,12 @@ __all__ = ["Answer", "RuntimeApi", "RuntimeApiClosed", "Work"]
 MOST_CONNECTIONS = 64
 """Connections to one sandbox. A runtime has one or two."""
 
+_NEXT = ("GET", "/2018-06-01/runtime/invocation/next")
+_OF_PAGES = frozenset({"origin", "sec-fetch-site"})
+"""Headers that browsers send for web pages."""
+
+# How our own client goes on behind the path of a result.
+_RESULT_HEAD = " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 _ANSWER_PATH = re.compile(r"/2018-06-01/runtime/invocation/([^/]+)/(response|error)")
 
 # The states of a runtime, by the names that AWS's messages give them.
@@ -88,7 +95,8 @@ class RuntimeApi:
         self._init_error: Answer | None = None
         self._polls: deque[Connection] = deque()  # that wait for an invocation, the oldest on the left
         self._work: Work | None = None
-        self._result_path = ""  # what its result is posted to
+        self.expected = b""
+        self._question: Request | None = None  # for the next invocation, as it was asked last
         self._delivered = False
         self._cut_off = ""  # the id of one whose answer has ended in the middle, with its connection
         self._answered = ""  # the id of the invocation that was answered last
@@ -100,7 +108,7 @@ class RuntimeApi:
         self._ended: BaseException | None = None
         self.on_abuse: Callable[[], object] | None = None
         self._routes = {
-            ("GET", "/2018-06-01/runtime/invocation/next"): self._next,
+            _NEXT: self._next,
             ("POST", "/2018-06-01/runtime/init/error"): self._fail_init,
             ("GET", "/2018-06-01/runtime/restore/next"): self._restore,
             ("POST", "/2018-06-01/runtime/restore/error"): self._fail_restore,
@@ -209,29 +217,27 @@ class RuntimeApi:
             await start
         return self._init_error
 
-    async def run(self, work: Work) -> Answer:
-        """Give an invocation to the runtime and wait for what it answers; one at a time.
+    def run(self, work: Work) -> asyncio.Future[Answer]:
+        """Give an invocation to the runtime; one at a time.
 
-        When the caller is cancelled, the runtime's answer is refused.
-
-        :raises BaseException: the reason that was given to `end` or `interrupt`.
+        :return: what it answers, or the reason that was given to `end` or `interrupt`. When that is cancelled, the
+            runtime's answer is refused.
         """
         self._delivered = False
-        self._raise_if_ended()
-        if self._init_error is not None:
-            return self._init_error
-        if self._work is not None:
-            raise RuntimeError("A sandbox runs one invocation at a time.")
-        self._work, self._result_path = work, f"/2018-06-01/runtime/invocation/{work.request_id}/response"
         answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._answer = answer
+        if self._ended is not None:
+            answer.set_exception(self._ended.with_traceback(None))
+            return answer
+        if self._init_error is not None:
+            answer.set_result(self._init_error)
+            return answer
+        if self._answer is not None and not self._answer.done():
+            raise RuntimeError("A sandbox runs one invocation at a time.")
+        self.expected = f"POST /2018-06-01/runtime/invocation/{work.request_id}/response{_RESULT_HEAD}".encode()
+        self._work, self._answer = work, answer
         if self._polls:
             self._deliver(self._polls.popleft(), work)
-        try:
-            return await answer
-        finally:
-            self._work = self._answer = None
-            del answer  # it holds the exception, whose frames must not hold it: they lead to the function's code
+        return answer
 
     @property
     def delivered(self) -> bool:
@@ -239,9 +245,15 @@ class RuntimeApi:
         return self._delivered
 
     def interrupt(self, why: BaseException) -> None:
-        """Let whoever waits in `run` get this exception; nothing happens where the answer is here already."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(why)
+        """Give whoever waits for an answer this exception; nothing happens where it is here already."""
+        answer = self._answer
+        self._forget_work()  # at once: the exception leads to the function's code, and nothing here may lead to it
+        if answer is not None and not answer.done():
+            answer.set_exception(why)
+
+    def _forget_work(self) -> None:
+        self._work = self._answer = None
+        self.expected = b""
 
     def end(self, why: BaseException) -> None:
         """Say that the process is gone: whoever waits now, or will wait, gets this exception, the first one given."""
@@ -305,13 +317,8 @@ class RuntimeApi:
 
     def serve(self, connection: Connection, request: Request) -> None:
         """Answer a request, or keep it until there is an invocation."""
-        fields = request.fields
-        if "origin" in fields or "sec-fetch-site" in fields:
+        if not request.fields.keys().isdisjoint(_OF_PAGES):
             connection.answer(403, error_document("Forbidden", "Web pages may not call the Runtime API."))
-            return
-        work = self._work
-        if work is not None and request.path == self._result_path and request.method == "POST":
-            self._take_answer(connection, request, work.request_id, "response")  # found without looking at its parts
             return
         route = self._routes.get((request.method, request.path))
         if route is not None:
@@ -357,6 +364,20 @@ class RuntimeApi:
             else:
                 self._polls.append(connection)
 
+    def take_turn(self, connection: Connection, question: Request, body: bytes) -> bool:
+        """Take a result, and the question for the next invocation as `_next` does."""
+        answer = self._answer
+        if answer is None or answer.done() or self._state != _RUNNING:
+            return False
+        if question is not self._question:
+            if (question.method, question.path) != _NEXT or not question.fields.keys().isdisjoint(_OF_PAGES):
+                return False
+            self._question = question
+        self._resolve(Answer(body, content_type=JSON_TYPE))
+        self._state = _READY
+        self._polls.append(connection)
+        return True
+
     def _deliver(self, connection: Connection, work: Work) -> None:
         self._state, self._delivered = _RUNNING, True
         connection.answer(200, work.payload, invocation_fields(work))
@@ -378,7 +399,8 @@ class RuntimeApi:
 
     def _may_answer(self, connection: Connection, request_id: str, kind: str) -> bool:
         """Say whether that invocation waits for an answer; the request is answered where it does not."""
-        current = self._work is not None and self._work.request_id == request_id
+        waits = self._answer is not None and not self._answer.done()
+        current = waits and self._work is not None and self._work.request_id == request_id
         if current and self._state == _RUNNING:
             return True
         if (current and not self._delivered) or (request_id == self._answered and self._state == _SENT):
@@ -388,10 +410,13 @@ class RuntimeApi:
         return False
 
     def _resolve(self, answer: Answer) -> None:
-        assert self._work is not None
-        self._state, self._answered = _SENT, self._work.request_id
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(answer)
+        work, waiting = self._work, self._answer
+        assert work is not None
+        self._state, self._answered = _SENT, work.request_id
+        self._work = self._answer = None
+        self.expected = b""
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
 
     # --------------------------------------------------------------------------------------------- start and restoring
 

@@ -66,7 +66,20 @@ _STATUS_LINES = {status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in
 
 
 class Service(Protocol):
-    """Answers requests."""
+    """Answers requests.
+
+    :ivar expected: how the result begins that is waited for, up to its length; empty: none is.
+    """
+
+    expected: bytes
+
+    def take_turn(self, connection: Connection, question: Request, body: bytes) -> bool:
+        """Take a result that begins as expected and is followed by another request, at once.
+
+        The result is answered by whoever calls this, and the other request is served with it.
+
+        :return: False: it is not what is expected after all, and neither has been served.
+        """
 
     def serve(self, connection: Connection, request: Request) -> None:
         """Answer a request by `Connection.answer`, now or later."""
@@ -94,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._peer = peer
         self._welcome = welcome
         self._reader = RequestReader(limit)
+        self._unread = self._reader.waiting
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._request: Request | None = None  # not answered yet
@@ -121,11 +135,12 @@ class Connection(asyncio.Protocol):
         """
         request, self._request = self._request, None
         close = "" if request is None or request.keep_alive else "Connection: close\r\n"
-        head = f"{_STATUS_LINES[status]}{fields}Date: {_date()}\r\n{close}Content-Length: {len(body)}\r\n\r\n"
+        date = _date_of(int(time.time()))
+        head = f"{_STATUS_LINES[status]}{fields}Date: {date}\r\n{close}Content-Length: {len(body)}\r\n\r\n"
         self._write(head.encode("utf-8", "replace"), body)
         if close:
             self._linger()
-        elif not self._reading and (self._paused or len(self._reader)):
+        elif not self._reading and (self._paused or self._unread):
             self._go_on()
         if status >= 400:
             self._service.refused()
@@ -138,7 +153,7 @@ class Connection(asyncio.Protocol):
             return
         self._request = None
         self._write(_acceptance_at(int(time.time())), b"")
-        if not self._reading and (self._paused or len(self._reader)):
+        if not self._reading and (self._paused or self._unread):
             self._go_on()
 
     def abort(self) -> None:
@@ -168,10 +183,13 @@ class Connection(asyncio.Protocol):
                 self.abort()
             return
         self._arrived += 1
-        self._reader.feed(data)
         if self._request is None and not self._scheduled and not self._full:
-            self._go_on()
-        elif len(self._reader) > MOST_AHEAD:
+            if not self._take_turn(data):
+                self._reader.feed(data)
+                self._go_on()
+            return
+        self._reader.feed(data)
+        if len(self._unread) > MOST_AHEAD:
             self._pause()
 
     def pause_writing(self) -> None:
@@ -188,6 +206,22 @@ class Connection(asyncio.Protocol):
             self._watch()
 
     # ----------------------------------------------------------------------------------------------------- reading
+
+    def _take_turn(self, data: bytes) -> bool:
+        """Serve a result and the question for the next invocation in one go, where that is all there is."""
+        service, reader = self._service, self._reader
+        expected = service.expected
+        if not expected or self._unread or reader.incomplete is not None:
+            return False
+        body = reader.body_of_turn(data, expected)
+        if body is None or reader.known is None:
+            return False
+        request = reader.known[1]
+        if not request.keep_alive or not service.take_turn(self, request, body):
+            return False
+        self._request = request
+        self._held = _acceptance_at(int(time.time()))
+        return True
 
     def _go_on(self) -> None:
         """Serve what has arrived, a few requests at a time, until one has to wait for its answer."""
@@ -231,7 +265,7 @@ class Connection(asyncio.Protocol):
     def _watch(self) -> None:
         """Make the deadline fit what is being waited for, and read on if there is room."""
         reader = self._reader
-        if self._scheduled or (self._request is not None and len(reader) > MOST_AHEAD):
+        if self._scheduled or (self._request is not None and len(self._unread) > MOST_AHEAD):
             self._pause()
             return
         if self._paused and not self._full:
@@ -289,7 +323,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         body = error_document("InvalidRequest", message)
-        head = f"{_STATUS_LINES[status]}Content-Type: application/json\r\nDate: {_date()}\r\n"
+        head = f"{_STATUS_LINES[status]}Content-Type: application/json\r\nDate: {_date_of(int(time.time()))}\r\n"
         self._flush(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         self._linger()
         self._service.refused()
@@ -318,10 +352,6 @@ def error_document(error_type: str, message: str) -> bytes:
 def _acceptance_at(second: int) -> bytes:
     head = f"{_STATUS_LINES[202]}Content-Type: application/json\r\nDate: {_date_of(second)}\r\n"
     return f"{head}Content-Length: {len(ACCEPTED)}\r\n\r\n".encode() + ACCEPTED
-
-
-def _date() -> str:
-    return _date_of(int(time.time()))
 
 
 @lru_cache(maxsize=1)

@@ -31,6 +31,8 @@ class Door:
     :ivar address: ``127.0.0.1:39121``: what ``AWS_LAMBDA_RUNTIME_API`` is set to.
     """
 
+    expected = b""
+
     def __init__(self, extensions: Extensions) -> None:
         self.address = ""
         self._extensions = extensions
@@ -96,6 +98,10 @@ class Door:
         else:
             text = f"There is no {request.path} in the Extensions API."
             connection.answer(404, error_document("NotFound", text))
+
+    def take_turn(self, connection: Connection, question: Request, body: bytes) -> bool:
+        """Take none: no result is expected here."""
+        return False
 
     def refuse_long(self, connection: Connection, request: Request) -> None:
         """Answer a request whose body is over the limit."""

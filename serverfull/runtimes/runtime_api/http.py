@@ -87,24 +87,22 @@ class RequestReader:
     """Makes requests of the bytes of one connection.
 
     :param limit: bytes of a body, at most.
+    :ivar waiting: bytes that wait to be read.
+    :ivar known: a request without a body, and its words, which a runtime repeats for each invocation.
     :ivar unfinished: `read` gave None although there is more to do; call it again soon.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._bytes = bytearray()
+        self._bytes = self.waiting = bytearray()
         self._seen = 0  # bytes that have been searched for the end of the head
         self._request: Request | None = None
         self._pieces: list[bytes] = []
         self._size = 0
         self._in_trailers = False
         self._told = False
-        self._known: tuple[bytes, Request] | None = None  # a runtime asks for work in the same words, to the empty line
+        self.known: tuple[bytes, Request] | None = None
         self.unfinished = False
-
-    def __len__(self) -> int:
-        """Give how many bytes wait to be read."""
-        return len(self._bytes)
 
     @property
     def in_head(self) -> bool:
@@ -123,6 +121,24 @@ class RequestReader:
             return False
         self._told = True
         return True
+
+    def body_of_turn(self, data: bytes, expected: bytes) -> bytes | None:
+        """Take a result apart that comes with the known request behind it, as our own client sends them, in one piece.
+
+        What this takes means the same to `read`, which needs five times as long for it.
+
+        :param expected: how it begins, up to its length.
+        :return: its body; None: this is something else, and to be fed.
+        """
+        if self.known is None or not data.startswith(expected) or not data.endswith(self.known[0]):
+            return None
+        start = len(expected)
+        end = data.find(b"\r\n\r\n", start, start + 19)
+        digits = data[start:end] if end > 0 else b""
+        if not digits.isdigit():
+            return None
+        begin, end = end + 4, len(data) - len(self.known[0])
+        return data[begin:end] if end - begin == int(digits) <= self._limit else None
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived."""
@@ -150,8 +166,8 @@ class RequestReader:
         waiting = self._bytes
         if not waiting:
             return False
-        if self._known is not None and waiting.startswith(self._known[0]):
-            words, self._request = self._known
+        if self.known is not None and waiting.startswith(self.known[0]):
+            words, self._request = self.known
             del waiting[: len(words)]
             self._seen = 0
             return True
@@ -181,7 +197,7 @@ class RequestReader:
             return None
         request = self._request_of(head)
         if request.length == 0 and len(head) <= LONGEST_LINE:
-            self._known = head + b"\r\n\r\n", request
+            self.known = head + b"\r\n\r\n", request
         self._pieces, self._size, self._in_trailers, self._told = [], 0, False, False
         return request
 

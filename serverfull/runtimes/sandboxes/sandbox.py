@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,8 @@ class LaunchedSandbox(Sandbox):
     @property
     def usable(self) -> bool:
         """Whether another invocation can be given to it."""
-        return not self._closed and self._running is not None and self._ready and self._running.alive
+        running = self._running
+        return self._ready and running is not None and running.alive
 
     @property
     def memory_mb(self) -> int:
@@ -130,7 +131,7 @@ class LaunchedSandbox(Sandbox):
         if self._running is not None:
             self._running.when_ended(call)
 
-    async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
+    def run(self, invocation: Invocation, log: InvocationLog) -> Coroutine[Any, Any, Outcome]:
         """Run one invocation; the first one loads the code before, which may take 10 seconds more."""
         log.log_stream = self._log_stream
         self._log = log
@@ -138,29 +139,32 @@ class LaunchedSandbox(Sandbox):
             self._loading.tell(log, self._early)
             self._early = ""
         self.uses += 1
+        if self._ready:
+            now = time.monotonic()
+            return self._run(invocation, log, now, now + self._identity.timeout)
+        return self._run_first(invocation, log)
+
+    async def _run_first(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         request_id, timeout = invocation.request_id, self._identity.timeout
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         try:
-            if not self._ready:
-                began = time.monotonic()
-                failed = await self._begin(request_id, began + INIT_TIMEOUT)
+            failed = await self._begin(request_id, began + INIT_TIMEOUT)
+            if failed is not None:
+                return failed
+            now = time.monotonic()
+            self._init_seconds = now - began
+            deadline = now + timeout
+            if not self._ready:  # loading took too long: once more, in the time of the invocation
+                deadline = began + INIT_TIMEOUT + timeout
+                failed = await self._begin(request_id, deadline)
+                if failed is None and not self._ready:
+                    failed = self._overdue(invocation)
                 if failed is not None:
-                    return failed
-                if not self._ready:  # loading took too long: once more, in the time of the invocation
-                    deadline = began + INIT_TIMEOUT + timeout
-                    self._init_seconds = time.monotonic() - began
-                    failed = await self._begin(request_id, deadline)
-                    if failed is None and not self._ready:
-                        failed = self._overdue(invocation)
-                    if failed is not None:
-                        return self._timed(failed)
-                else:
-                    deadline = time.monotonic() + timeout
-                    self._init_seconds = time.monotonic() - began
-            return await self._run(invocation, log, deadline)
+                    return self._timed(failed)
         except BaseException:
             self._kill()
             raise
+        return await self._run(invocation, log, time.monotonic(), deadline)
 
     def freeze(self) -> None:
         """Stop what the function has left running until the next invocation, as AWS does."""
@@ -171,7 +175,7 @@ class LaunchedSandbox(Sandbox):
 
     async def aclose(self) -> None:
         """End the instance and what it has started, and give back what they held. Closing twice is fine."""
-        self._closed = True
+        self._closed, self._ready = True, False
         await self._abandon(self._end_reason)
 
     async def _abandon(self, reason: str = "") -> None:
@@ -264,21 +268,18 @@ class LaunchedSandbox(Sandbox):
         self.init_failure = failed
         return failed(request_id)
 
-    async def _run(self, invocation: Invocation, log: InvocationLog, deadline: float) -> Outcome:
-        running = self._running
+    async def _run(self, invocation: Invocation, log: InvocationLog, began: float, deadline: float) -> Outcome:
+        running, extended = self._running, self._extended
         assert running is not None
-        if self.frozen:
-            running.thaw()
-            self.frozen = False
-        began = time.monotonic()
-        left = max(0.0, deadline - began)
-        self._deadlines.note(self, deadline, running.api.interrupt, Overdue())
-        running.watch()
-        work = self._work(invocation, left)
-        extended = self._extended
-        if extended is not None:
-            extended.begin(work)
         try:
+            if self.frozen:
+                running.thaw()
+                self.frozen = False
+            self._deadlines.note(self, deadline, running.api.interrupt, Overdue())
+            running.watch()
+            work = self._work(invocation, deadline - began)
+            if extended is not None:
+                extended.begin(work)
             answer = await running.api.run(work)
         except Overdue:
             outcome = self._timed(self._overdue(invocation))
@@ -288,9 +289,13 @@ class LaunchedSandbox(Sandbox):
         except (Gone, ExtensionFailed) as gone:
             running.drain()
             if not running.api.delivered and self.uses > 1:  # it has ended after what it answered last
+                self._kill()
                 raise InvocationNotBegun from None
             self.end_of_use("failure")
             outcome = exited(gone, invocation.request_id)
+        except BaseException:
+            self._kill()
+            raise
         else:
             running.drain()
             outcome = answered(answer)
@@ -366,7 +371,7 @@ class LaunchedSandbox(Sandbox):
         return Work(
             request_id=invocation.request_id,
             payload=invocation.payload or b"{}",
-            deadline_ms=int((time.time() + left) * 1000),
+            deadline_ms=int((time.time() + max(0.0, left)) * 1000),
             arn=_arn(invocation.name, invocation.account, invocation.region, invocation.qualifier),
             trace_id=invocation.trace_id or new_trace(),
             client_context=_text(invocation.client_context),

@@ -675,7 +675,7 @@ async def test_a_client_that_does_not_read_is_not_read_either(served: Any) -> No
     [connection] = served.api._connections
     await until(lambda: connection._full and connection._paused)
     sending.cancel()
-    assert len(connection._reader) < 1 << 20
+    assert len(connection._unread) < 1 << 20
     line.writer.transport.resume_reading()
     assert (await line.hear()).status == 404
 
@@ -692,7 +692,7 @@ async def test_what_comes_behind_a_waiting_poll_waits_within_limits(served: Any)
     line.send(ping * 20_000)
     [connection] = served.api._connections
     await until(lambda: connection._paused)
-    assert len(connection._reader) < 1 << 20
+    assert len(connection._unread) < 1 << 20
     served.run()
     assert (await line.hear()).status == 200
     for _ in range(20_000):
