@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from serverfull.domain.records import Partition
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.runtimes.docker.dns import NameServer
+    from serverfull.runtimes.docker.names import Names
     from serverfull.runtimes.sandboxes.launching import Launchers
     from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
     from serverfull.runtimes.watchdog import Stall
@@ -187,7 +187,7 @@ class Host:
         self.front = mode.front(self.invoker)
         self._stack = AsyncExitStack()
         self._queue: MemoryQueue
-        self._names: NameServer | None = None
+        self._names: Names | None = None
 
     async def __aenter__(self) -> Host:
         try:
@@ -207,10 +207,11 @@ class Host:
 
             await asyncio.to_thread(check_strict)
         if self.settings.docker.dns_suffixes and refusal(self.settings, self.sharing) is None:
-            from serverfull.runtimes.docker.names import open_name_server
+            from serverfull.runtimes.docker.names import Names
 
-            self._names = await open_name_server(self.settings, self.logger)
+            self._names = Names(self.settings, self.logger)
             self._stack.push_async_callback(self._names.aclose)
+            await self._names.open()
         self._stack.push_async_callback(self.control.aclose)
         if self.control.durable:
             await self.control.operations()
@@ -285,10 +286,7 @@ class Host:
         from serverfull.runtimes.docker.launcher import make_launchers
         from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 
-        settings = self.settings
-        if self._names is not None:
-            settings = replace(settings, docker=replace(settings.docker, dns=(self._names.address,)))
-        return self._sandboxes(make_launchers(settings, self.aws, self.logger), SandboxRuntime)
+        return self._sandboxes(make_launchers(self.settings, self.aws, self.logger, self._names), SandboxRuntime)
 
     def automatic_runtime(self, of: Callable[[str], Runtime]) -> Runtime:
         """Make what runs functions in containers where their interpreter is not here.

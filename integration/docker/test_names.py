@@ -6,12 +6,14 @@ import json
 import shutil
 import socket
 import subprocess
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import boto3
 import pytest
 from boto3.session import Session
+from docker.errors import APIError, NotFound
 
 from integration.servers import INSTALL, started
 from serverfull.testing.clients import lambda_client
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.slow
 SUFFIX = "localhost.localstack.cloud"
 OTHER = "localhost.example.internal"
 RUNTIME = "python3.11"
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:look"
 
 LOOK = """
 import socket
@@ -73,7 +76,11 @@ def start(engine, tmp_path):
 def looked_up(host, *names):
     client = lambda_client(host.url)
     deploy(client, "look", {"app.py": LOOK}, Runtime=RUNTIME, Timeout=30)
-    return invoke(client, "look", Payload=json.dumps(names))
+    return called(host, *names)
+
+
+def called(host, *names):
+    return invoke(lambda_client(host.url), "look", Payload=json.dumps(names))
 
 
 def test_a_container_finds_this_machine_under_its_suffixes_and_all_names_below_them(start, gateway):
@@ -85,25 +92,57 @@ def test_a_container_finds_this_machine_under_its_suffixes_and_all_names_below_t
         }
 
 
-def test_a_network_of_ones_own_keeps_the_names_of_its_containers(engine, start):
+def test_a_network_of_ones_own_keeps_the_names_of_its_containers_and_may_move(engine, start):
+    name = f"my-bucket.{SUFFIX}"
     with engine.client() as client:
         network = client.networks.create("sfull-names", driver="bridge")
+        made = [network]
         try:
             other = client.containers.create(
                 engine.image, entrypoint=["sleep", "600"], name="neighbour", network=network.name
             )
+            settings = {"docker__network": network.name, "docker__dns_suffixes": SUFFIX, "execution__ephemeral": "true"}
             try:
                 other.start()
-                with start(docker__network=network.name, docker__dns_suffixes=SUFFIX) as host:
-                    found = looked_up(host, "neighbour", f"my-bucket.{SUFFIX}")
-                network.reload()
-                (address,) = [held["IPv4Address"].partition("/")[0] for held in network.attrs["Containers"].values()]
-                assert found["neighbour"] == [address]
-                assert found[f"my-bucket.{SUFFIX}"] == [network.attrs["IPAM"]["Config"][0]["Gateway"]]
+                with start(**settings) as host:
+                    found = looked_up(host, "neighbour", name)
+                    assert found[name] == [gateway_of(network)]
+                    beside = {held["Name"]: held["IPv4Address"] for held in network.attrs["Containers"].values()}
+                    assert found["neighbour"] == [beside["neighbour"].partition("/")[0]]
+                    other.remove(force=True)
+                    remove(network)
+                    made += [client.networks.create("sfull-other"), client.networks.create("sfull-names")]
+                    moved = gateway_of(made[-1])
+                    assert moved != gateway_of(network)
+                    assert called(host, name) == {name: [moved]}
+                    client_of_aws = {"serverfull:client": "awslambdaric"}  # which is listened for there too
+                    lambda_client(host.url).tag_resource(Resource=ARN, Tags=client_of_aws)
+                    assert called(host, name) == {name: [moved]}
             finally:
-                other.remove(force=True)
+                with suppress(NotFound):
+                    other.remove(force=True)
         finally:
-            network.remove()
+            for network in made:
+                with suppress(NotFound):
+                    remove(network)
+
+
+def gateway_of(network):
+    with suppress(NotFound):  # what it was is known
+        network.reload()
+    return network.attrs["IPAM"]["Config"][0]["Gateway"]
+
+
+def remove(network):
+    """Remove a network as soon as the containers of the calls before have gone."""
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            return network.remove()
+        except APIError as error:
+            if error.status_code != 403 or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from serverfull.interfaces import FunctionIdentity
     from serverfull.runtimes.aws_access import AwsAccess
     from serverfull.runtimes.docker.images import Image
+    from serverfull.runtimes.docker.names import Names
     from serverfull.runtimes.docker.programs import Program
     from serverfull.runtimes.runtime_api.extensions import Extensions
     from serverfull.runtimes.sandboxes.wanted import Client, Wanted
@@ -82,8 +84,8 @@ class ContainerLauncher:
     ) -> Container:
         assert self._recipe is not None
         await self._launchers.profiles.refresh()
-        site, held = self._launchers.site, self._launchers.held
-        return await Container.start(self._recipe, held, site, variables, write, extensions)
+        held = await self._launchers.hold()
+        return await Container.start(self._recipe, held, self._launchers.site, variables, write, extensions)
 
 
 class ContainerLaunchers:
@@ -93,9 +95,19 @@ class ContainerLaunchers:
     :param held: what the operator says of all of them.
     :param client: of functions that do not choose: ``own``, or ``awslambdaric`` for what the image starts by itself.
     :param aws: what functions reach AWS with.
+    :param names: the name server that containers are given; None: what ``held`` says.
     """
 
-    def __init__(self, site: Site, images: Images, held: Held, client: Client, aws: AwsAccess, logger: Any) -> None:
+    def __init__(
+        self,
+        site: Site,
+        images: Images,
+        held: Held,
+        client: Client,
+        aws: AwsAccess,
+        logger: Any,
+        names: Names | None = None,
+    ) -> None:
         self.site = site
         self.profiles = Profiles(aws.folder, lambda: site.profiles)
         self._aws = aws
@@ -103,6 +115,20 @@ class ContainerLaunchers:
         self._images = images
         self._client = client
         self._logger = logger
+        self._names = names
+
+    async def hold(self) -> Held:
+        """Give what holds for a container that is started now.
+
+        :raises InternalFailure: its name server cannot listen where its network is.
+        """
+        if self._names is None:
+            return self.held
+        try:
+            return replace(self.held, dns=(await self._names.address(),))
+        except EngineGone as gone:
+            self.site.tell("container not started", gone)
+            raise InternalFailure from gone
 
     async def open(self) -> None:
         """Remove what a killed host has left. Where the engine is away, the log says so, and it is done later."""
@@ -235,10 +261,11 @@ def _wish(function: Wanted, image: Image, program: Program, aws: Mapping[str, st
     )
 
 
-def make_launchers(settings: Settings, aws: AwsAccess, logger: Any) -> ContainerLaunchers:
+def make_launchers(settings: Settings, aws: AwsAccess, logger: Any, names: Names | None = None) -> ContainerLaunchers:
     """Wire what makes containers, as the settings ``docker`` and ``execution`` say. Must be called on the host's loop.
 
     :param aws: what functions reach AWS with.
+    :param names: the name server of ``docker.dns_suffixes``, opened.
     """
     docker = settings.docker
     engine = Engine(docker.engine)
@@ -251,4 +278,4 @@ def make_launchers(settings: Settings, aws: AwsAccess, logger: Any) -> Container
         dns=docker.dns,
         volumes=[Shown.parse(volume) for volume in docker.volumes],
     )
-    return ContainerLaunchers(site, images, held, settings.execution.client, aws, logger)
+    return ContainerLaunchers(site, images, held, settings.execution.client, aws, logger, names)

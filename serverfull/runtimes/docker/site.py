@@ -103,18 +103,13 @@ class Site:
         :raises EngineGone: the network has no such address.
         :raises OSError: the address is not one of this machine.
         """
-        if network not in self._gateways:
-            found = await self.engine.ask(partial(network_of, name=network))
-            self._gateways[network] = found.gateway
-        listener = socket.socket(socket.AF_INET)
-        try:
-            listener.bind((self._gateways[network], 0))
-            listener.listen(MOST_WAITING)
-        except BaseException:
-            self._gateways.pop(network, None)  # the engine may have started anew, with another one
-            listener.close()
-            raise
-        return listener
+        known = self._gateways.get(network)
+        if known is not None:
+            with suppress(OSError):  # the engine may have started anew, with another one
+                return _listening(known)
+        found = await self.engine.ask(partial(network_of, name=network))
+        self._gateways[network] = found.gateway
+        return _listening(found.gateway)
 
     def tell(self, event: str, error: Exception) -> None:
         """Say in the host's log what the engine or the machine does not do."""
@@ -161,6 +156,17 @@ class Site:
             await asyncio.to_thread(remove_tree, folder)
             with suppress(OSError):  # there are others in it
                 folder.parent.rmdir()
+
+
+def _listening(address: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET)
+    try:
+        listener.bind((address, 0))
+        listener.listen(MOST_WAITING)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def has_left_something() -> bool:
