@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not installed with the package
 
 from benchmarks.harness import containers
 from benchmarks.harness.figures import Results
 from benchmarks.harness.goals import goals
 from benchmarks.harness.report import container_line
-from benchmarks.harness.rounds import Sample
 from benchmarks.harness.servers import BARE
+from tests.benchmarks.samples import sample
 
 pytestmark = pytest.mark.slow
-
-
-def sample(server, cpu_us):
-    return Sample(
-        round=0,
-        workload="hello",
-        level=containers.LEVEL,
-        server=server,
-        rate=1000,
-        p50_us=1,
-        p99_us=2,
-        cpu_us=cpu_us,
-        noise=0.0,
-        work_ms=2.0,
-        bad_status=0,
-        socket_errors=0,
-    )
 
 
 def test_containers_are_started_counted_and_weighed(engine):
@@ -51,7 +29,9 @@ def test_containers_are_started_counted_and_weighed(engine):
 
 def test_the_goals_of_containers_are_judged_by_cpu_and_by_cold_starts():
     measured = containers.Containers(
-        samples=[sample(BARE, 30), sample(containers.CONTAINER, 100)], cold_ms=(100, 500, 390), stats_mb=(7.0, 8.0, 7.5)
+        samples=[sample(BARE, cpu_us=30), sample(containers.CONTAINER, cpu_us=100)],
+        cold_ms=(100, 500, 390),
+        stats_mb=(7.0, 8.0, 7.5),
     )
     results = Results(samples=[], together=[], workers=[], starts=[], memory=None, containers=measured, failures=[])
     warm, cold = (goal for goal in goals(results) if "container" in goal.what)

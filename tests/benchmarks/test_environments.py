@@ -12,40 +12,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not installed with the package
-
 from benchmarks.harness.deploying import BOOTSTRAP, deploy, package
 from benchmarks.harness.environments import Environments, occupy, plain_rate, serving
 from benchmarks.harness.figures import Results
 from benchmarks.harness.goals import Goal, goals
 from benchmarks.harness.load import NotMeasured
 from benchmarks.harness.machine import family, sandboxes
-from benchmarks.harness.rounds import Sample
 from benchmarks.harness.servers import Contestant, contestants, invocations, running
 from benchmarks.harness.together import Pair, pairings
 from benchmarks.harness.workloads import workloads
+from tests.benchmarks.samples import sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks.harness.rounds import Sample
     from benchmarks.harness.servers import Server
-
-
-def sample(server: str, rate: float, cpu_us: float) -> Sample:
-    return Sample(
-        round=0,
-        workload="hello",
-        level=16,
-        server=server,
-        rate=rate,
-        p50_us=1,
-        p99_us=2,
-        cpu_us=cpu_us,
-        noise=0.0,
-        work_ms=2.0,
-        bad_status=0,
-        socket_errors=0,
-    )
 
 
 def results(samples: list[Sample], together: list[Pair], environments: Environments | None = None) -> Results:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import os
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,37 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not installed with the package
-
 from benchmarks.harness.figures import Results, faults
 from benchmarks.harness.goals import Goal, goals
 from benchmarks.harness.load import Load, NotMeasured, ready
 from benchmarks.harness.machine import cpu_seconds
 from benchmarks.harness.report import together_table, trust
-from benchmarks.harness.rounds import Sample
 from benchmarks.harness.together import AGAIN, Pair, cpu_each, pairings
+from tests.benchmarks.samples import sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-def sample(
-    server: str, rate: float, *, round_: int = 0, workload: str = "hello", level: int = 16, bad: int = 0
-) -> Sample:
-    return Sample(
-        round=round_,
-        workload=workload,
-        level=level,
-        server=server,
-        rate=rate,
-        p50_us=1,
-        p99_us=2,
-        cpu_us=1e6 / rate,
-        noise=0.0,
-        work_ms=2.0,
-        bad_status=bad,
-        socket_errors=0,
-    )
+    from benchmarks.harness.rounds import Sample
 
 
 def pair(server: str, rate: float, other: str = "bare", *, round_: int = 0, bad: int = 0) -> Pair:
