@@ -10,7 +10,7 @@ import subprocess
 from platform import machine
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from serverfull.management.configuration import architecture
 from serverfull.testing.clients import lambda_client
@@ -63,6 +63,12 @@ def create(client, name, uri, **options):
 
 def settled(client, name):
     client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 300})
+    return client.get_function_configuration(FunctionName=name)
+
+
+def settled_badly(client, name):
+    with pytest.raises(WaiterError):
+        settled(client, name)
     return client.get_function_configuration(FunctionName=name)
 
 
@@ -205,6 +211,8 @@ def test_an_entry_point_that_cannot_be_executed_is_an_error_of_the_function(aws_
         # What ends with the status by which shells say that there is no such program, and was there.
         ({"EntryPoint": ["/bin/sh", "-c", "exit 127"]}, "Runtime.ExitError", "exit status 127"),
         ({"WorkingDirectory": "/etc/passwd"}, "Runtime.InvalidEntrypoint", "chdir /etc/passwd: not a directory"),
+        ({"WorkingDirectory": "/proc/self/%s"}, "Runtime.InvalidEntrypoint", "chdir /proc/self/%s: no such file or"),
+        ({"WorkingDirectory": f"/{'a' * 300}"}, "Runtime.InvalidEntrypoint", "aaa: file name too long"),
     ],
 )
 def test_what_keeps_a_container_from_its_work_is_said_to_the_caller(aws_lambda, image, config, error, said):
@@ -216,6 +224,34 @@ def test_what_keeps_a_container_from_its_work_is_said_to_the_caller(aws_lambda, 
     report = json.load(answer["Payload"])
     assert (answer["FunctionError"], report["errorType"]) == ("Unhandled", error), report
     assert said in report["errorMessage"]
+
+
+WRITES = """
+def handler(event, context):
+    try:
+        open("/data/file", "w").close()
+    except OSError as error:
+        return error.strerror
+"""
+
+
+def test_an_image_has_neither_volumes_nor_processes_of_its_engine(aws_lambda, engine, build):
+    name = f"serverfull-test-volumes-{os.getpid()}"
+    lines = [f"FROM {engine.image}", "RUN mkdir -m 777 /data", "COPY app.py /var/task/", 'CMD ["app.handler"]']
+    held = [*lines, "VOLUME /data /tmp", "HEALTHCHECK --interval=1s CMD touch /tmp/healthy"]
+    build(name, "\n".join(held), {"app.py": WRITES})
+    create(aws_lambda, "volumes", name)
+    settled(aws_lambda, "volumes")
+    assert invoke(aws_lambda, "volumes") == "Read-only file system"
+    with engine.client() as client:
+        (container,) = client.containers.list(filters={"label": "serverfull.function=volumes"})
+        assert {mount["Type"] for mount in container.attrs["Mounts"]} == {"bind"}
+        assert "Health" not in container.attrs["State"]
+    build(name, "\n".join([*lines, "RUN touch /data/file", "VOLUME /data"]), {"app.py": WRITES})
+    aws_lambda.update_function_code(FunctionName="volumes", ImageUri=name)
+    found = settled_badly(aws_lambda, "volumes")
+    assert found["LastUpdateStatusReasonCode"] == "InvalidImage"
+    assert f"The image {name} has files in /data, which it says is a volume" in found["LastUpdateStatusReason"]
 
 
 def test_a_function_fails_where_there_is_no_engine_and_is_made_once_there_is_one(engine, image, tmp_path):

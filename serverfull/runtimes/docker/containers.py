@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from serverfull.errors import InternalFailure
 from serverfull.runtimes.docker.attached import AttachedLog
@@ -25,8 +24,7 @@ from serverfull.runtimes.docker.companions import Companions
 from serverfull.runtimes.docker.engine import EngineGone
 from serverfull.runtimes.docker.options import FUNCTION, HOST, MEGABYTE, Held, Shown, Wish, configuration
 from serverfull.runtimes.docker.shells import said_by_shell
-from serverfull.runtimes.docker.site import remove_container
-from serverfull.runtimes.docker.vitals import Vitals
+from serverfull.runtimes.docker.starting import ENDING, exit_code, start
 from serverfull.runtimes.runtime_api.api import RuntimeApi
 from serverfull.runtimes.runtime_api.door import Door
 from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
@@ -37,21 +35,16 @@ if TYPE_CHECKING:
     import socket
 
     from serverfull.runtimes.docker.site import Site
+    from serverfull.runtimes.docker.starting import Started
+    from serverfull.runtimes.docker.vitals import Vitals
     from serverfull.runtimes.runtime_api.extensions import Extensions
 
 CLOSING = 2.0
 """Seconds within which a killed container must be gone."""
 
-_ENDING = 5.0
-"""Seconds that the engine has to say with which status a container has ended."""
-
 _DEADLY = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 24, 25, 31))
 """Signals that end containers. The engine tells them as statuses above 128, with which programs exit by themselves too:
 the entry point of AWS's images with 142, where it gets no handler."""
-
-_NO_FOLDER = "is not a directory"
-
-_NOT_EXECUTABLE = ("no such file or directory", "executable file not found", "permission denied", "exec format error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +65,6 @@ class Recipe:
     own_client: bool
     led: bool
     extensions: Sequence[str] = ()
-
-
-class ImageGone(Exception):
-    """The engine has the image no more."""
 
 
 class Log(Protocol):
@@ -205,7 +194,8 @@ class Container:
             labels={**self._site.labels, FUNCTION: recipe.name},
         )
         attached = log if isinstance(log, AttachedLog) else None
-        work = partial(_start, name=self.name, body=configuration(wish, held), log=attached)
+        body = configuration(wish, held)
+        work = partial(start, name=self.name, body=body, program=self._program, log=attached)
         starting = asyncio.ensure_future(self._site.engine.ask(work))
         try:
             found = await asyncio.shield(starting)
@@ -346,8 +336,8 @@ class Container:
         """Ask how it has ended, and tell it."""
         code = 137
         with suppress(EngineGone, Exception):
-            async with asyncio.timeout(_ENDING):
-                code = await self._site.engine.ask(partial(_exit_code, name=self.name))
+            async with asyncio.timeout(ENDING):
+                code = await self._site.engine.ask(partial(exit_code, name=self.name))
         self.api.end(self._end_with(code))
         if not self._settled.done():
             self._settled.set_result(None)
@@ -358,65 +348,12 @@ class Container:
         return _gone_with(code) if why is None else Unstartable(f"fork/exec {self._program}: {why}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    id: str
-    vitals: Vitals | None
-    address: str
-
-
-def _start(client: Any, name: str, body: dict[str, Any], log: AttachedLog | None) -> _Started:
-    """Make a container and start it; one that cannot be started is removed.
-
-    :raises Unstartable: its program cannot be executed.
-    :raises ImageGone: its image is not there.
-    """
-    from docker.errors import APIError, NotFound
-
-    try:
-        made = client.create_container_from_config(body, name)["Id"]
-    except NotFound as error:
-        raise ImageGone(error.explanation) from None
-    except APIError as error:
-        if _NO_FOLDER in (error.explanation or ""):
-            folder = body.get("WorkingDir") or "the image's folder"
-            raise Unstartable(f"chdir {folder}: not a directory") from None
-        raise
-    try:
-        if log is not None:
-            log.attach(client, made)
-        client.start(made)
-        found = client.inspect_container(made)
-        vitals = None
-        if found["State"]["Pid"]:
-            with suppress(ProcessLookupError):
-                vitals = Vitals(found["State"]["Pid"], made)
-        networks = found["NetworkSettings"]["Networks"].values()
-        return _Started(made, vitals, next((one["IPAddress"] for one in networks), ""))
-    except BaseException as error:
-        remove_container(client, made)
-        if isinstance(error, APIError) and any(words in (said := error.explanation or "") for words in _NOT_EXECUTABLE):
-            program = next(iter(body.get("Entrypoint") or body.get("Cmd") or ()), "")
-            words = next(words for words in _NOT_EXECUTABLE if words in said)
-            raise Unstartable(f"fork/exec {program}: {words}") from None
-        raise
-
-
 def _gone_with(code: int) -> Gone:
     """Word a status that is a signal's where it is more than 128."""
     return Gone.with_code(128 - code if code - 128 in _DEADLY else code)
 
 
-def _exit_code(client: Any, name: str) -> int:
-    """Ask for the status of a container whose processes are gone."""
-    deadline = time.monotonic() + _ENDING
-    state = client.inspect_container(name)["State"]
-    if state["Running"] and time.monotonic() < deadline:
-        return int(client.wait(name, timeout=_ENDING)["StatusCode"])
-    return int(state["ExitCode"])
-
-
-def _give_up(site: Site, name: str, started: asyncio.Future[_Started]) -> None:
+def _give_up(site: Site, name: str, started: asyncio.Future[Started]) -> None:
     if not started.cancelled() and started.exception() is None:
         vitals = started.result().vitals
         if vitals is not None:

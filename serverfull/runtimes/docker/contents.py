@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -22,25 +22,34 @@ class Contents:
 
     :param has_shell: whether a program of it can be started with its output led elsewhere.
     :param extensions: the names of its external extensions.
+    :param filled: the folders with something in them, of those that were asked about.
     """
 
     has_shell: bool
     extensions: tuple[str, ...]
+    filled: tuple[str, ...]
 
 
-def look_into(client: Any, image: str, labels: Mapping[str, str]) -> Contents:
+def look_into(client: Any, image: str, labels: Mapping[str, str], folders: Sequence[str] = ()) -> Contents:
     """Say what an image has.
 
     :param client: of the engine.
     :param labels: of the container, by which it is found again where it stays.
+    :param folders: that may be empty.
     """
     made = client.create_container_from_config({"Image": image, "Cmd": [_SHELL], "Labels": dict(labels)})["Id"]
     try:
         archive = f"{client.base_url}/v{client.api_version}/containers/{made}/archive"
-        return Contents(_is_there(client, archive, _SHELL), _extensions(client, archive))
+        return Contents(
+            has_shell=_is_there(client, archive, _SHELL),
+            extensions=tuple(
+                sorted(name for name, is_folder in _listed(client, archive, _EXTENSIONS) if not is_folder)
+            ),
+            filled=tuple(folder for folder in folders if any(_listed(client, archive, folder))),
+        )
     finally:
         with suppress(Exception):  # what is left is found by its label
-            client.remove_container(made, force=True)
+            client.remove_container(made, force=True, v=True)
 
 
 def _is_there(client: Any, archive: str, path: str) -> bool:
@@ -48,17 +57,19 @@ def _is_there(client: Any, archive: str, path: str) -> bool:
     return bool(answer.status_code == 200)
 
 
-def _extensions(client: Any, archive: str) -> tuple[str, ...]:
-    """Give the names of what is in the folder of extensions and is no folder itself; the engine sends all of it."""
-    folder = f"{_EXTENSIONS}/."  # what a symbolic link leads to, and not the link
-    if not _is_there(client, archive, folder):
-        return ()
+def _listed(client: Any, archive: str, folder: str) -> Iterator[tuple[str, bool]]:
+    """Give the names of what is in a folder, and which of that are folders; the engine sends files with all in them."""
+    path = f"{folder}/."  # what a symbolic link leads to, and not the link
+    if not _is_there(client, archive, path):
+        return
     plain = {"Accept-Encoding": "identity"}
     with (
         closing(
-            client.get(archive, params={"path": folder}, headers=plain, timeout=client.timeout, stream=True)
+            client.get(archive, params={"path": path}, headers=plain, timeout=client.timeout, stream=True)
         ) as answer,
         tarfile.open(fileobj=answer.raw, mode="r|") as files,
     ):
-        paths = [(PurePosixPath(file.name).parts, file.isdir()) for file in files]
-    return tuple(sorted(parts[0] for parts, is_folder in paths if len(parts) == 1 and not is_folder))
+        for file in files:
+            parts = PurePosixPath(file.name).parts
+            if len(parts) == 1:
+                yield parts[0], file.isdir()

@@ -9,6 +9,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -56,6 +57,7 @@ class Image:
     :param pinned: ``repository@sha256:digest``, which means the same image at any time; the digest is its id where it
         comes from no registry.
     :param environment: its variables.
+    :param volumes: the folders of it that are to be volumes, and are empty.
     :param architecture: of the machines that it is for, by AWS's name where AWS has one.
     """
 
@@ -66,6 +68,7 @@ class Image:
     entry_point: tuple[str, ...]
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    volumes: tuple[str, ...]
     contents: Contents
 
 
@@ -216,7 +219,7 @@ def _refusal(name: str, said: str) -> ImageUnusable:
 def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[str, str]) -> Image:
     """Look what is in an image.
 
-    :raises ImageUnusable: it is for another kind of machine.
+    :raises ImageUnusable: it is for another kind of machine, or has files where it is to have a volume.
     """
     architecture, system = looked.get("Architecture", ""), looked.get("Os", "linux")
     engine = client.version(api_version=True)
@@ -224,6 +227,14 @@ def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[
         said = f"The image {name} is for {system}/{architecture}, and the Docker engine runs on linux/{engine['Arch']}"
         raise ImageUnusable(said, "InvalidImage")
     config = looked.get("Config") or {}
+    volumes = tuple({posixpath.normpath(path) for path in config.get("Volumes") or ()} - {"/tmp"})  # noqa: S108
+    contents = look_into(client, looked["Id"], labels, volumes)
+    if contents.filled:
+        raise ImageUnusable(
+            f"The image {name} has files in {contents.filled[0]}, which it says is a volume (VOLUME): functions have "
+            "none, and nothing would be there",
+            "InvalidImage",
+        )
     variables = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
     return Image(
         id=looked["Id"],
@@ -233,7 +244,8 @@ def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[
         entry_point=tuple(config.get("Entrypoint") or ()),
         command=tuple(config.get("Cmd") or ()),
         environment=variables,
-        contents=look_into(client, looked["Id"], labels),
+        volumes=volumes,
+        contents=contents,
     )
 
 

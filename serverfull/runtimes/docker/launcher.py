@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady, InternalFailure
 from serverfull.runtimes.aws_access import CONTAINER_FOLDER
-from serverfull.runtimes.docker.containers import Container, ImageGone, Recipe
+from serverfull.runtimes.docker.containers import Container, Recipe
 from serverfull.runtimes.docker.engine import Engine, EngineGone
 from serverfull.runtimes.docker.images import Images, ImageUnusable, parsed
 from serverfull.runtimes.docker.networks import NONE, chosen_network
 from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
 from serverfull.runtimes.docker.programs import find_program, handler_of
 from serverfull.runtimes.docker.site import Site
+from serverfull.runtimes.docker.starting import ImageGone
 from serverfull.runtimes.sandboxes.layers import merged
 from serverfull.runtimes.sandboxes.profiles import Profiles
 from serverfull.runtimes.sandboxes.variables import OPT, function_variables
@@ -252,6 +253,7 @@ def _wish(function: Wanted, image: Image, program: Program, aws: Mapping[str, st
         image=image.id,
         entry_point=program.entry_point,
         command=program.command,
+        volumes=image.volumes,
         folder=program.folder,
         variables=variables,
         shown=shown,

@@ -98,6 +98,8 @@ class Wish:
     :param folder: where it starts; None: the image says.
     :param variables: all of its environment beside the image's.
     :param shown: the folders of this machine that it sees.
+    :param volumes: folders of the image that would be volumes: nothing can be written there, and the engine's disk not
+        be filled.
     :param memory_mb: of the function.
     :param ephemeral_mb: of its ``/tmp``, which counts as memory of the container too.
     :param labels: beside the instance's.
@@ -110,6 +112,7 @@ class Wish:
     folder: str | None
     variables: Mapping[str, str]
     shown: Sequence[Shown]
+    volumes: Sequence[str]
     memory_mb: int
     ephemeral_mb: int
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -128,6 +131,7 @@ def configuration(wish: Wish, held: Held) -> dict[str, Any]:
         "Labels": dict(wish.labels),
         "OpenStdin": False,
         "Tty": False,
+        "Healthcheck": {"Test": ["NONE"]},  # of the image: the engine would start processes in it, frozen or not
         "HostConfig": _limits(wish, held),
     }
     if wish.named:
@@ -142,6 +146,7 @@ def configuration(wish: Wish, held: Held) -> dict[str, Any]:
 
 
 def _limits(wish: Wish, held: Held) -> dict[str, Any]:
+    mounts = (*wish.shown, *held.volumes)
     memory = (wish.memory_mb + wish.ephemeral_mb) * MEGABYTE
     return {
         "Init": True,  # or the function were process 1, which no signal of its own kills
@@ -149,7 +154,7 @@ def _limits(wish: Wish, held: Held) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "SecurityOpt": [*syscalls.HERE],
         "ReadonlyRootfs": True,
-        "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={wish.ephemeral_mb}m"},  # noqa: S108 - the container's
+        "Tmpfs": _tmpfs(wish, mounts),
         "Memory": memory,
         "MemorySwap": memory,  # of both together: no swap
         "PidsLimit": MOST_PROCESSES,
@@ -165,5 +170,11 @@ def _limits(wish: Wish, held: Held) -> dict[str, Any]:
         "LogConfig": {"Type": "none"},
         "RestartPolicy": {"Name": "no"},
         "AutoRemove": False,
-        "Mounts": [shown.mount() for shown in (*wish.shown, *held.volumes)],
+        "Mounts": [shown.mount() for shown in mounts],
     }
+
+
+def _tmpfs(wish: Wish, mounts: Sequence[Shown]) -> dict[str, str]:
+    elsewhere = {shown.target for shown in mounts}
+    empty = {volume: "ro,size=4k" for volume in wish.volumes if volume not in elsewhere}
+    return empty | {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={wish.ephemeral_mb}m"}  # noqa: S108 - the container's

@@ -1,0 +1,116 @@
+"""What the engine is asked for the start of a container and about its end, and how its refusals are worded.
+
+Everything here is called on a thread, with the engine's client.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from serverfull.runtimes.docker.site import remove_container
+from serverfull.runtimes.docker.vitals import Vitals
+from serverfull.runtimes.sandboxes.launching import Unstartable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serverfull.runtimes.docker.attached import AttachedLog
+
+ENDING = 5.0
+"""Seconds that the engine has to say with which status a container has ended."""
+
+_REASONS = (
+    "no such file or directory",
+    "executable file not found",
+    "permission denied",
+    "exec format error",
+    "not a directory",
+    "file name too long",
+    "too many levels of symbolic links",
+    "invalid argument",
+)
+
+_OF_FOLDERS = ("lstat", "mkdir", "chdir")
+
+_IS_WRONG = 400
+
+
+class ImageGone(Exception):
+    """The engine has the image no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A container that has been started.
+
+    :param vitals: of its processes; None: they have ended already.
+    :param address: in its network; empty: it has none.
+    """
+
+    id: str
+    vitals: Vitals | None
+    address: str
+
+
+def start(client: Any, name: str, body: Mapping[str, Any], program: str, log: AttachedLog | None) -> Started:
+    """Make a container and start it; one that cannot be started is removed.
+
+    :param program: that is executed in the end.
+    :param log: gets what it writes, by way of the engine.
+    :raises Unstartable: its program cannot be executed, or not in its folder.
+    :raises ImageGone: its image is not there.
+    """
+    from docker.errors import APIError, NotFound
+
+    try:
+        made = client.create_container_from_config(body, name)["Id"]
+    except NotFound as error:
+        raise ImageGone(error.explanation) from None
+    except APIError as error:  # it looks for the folder then, and calls all that is wrong with that its own fault
+        raise _of_folder(error.explanation or "", body) or error from None
+    try:
+        if log is not None:
+            log.attach(client, made)
+        client.start(made)
+        found = client.inspect_container(made)
+        vitals = None
+        if found["State"]["Pid"]:
+            with suppress(ProcessLookupError):
+                vitals = Vitals(found["State"]["Pid"], made)
+        networks = found["NetworkSettings"]["Networks"].values()
+        return Started(made, vitals, next((one["IPAddress"] for one in networks), ""))
+    except BaseException as error:
+        remove_container(client, made)
+        if isinstance(error, APIError) and error.status_code == _IS_WRONG:
+            said = error.explanation or ""
+            raise _of_folder(said, body) or _of_program(said, program) or error from None
+        raise
+
+
+def exit_code(client: Any, name: str) -> int:
+    """Ask for the status of a container whose processes are gone."""
+    deadline = time.monotonic() + ENDING
+    state = client.inspect_container(name)["State"]
+    if state["Running"] and time.monotonic() < deadline:
+        return int(client.wait(name, timeout=ENDING)["StatusCode"])
+    return int(state["ExitCode"])
+
+
+def _of_folder(said: str, body: Mapping[str, Any]) -> Unstartable | None:
+    if not any(deed in said for deed in _OF_FOLDERS):
+        return None
+    folder = body.get("WorkingDir") or "the image's folder"
+    return _unstartable(f"chdir {folder}", said)
+
+
+def _of_program(said: str, program: str) -> Unstartable | None:
+    return _unstartable(f"fork/exec {program}", said)
+
+
+def _unstartable(deed: str, said: str) -> Unstartable | None:
+    """Word what cannot be done, and why; None: the engine gives another reason, which is not the function's."""
+    reason = next((reason for reason in _REASONS if reason in said), None)
+    return None if reason is None else Unstartable(f"{deed}: {reason}")
