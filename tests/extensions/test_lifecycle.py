@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,10 +166,26 @@ def test_a_thread_of_the_runtime_is_an_internal_extension(deployed: Any, client:
     assert deployed.invoke() == [True, [f"Extension.{refusal}" for refusal in refusals]]
 
 
-def test_names_of_the_environment_are_those_of_loopback(deployed: Any) -> None:
-    code = "import socket\ndef handler(event, context): return [socket.gethostbyname(name) for name in event]"
-    deployed.deploy(code, {"watcher": deployed.python(WATCHING)})
-    assert deployed.invoke(event=["sandbox.localdomain", "sandbox.local", "sandbox"]) == ["127.0.0.1"] * 3
+AT_HOME = """
+import http.server, socket, threading
+server = http.server.ThreadingHTTPServer(("sandbox.localdomain", 4243), http.server.SimpleHTTPRequestHandler)
+extension = Extension("INVOKE")
+while True:
+    extension.next()
+"""
+
+
+def test_names_of_the_environment_are_a_loopback_of_its_own_where_each_can_listen_on_the_same_port(
+    deployed: Any,
+) -> None:
+    code = "import socket, time\ndef handler(event, context):\n    time.sleep(0.5)\n    "
+    deployed.deploy(code + "return [socket.gethostbyname(name) for name in event]", {"home": deployed.python(AT_HOME)})
+    names = ["sandbox.localdomain", "sandbox.local", "sandbox"]
+    with ThreadPoolExecutor(2) as callers:
+        found = list(callers.map(lambda _: deployed.invoke(event=names), range(2)))
+    assert [len(set(addresses)) for addresses in found] == [1, 1]
+    assert len({addresses[0] for addresses in found}) == 2
+    assert all(addresses[0].startswith("127.") for addresses in found)
 
 
 def test_the_end_of_the_host_is_told_too_and_where_nothing_holds_a_sandbox(deployed: Any, tmp_path: Path) -> None:

@@ -176,8 +176,6 @@ def _own_mounts(
     mount(None, "/", None, _RECURSIVE | _SLAVE, None)
     paths = [*orders.get("visible", ()), *visible]
     tmp_mb, opt = orders.get("tmp_mb"), orders.get("opt")
-    if orders.get("hosts"):
-        _bind(orders["hosts"], _HOSTS, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
     # All is taken in hand before anything is covered: one may lie below the other's place.
     under_tmp = _Kept(_TMP, paths) if tmp_mb is not None else None
     under_opt = _Kept(_OPT, paths) if opt is not None else None
@@ -187,6 +185,8 @@ def _own_mounts(
         os.close(layers)
     if under_tmp is not None:
         before = os.open(_TMP, os.O_RDONLY | os.O_DIRECTORY)
+        if orders.get("hosts"):
+            _cover_hosts(orders["hosts"])
         mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={tmp_mb}m,mode=1777")
         if copy is not None:
             now = os.open(_TMP, os.O_RDONLY | os.O_DIRECTORY)
@@ -229,6 +229,23 @@ def _cover_opt(layers: int, kept: _Kept) -> None:
         _bind(path, os.path.join(_OPT, name), flags)
     kept.put_back()
     mount(None, _OPT, None, _REMOUNT | _BIND | flags, None)
+
+
+def _cover_hosts(line: str) -> None:
+    """Have /etc/hosts end with a line of its own, in a file system that the new /tmp is about to cover.
+
+    :param line: an address and its names; others for the same names, which a snapshot has, are left out.
+    """
+    own, names = line.encode(), line.encode().partition(b" ")[2]
+    with open(_HOSTS, "rb") as file:
+        lines = [known for known in file.read().splitlines() if not known.endswith(names)]
+    text = b"\n".join([*lines, own, b""])
+    mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={len(text) + 65536},mode=755")
+    path = f"{_TMP}/hosts"
+    with open(path, "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+    _bind(path, _HOSTS, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
 
 
 class _Kept:

@@ -228,7 +228,7 @@ class Confinement:
         hidden: Sequence[Path] = (),
         shared: Sequence[Path] = (),
         group: Group | None = None,
-        hosts: Path | None = None,
+        hosts: str | None = None,
     ) -> Confinement:
         """Make what the limits of a sandbox need.
 
@@ -243,7 +243,7 @@ class Confinement:
         :param shared: folders that it shows, and lets be written to.
         :param group: made for the sandbox already, with its process in it perhaps; None: one is made now, which may
             block for 20 ms.
-        :param hosts: what the process sees as ``/etc/hosts`` where it has mounts of its own; None: the machine's.
+        :param hosts: a line that the process finds in ``/etc/hosts`` too, where it has a ``/tmp`` of its own.
         :raises GroupRefused: a control group cannot be made although it could when the means were found.
         """
         made = cls(memory_mb)
@@ -388,15 +388,15 @@ class Confinement:
         self.orders["groups"] = group.entrances
 
     def _cover(
-        self, means: Means, ephemeral_mb: int, opt: Path | None, visible: Sequence[Path], hosts: Path | None
+        self, means: Means, ephemeral_mb: int, opt: Path | None, visible: Sequence[Path], hosts: str | None
     ) -> None:
         namespace: dict[str, Any] = {}
         if means.tmp == "tmpfs":
             namespace["tmp_mb"] = ephemeral_mb
+            if hosts is not None:
+                namespace["hosts"] = hosts
         if opt is not None:
             namespace["opt"] = str(opt)
-        if namespace and hosts is not None:
-            namespace["hosts"] = str(hosts)
         if namespace:
             self.orders["namespace"] = namespace | {"user": means.as_user, "visible": [str(path) for path in visible]}
 

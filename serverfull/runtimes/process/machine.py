@@ -13,11 +13,8 @@ from typing import Any
 from serverfull.runtimes.process.cgroups import Place
 from serverfull.runtimes.process.confinement import Level, Means, check_strict, probe, sweep
 from serverfull.runtimes.process.spares import Spares
-from serverfull.runtimes.runtime_api.extension_messages import SANDBOX_NAMES
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder, remove_tree
 from serverfull.runtimes.sandboxes.watching import Watcher
-
-_HOSTS = Path("/etc/hosts")
 
 
 class Machine:
@@ -36,7 +33,6 @@ class Machine:
         self._numbers = itertools.count(1)
         self._opening = asyncio.Lock()
         self._folder: Path | None = None
-        self._hosts: Path | None = None
         self.watcher = Watcher()
         self.spares = Spares(self)
         self.means: Means
@@ -99,19 +95,6 @@ class Machine:
         """The folder that copies of the operator's profile files are in."""
         assert self._folder is not None
         return self._folder / "aws-config"
-
-    @property
-    def hosts(self) -> Path | None:
-        """The file that extensions see as ``/etc/hosts``; None: the machine has none.
-
-        It knows the names by which AWS calls the loopback of an environment, which extensions listen on.
-        """
-        if self._hosts is None and _HOSTS.is_file():
-            assert self._folder is not None
-            path = self._folder / "hosts"
-            path.write_bytes(_HOSTS.read_bytes().rstrip() + f"\n127.0.0.1 {' '.join(SANDBOX_NAMES)}\n".encode())
-            self._hosts = path
-        return self._hosts
 
     def new_folder(self) -> Path:
         """Make the folder of a sandbox."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from serverfull.errors import InternalFailure
 from serverfull.runtimes.process.companions import Companions
 from serverfull.runtimes.process.confinement import Confinement
-from serverfull.runtimes.process.listeners import listens
+from serverfull.runtimes.process.loopback import Loopback
 from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order, Zygote
 from serverfull.runtimes.runtime_api.api import RuntimeApi
 from serverfull.runtimes.runtime_api.door import Door
@@ -97,6 +97,7 @@ class Process:
         self.alive = False
         self._companions: Companions | None = None
         self._door: Door | None = None
+        self._loopback = Loopback()
         self._waiting: Waiting | None = None
         self._inside: RuntimeApi | Door | None = None
 
@@ -111,15 +112,15 @@ class Process:
         :raises TimeoutError: one of its extensions has not registered in time.
         :raises InternalFailure: it cannot be started for another reason.
         """
-        spare = machine.spares.take(recipe.zygote)
+        spare, loopback = machine.spares.take(recipe.zygote), Loopback()
         folder = machine.new_folder() if spare is None else spare.folder
         prepare = _preparation(
             recipe,
             memory_mb,
             machine,
             folder,
+            loopback,
             opt=recipe.opt,
-            hosts=machine.hosts if recipe.extensible else None,
             hidden=machine.hidden,
             shared=machine.shared,
         )
@@ -131,6 +132,7 @@ class Process:
         process = await cls._open(machine, folder, confinement, recipe, write, extensions)
         if (recipe.client or {}).get("snapshot"):
             process.api.keep_snapshot()
+        process._loopback = loopback
         process._waiting = None if spare is None else spare.waiting
         await process._begin(recipe, extensions, lambda: process._start(recipe, extensions))
         return process
@@ -157,14 +159,15 @@ class Process:
         :raises TimeoutError: one of its extensions has not registered in time.
         :raises InternalFailure: it cannot be started.
         """
-        folder = machine.new_folder()
-        prepare = _preparation(recipe, memory_mb, machine, folder, opt=None)  # the snapshot has it already
+        folder, loopback = machine.new_folder(), Loopback()
+        prepare = _preparation(recipe, memory_mb, machine, folder, loopback, opt=None)  # the snapshot has that already
         try:
             confinement = await _in_thread(prepare)
         except BaseException:
             remove_tree(folder)
             raise
         process = await cls._open(machine, folder, confinement, recipe, write, extensions)
+        process._loopback = loopback
         process.api.restored(held=bool(recipe.extensions))
         await process._begin(recipe, extensions, lambda: process._copy(snapshot, recipe, variables, extensions))
         return process
@@ -365,9 +368,7 @@ class Process:
         if self._machine.is_strict:
             return await self._connect_inside(port)
         first = [self.pid, *([] if self._companions is None else self._companions.pids)]
-        if not await asyncio.to_thread(lambda: listens(self.confinement.members(first), port)):
-            raise ConnectionRefusedError(f"nothing in the environment listens on port {port}")
-        return await asyncio.open_connection("127.0.0.1", port)
+        return await self._loopback.connect(port, lambda: self.confinement.members(first))
 
     async def _connect_inside(self, port: int) -> tuple[StreamReader, StreamWriter]:
         """Connect within the network of its own, where whatever listens is its own too."""
@@ -435,7 +436,7 @@ class Process:
 
 
 def _preparation(
-    recipe: Recipe, memory_mb: int, machine: Machine, folder: Path, **more: Any
+    recipe: Recipe, memory_mb: int, machine: Machine, folder: Path, loopback: Loopback, **more: Any
 ) -> Callable[..., Confinement]:
     """Give what makes the limits of one process; ``more`` is for `Confinement.prepare`, as they are."""
     return partial(
@@ -446,6 +447,7 @@ def _preparation(
         ephemeral_mb=recipe.ephemeral_mb,
         folder=folder,
         visible=[recipe.root, *recipe.visible],
+        hosts=loopback.line if recipe.extensible else None,
         **more,
     )
 
