@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ pytest_plugins = ["serverfull.testing.fixtures"]
 
 REQUIRE_ALL = os.environ.get("SERVERFULL_REQUIRE_ALL") == "1"
 """Read before the variables are cleaned: CI sets it, so that no test is skipped there unnoticed."""
+
+
+_ACCOUNTS = itertools.count(100_000_000_001)
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +58,9 @@ def boto() -> Iterator[Callable[..., Any]]:
     yield client
     for made in clients:
         made.close()
+
+
+@pytest.fixture
+def account() -> str:
+    """An account that no other test has: on a host of many, nothing is there but what the test itself deploys."""
+    return str(next(_ACCOUNTS))

@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import create, deploy, invoke, wait_until_settled, zipped
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 FILES = {"app.py": "def handler(event, context):\n    return 'Python'\n"}
 PROGRAM = {"bootstrap": "#!/bin/sh\nexit 3\n"}
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
+    folder = tmp_path_factory.mktemp("host")
     nowhere = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}  # the machine's own engine would pull images
-    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path, env=nowhere) as process:
-        yield lambda_client(process.url, region="eu-west-1")
+    with HostProcess.start(None, "--state", str(folder / "state"), cwd=folder, env=nowhere) as process:
+        yield process
+
+
+@pytest.fixture
+def client(host: HostProcess, boto: Callable[..., Any], account: str) -> Any:
+    return boto(host, access_key=account, region="eu-west-1")
 
 
 def test_what_nothing_here_runs_is_failed_before_anybody_calls_it(client: Any) -> None:

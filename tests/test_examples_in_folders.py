@@ -25,12 +25,12 @@ GO_ADDRESS = {"SERVERFULL_RUNTIME_HTTPSERVER_ADDRESS": "127.0.0.1:0"}
 # ------------------------------------------------------------------------------------------------ contract testing
 
 
-def contract_test(folder: Path) -> subprocess.CompletedProcess[str]:
+def contract_test(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run pytest as the consumer does. The plugin need not be installed here, and nothing is left in the folder."""
     plugins = ["-p", "serverfull.testing.pytest_plugin", "-p", "no:cacheprovider"]
     apart = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [Path(sys.executable).parent / "pytest", *plugins, "-W", "error"],
+        [Path(sys.executable).parent / "pytest", *plugins, "-W", "error", *arguments],
         cwd=folder,
         env=plain_environment() | apart,
         capture_output=True,
@@ -64,7 +64,7 @@ def test_the_contract_test_fails_when_one_side_changes(consumer, file: str, old:
     text = (consumer / file).read_text()
     assert old in text
     (consumer / file).write_text(text.replace(old, new))
-    done = contract_test(consumer)
+    done = contract_test(consumer, f"test_shop.py::{failing}")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(rf"FAILED \S+::{failing}", done.stdout)
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import PYTHON, ROLE, deploy, invoke, wait_until_ready, zipped
 from serverfull.testing.process import HostProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LOOKING = """
 import os, subprocess, sys
@@ -61,17 +60,21 @@ def look(client: Any) -> dict[str, Any]:
     return seen
 
 
-@pytest.fixture(params=["limits", "none"])
-def host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[HostProcess]:
+@pytest.fixture(scope="module", params=["limits", "none"])
+def host(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[HostProcess]:
     """Give a host whose functions have an /opt of their own where the machine can, and one that shows them a folder."""
-    sandbox = {"SERVERFULL_EXECUTION__SANDBOX": request.param}
-    with HostProcess.start(None, "--state", str(tmp_path / "state"), env=sandbox, cwd=tmp_path) as process:
+    folder, sandbox = tmp_path_factory.mktemp("host"), {"SERVERFULL_EXECUTION__SANDBOX": request.param}
+    with HostProcess.start(None, "--state", str(folder / "state"), env=sandbox, cwd=folder) as process:
         yield process
 
 
-def test_layers_are_seen_in_their_order_also_new_ones_and_deleted_ones(host: HostProcess) -> None:
+@pytest.fixture
+def client(host: HostProcess, boto: Callable[..., Any], account: str) -> Any:
+    return boto(host, access_key=account, region="eu-west-1")
+
+
+def test_layers_are_seen_in_their_order_also_new_ones_and_deleted_ones(client: Any) -> None:
     before = sorted(Path("/opt").iterdir())
-    client = lambda_client(host.url, region="eu-west-1")
     first, second = layer(client, "first", more="only_first"), layer(client, "second")
     deploy(client, "f", {"app.py": LOOKING}, Layers=[first, second], Timeout=10)
     seen = look(client)
@@ -102,8 +105,7 @@ def handler(event, context):
 """
 
 
-def test_a_function_that_writes_into_its_layers_spoils_those_of_no_other(host: HostProcess) -> None:
-    client = lambda_client(host.url, region="eu-west-1")
+def test_a_function_that_writes_into_its_layers_spoils_those_of_no_other(client: Any) -> None:
     layers = [layer(client, "first", more="only_first")]
     for name, code in (("spoiling", SPOILING), ("f", LOOKING), ("later", LOOKING)):
         deploy(client, name, {"app.py": code}, Layers=layers, Timeout=10)
@@ -125,8 +127,8 @@ def refusal(call: Any, **request: Any) -> str:
     return str(caught.value.response["Error"]["Message"])
 
 
-def test_code_and_layers_together_are_no_larger_than_aws_lets_them_be(host: HostProcess) -> None:
-    client = lambda_client(host.url)
+@pytest.mark.parametrize("host", ["limits"], indirect=True)  # it is said before there is anything to run
+def test_code_and_layers_together_are_no_larger_than_aws_lets_them_be(client: Any) -> None:
     layers = [
         client.publish_layer_version(LayerName=name, Content={"ZipFile": zeros(name, 100)})["LayerVersionArn"]
         for name in ("first", "second")
@@ -161,8 +163,7 @@ def handler(event, context):
 """
 
 
-def test_folders_are_looked_into_in_the_order_of_aws(host: HostProcess) -> None:
-    client = lambda_client(host.url)
+def test_folders_are_looked_into_in_the_order_of_aws(client: Any) -> None:
     packages = f"python/lib/{PYTHON}/site-packages"
     arn = publish(
         client, "both", {f"{packages}/same.py": "NAME = 'packages'\n", "python/same.py": "NAME = 'modules'\n"}

@@ -87,15 +87,25 @@ def gone(pid: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[HostProcess]:
-    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path) as process:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
+    folder = tmp_path_factory.mktemp("host")
+    with HostProcess.start(None, "--state", str(folder / "state"), cwd=folder) as process:
         yield process
 
 
 @pytest.fixture
-def client(host: HostProcess) -> Any:
-    return lambda_client(host.url, region="eu-west-1")
+def client(shared: HostProcess, boto: Callable[..., Any], account: str) -> Iterator[Any]:
+    client = boto(shared, access_key=account, region="eu-west-1")
+    yield client
+    client.delete_function(FunctionName="f")  # what is kept ready for it would stay
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostProcess]:
+    """Give one whose figures are of one test."""
+    with HostProcess.start(None, "--state", "memory", cwd=tmp_path) as process:
+        yield process
 
 
 def test_environments_are_ready_before_the_first_call_and_more_calls_get_others(client: Any) -> None:
@@ -250,7 +260,8 @@ def figure(host: HostProcess, name: str) -> float | None:
     return float(found[0].rpartition(" ")[2]) if found else None
 
 
-def test_the_figures_tell_how_much_of_it_is_used(host: HostProcess, client: Any) -> None:
+def test_the_figures_tell_how_much_of_it_is_used(host: HostProcess, boto: Callable[..., Any]) -> None:
+    client = boto(host)
     deploy(client)
     provision(client, 2)
     ready(client, 2)
@@ -276,7 +287,8 @@ def test_the_figures_tell_how_much_of_it_is_used(host: HostProcess, client: Any)
     assert figure(host, "provisioned_concurrency_spillover_invocations_total") == 1
 
 
-def test_a_call_that_takes_too_long_is_counted_as_a_timeout(host: HostProcess, client: Any) -> None:
+def test_a_call_that_takes_too_long_is_counted_as_a_timeout(host: HostProcess, boto: Callable[..., Any]) -> None:
+    client = boto(host)
     deploy(client, Timeout=1)
     invoke(client, {"sleep": 30})
     assert figure(host, "timeouts_total") == 1
