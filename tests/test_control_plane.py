@@ -55,16 +55,23 @@ def deploy(client: Any, name: str, text: str = COUNTING, util: str = "NAME = 'ut
     return made
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[HostProcess]:
-    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path) as process:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("host")
+
+
+@pytest.fixture(scope="module")
+def host(folder: Path) -> Iterator[HostProcess]:
+    with HostProcess.start(None, "--state", str(folder / "state"), cwd=folder) as process:
         yield process
 
 
-def test_two_functions_that_ship_modules_of_one_name_each_get_their_own_and_their_own_variables(
-    host: HostProcess,
-) -> None:
-    client = client_of(host)
+@pytest.fixture
+def client(host: HostProcess, account: str) -> Any:
+    return client_of(host, account=account)
+
+
+def test_two_functions_that_ship_modules_of_one_name_each_get_their_own_and_their_own_variables(client: Any) -> None:
     deploy(client, "one", util="NAME = 'of one'", Environment={"Variables": {"TABLE": "first"}})
     deploy(client, "two", util="NAME = 'of two'", Environment={"Variables": {"TABLE": "second"}})
     assert invoke(client, "one") == {"table": "first", "calls": 1, "util": "of one", "version": "$LATEST"}
@@ -72,8 +79,7 @@ def test_two_functions_that_ship_modules_of_one_name_each_get_their_own_and_thei
     assert invoke(client, "one")["calls"] == 2
 
 
-def test_versions_keep_their_code_and_aliases_lead_to_them(host: HostProcess) -> None:
-    client = client_of(host)
+def test_versions_keep_their_code_and_aliases_lead_to_them(client: Any) -> None:
     deploy(client, "f", util="NAME = 'old'")
     assert client.publish_version(FunctionName="f")["Version"] == "1"
     client.create_alias(FunctionName="f", Name="live", FunctionVersion="1")
@@ -94,8 +100,7 @@ def test_accounts_and_regions_see_only_what_is_theirs(host: HostProcess) -> None
             other.invoke(FunctionName="f")
 
 
-def test_reserved_concurrency_holds_at_once_and_goes_when_it_is_deleted(host: HostProcess) -> None:
-    client = client_of(host)
+def test_reserved_concurrency_holds_at_once_and_goes_when_it_is_deleted(client: Any) -> None:
     deploy(client, "f")
     assert invoke(client, "f")["calls"] == 1
     client.put_function_concurrency(FunctionName="f", ReservedConcurrentExecutions=0)
@@ -106,8 +111,7 @@ def test_reserved_concurrency_holds_at_once_and_goes_when_it_is_deleted(host: Ho
     assert invoke(client, "f")["calls"] == 2  # the code was not loaded again
 
 
-def test_a_deleted_function_is_gone_and_a_new_one_of_its_name_is_new(host: HostProcess) -> None:
-    client = client_of(host)
+def test_a_deleted_function_is_gone_and_a_new_one_of_its_name_is_new(client: Any) -> None:
     deploy(client, "f", util="NAME = 'old'")
     assert invoke(client, "f")["util"] == "old"
     client.delete_function(FunctionName="f")
@@ -117,8 +121,7 @@ def test_a_deleted_function_is_gone_and_a_new_one_of_its_name_is_new(host: HostP
     assert invoke(client, "f") == {"table": None, "calls": 1, "util": "new", "version": "$LATEST"}
 
 
-def test_the_url_of_the_code_downloads_it_and_a_forged_one_does_not(host: HostProcess) -> None:
-    client = client_of(host)
+def test_the_url_of_the_code_downloads_it_and_a_forged_one_does_not(client: Any) -> None:
     deploy(client, "f")
     location = client.get_function(FunctionName="f")["Code"]["Location"]
     with urllib.request.urlopen(location, timeout=10) as download:
@@ -146,10 +149,10 @@ def test_without_a_target_functions_are_kept_in_a_directory_of_their_own(tmp_pat
     assert (tmp_path / ".serverfull" / "state.db").stat().st_mode & 0o077 == 0
 
 
-def test_a_second_host_on_one_directory_says_so_and_ends(host: HostProcess, tmp_path: Path) -> None:
+def test_a_second_host_on_one_directory_says_so_and_ends(client: Any, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(HostDidNotStart, match="another host"):
-        HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path)
-    assert client_of(host).list_functions()["Functions"] == []
+        HostProcess.start(None, "--state", str(folder / "state"), cwd=tmp_path)
+    assert client.list_functions()["Functions"] == []
 
 
 def test_a_taken_port_leaves_no_state_behind(host: HostProcess, tmp_path: Path) -> None:
@@ -274,8 +277,7 @@ def test_an_accounts_pool_is_what_functions_have_not_reserved(tmp_path: Path) ->
         assert invoke(client, "common", Payload=event) == "done"
 
 
-def test_the_context_and_the_variables_name_the_log_group_that_the_function_was_given(host: HostProcess) -> None:
-    client = client_of(host)
+def test_the_context_and_the_variables_name_the_log_group_that_the_function_was_given(client: Any) -> None:
     text = (
         "import os\ndef handler(event, context):\n"
         "    return [context.log_group_name, os.environ['AWS_LAMBDA_LOG_GROUP_NAME']]\n"
@@ -286,8 +288,7 @@ def test_the_context_and_the_variables_name_the_log_group_that_the_function_was_
     assert invoke(client, "usual") == ["/aws/lambda/usual"] * 2
 
 
-def test_the_levels_of_a_function_s_logging_act_and_it_is_told_of_them(host: HostProcess) -> None:
-    client = client_of(host)
+def test_the_levels_of_a_function_s_logging_act_and_it_is_told_of_them(client: Any) -> None:
     text = (
         "import logging, os\ndef handler(event, context):\n"
         "    print('plain')\n    logging.warning('careful')\n    logging.error('broken')\n"
