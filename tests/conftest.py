@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from aiohttp import web
+from aiohttp import web, web_app
 
 from serverfull.api.app import Dispatcher
 from serverfull.api.server import HardenedRunner
@@ -59,6 +59,16 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
             return factories
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _applications_end_with_their_module() -> Iterator[None]:
+    """Have aiohttp forget them: it keeps the last thousand that have a middleware, with all that belongs to a host.
+
+    Every collection of garbage went through all of them, for a quarter of a suite's time.
+    """
+    yield
+    web_app._cached_build_middleware.cache_clear()
 
 
 class HostLog:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import gzip
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.json_functions import loads
@@ -119,6 +121,17 @@ def model_source() -> str:
         return f"botocore {version('botocore')}"
     except PackageNotFoundError:  # a frozen program has the package and not what pip knows of it
         return "botocore"
+
+
+@cache
+def installed_operations() -> Mapping[str, Operation]:
+    """Give the operations of the installed botocore's model: made once for all hosts of a process, and never changed.
+
+    Blocks the first time.
+
+    :raises FileNotFoundError: as `read_model`.
+    """
+    return MappingProxyType(compile_operations(read_model()))
 
 
 def compile_operations(model: Mapping[str, Any]) -> dict[str, Operation]:

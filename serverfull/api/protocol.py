@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
 
 from serverfull.api.constraints import check_constraints
-from serverfull.api.model import compile_operations, model_source, read_model
+from serverfull.api.model import installed_operations, model_source
 from serverfull.api.routing import MatchedOperation, Router
 from serverfull.api.wire import parse_input, serialise_output
 from serverfull.domain.names import shown
@@ -67,17 +67,17 @@ class Answer:
 class Protocol:
     """The driver.
 
-    :param model: botocore's service model of Lambda, as JSON holds it.
+    :param operations: those of AWS's model.
     :param handlers: what runs an operation, by the operation's name in the model. It takes the validated request and
         the scope, and returns the response by the model's member names.
     :param source: where the model comes from, for messages.
     """
 
     def __init__(
-        self, model: Mapping[str, Any], handlers: Mapping[str, OperationHandler], source: str = "botocore"
+        self, operations: Mapping[str, Operation], handlers: Mapping[str, OperationHandler], source: str = "botocore"
     ) -> None:
-        self.operations: Mapping[str, Operation] = compile_operations(model)
-        self._router = Router(self.operations.values())
+        self.operations = operations
+        self._router = Router(operations.values())
         self._handlers = dict(handlers)
         self._source = source
 
@@ -87,7 +87,7 @@ class Protocol:
 
         :raises FileNotFoundError: botocore's data is not there.
         """
-        return cls(read_model(), handlers, model_source())
+        return cls(installed_operations(), handlers, model_source())
 
     async def handle(
         self,

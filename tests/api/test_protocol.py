@@ -21,13 +21,14 @@ from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
 
 from serverfull import errors
-from serverfull.api.model import compile_pattern, read_model
+from serverfull.api.model import compile_operations, compile_pattern, read_model
 from serverfull.api.protocol import Protocol, parse_query
 from serverfull.api.routing import Router
 from serverfull.domain.names import RequestScope
 
 SCOPE = RequestScope("123456789012", "us-east-1", "5f0f7a5e-1b2c-4d3e-8f90-a1b2c3d4e5f6")
 RAW_MODEL = read_model()
+OPERATIONS = compile_operations(RAW_MODEL)
 MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"), "lambda")
 FUNCTIONS = "/2015-03-31/functions"
 
@@ -86,7 +87,7 @@ EXAMPLES = {
 
 @pytest.fixture(scope="module")
 def protocol() -> Protocol:
-    return Protocol(RAW_MODEL, {})
+    return Protocol(OPERATIONS, {})
 
 
 def generated(shape, depth=0, *, full=True, rng=random.Random(7)):
@@ -215,7 +216,7 @@ def test_the_model_holds_nothing_that_the_driver_does_not_know():
     assert in_headers <= {"string", "integer", "boolean"}
     assert kinds <= scalars | {"structure", "list", "map"}
     assert locations <= {None, "uri", "querystring", "header", "statusCode"}
-    methods = {operation.method for operation in Protocol(RAW_MODEL, {}).operations.values()}
+    methods = {operation.method for operation in Protocol(OPERATIONS, {}).operations.values()}
     assert methods <= {"GET", "POST", "PUT", "DELETE"}
 
 
@@ -304,7 +305,7 @@ def test_an_unknown_path_is_an_unknown_operation(path, protocol):
     ],
 )
 def test_a_path_that_a_newer_model_may_have_is_refused_with_what_is_known_of_it(path):
-    newest = Protocol(RAW_MODEL, {}, "botocore 1.2.3")
+    newest = Protocol(OPERATIONS, {}, "botocore 1.2.3")
     with pytest.raises(errors.UnsupportedOperation) as caught:
         newest.match("GET", path, {})
     assert f"GET {path}".rstrip("\x00") in caught.value.message
@@ -599,7 +600,7 @@ async def test_a_request_goes_all_the_way_to_its_operation_and_back():
         seen.append((request, scope))
         return {"Configuration": {"FunctionName": request["FunctionName"]}}
 
-    protocol = Protocol(RAW_MODEL, {"GetFunction": get_function})
+    protocol = Protocol(OPERATIONS, {"GetFunction": get_function})
     answer = await protocol.handle("GET", f"{FUNCTIONS}/hello%3Alive", "Qualifier=live", {}, b"", SCOPE)
     assert seen == [({"FunctionName": "hello:live", "Qualifier": "live"}, SCOPE)]
     assert json.loads(answer.body) == {"Configuration": {"FunctionName": "hello:live"}}
@@ -619,7 +620,7 @@ async def test_hostile_names_stop_at_the_constraints(name):
     async def get_function(request, scope):
         raise AssertionError(request)
 
-    protocol = Protocol(RAW_MODEL, {"GetFunction": get_function})
+    protocol = Protocol(OPERATIONS, {"GetFunction": get_function})
     with pytest.raises(errors.ValidationFailed):
         await protocol.handle("GET", f"{FUNCTIONS}/{name}", "", {}, b"", SCOPE)
 

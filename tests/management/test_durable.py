@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import serverfull.api.protocol as driver
-from serverfull.api.model import read_model
+from serverfull.api.model import compile_operations, read_model
 from serverfull.management.durable import OPERATIONS, DurableExecutions
 
 EXECUTION = (
@@ -58,7 +58,7 @@ def test_an_operation_of_a_newer_model_is_refused_by_its_name(control_plane, mon
         "required": ["FunctionName"],
         "members": {"FunctionName": {"shape": "FunctionName", "location": "uri", "locationName": "FunctionName"}},
     }
-    monkeypatch.setattr(driver, "read_model", lambda: model)
+    monkeypatch.setattr(driver, "installed_operations", lambda: compile_operations(model))
     status, headers, body = post(control_plane.url, "/2031-01-01/functions/orders/teleport")
     assert status == 501
     assert headers["x-amzn-ErrorType"] == "NotImplementedException"
