@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import os
 import re
 import select
@@ -280,6 +281,7 @@ class JsonLines:
     def __init__(self) -> None:
         self._second = -1
         self._stamp = ""
+        self._quote = _quoting()
 
     def __call__(self, record: LogRecord) -> str:
         """Give a record's line."""
@@ -288,10 +290,26 @@ class JsonLines:
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        message = encode_basestring(record.text.removesuffix("\n"))
+        message = self._quote(record.text.removesuffix("\n"))
         place = record.partition
         where = "" if place is None else f'"account":"{place.account}","region":"{place.region}",'
         return (
             f'{{"time":"{self._stamp}.{int((at - second) * 1000):03d}Z","type":"{record.kind}",{where}'
             f'"function":"{record.function}","requestId":"{record.request_id}","message":{message}}}\n'
         )
+
+
+def _quoting() -> Callable[[str], str]:
+    """Choose what makes a JSON string of a text: orjson where it is installed, which takes a tenth of the time."""
+    try:
+        dumps = importlib.import_module("orjson").dumps
+    except ImportError:
+        return encode_basestring
+
+    def quote(text: str) -> str:
+        try:
+            return dumps(text).decode()  # type: ignore[no-any-return]
+        except TypeError:  # lone surrogates
+            return encode_basestring(text)
+
+    return quote
