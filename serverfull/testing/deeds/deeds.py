@@ -21,6 +21,7 @@ class NotToday(Exception):
 
 
 def _load() -> None:
+    os.umask(0)  # what one process leaves for others is theirs too, whatever user each of them has
     names = ("DEEDS_TEXT", "DEEDS_STARTS", "DEEDS_WAITS", "DEEDS_NEEDS")
     text, starts, waits, needs = (os.environ.get(name) for name in names)
     if text is not None:
@@ -38,7 +39,12 @@ _load()
 
 
 def _number(pid: int) -> int:
-    """Give the number that the machine knows a process by, where it shows its own /proc to code in a container."""
+    """Give the number that the machine knows a process by, where it shows its own /proc to code in a container.
+
+    Where the package has a file named ``apart``, processes are in a namespace of their own, whose number comes first.
+    """
+    if os.path.exists(os.path.join(os.path.dirname(os.path.abspath(__file__)), "apart")):
+        return os.stat("/proc/self/ns/pid").st_ino << 32 | pid
     machine = "/host/proc"
     if not os.path.exists(machine):
         return pid

@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from serverfull.runtimes.process.snapshots import ProcessSnapshots, SnapshotPoli
 from serverfull.runtimes.reserve import UNCOUNTED
 from serverfull.runtimes.sandboxes.restoring import RestoringRuntime
 from serverfull.testing import deeds
-from serverfull.testing.runtime_kit import PYTHON, PYTHON_BEFORE_3_12, REGION, ClientManners, Log, RuntimeKit
+from serverfull.testing.runtime_kit import PYTHON, PYTHON_BEFORE_3_12, REGION, ClientManners, Log, RuntimeKit, runs_here
 
 ON_BOTH_LOOPS = "TestPythonInProcesses"
 
@@ -52,16 +52,32 @@ def log_of(identity: FunctionIdentity) -> Log:
     return Log(identity.log_stream)
 
 
+def runs_apart(number: int) -> bool:
+    """Say whether a process of a namespace runs, by the number of that and its own in there."""
+    namespace, pid = number >> 32, number & 0xFFFFFFFF
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "ns" / "pid").stat().st_ino == namespace:
+                status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+                if int(status["NSpid"].split()[-1]) == pid:
+                    return "Z" not in status["State"]
+    return False
+
+
 @pytest.fixture
 def packages(tmp_path: Path) -> Callable[..., Callable[[], tuple[Handler, Path]]]:
     """Make what makes functions of a runtime that do the deeds."""
     numbers = itertools.count(1)
 
-    def of(runtime: str = OWN_PYTHON, *, snap_start: bool = False) -> Callable[[], tuple[Handler, Path]]:
+    def of(
+        runtime: str = OWN_PYTHON, *, snap_start: bool = False, apart: bool = False
+    ) -> Callable[[], tuple[Handler, Path]]:
         kind: Any = next(kind for kind in ("python", "nodejs", "provided") if runtime.startswith(kind))
 
         def new_function() -> tuple[Handler, Path]:
             root = deeds.write(tmp_path / f"function{next(numbers)}", kind)
+            if apart:
+                (root / "apart").touch()
             return DeployedHandler(deeds.HANDLER, root, runtime=runtime, region=REGION, snap_start=snap_start), root
 
         return new_function
@@ -105,10 +121,11 @@ async def process_kit(
             stack.push_async_callback(made.aclose)
             return RuntimeKit(
                 runtime=made,
-                new_function=packages(runtime, snap_start=restores),
+                new_function=packages(runtime, snap_start=restores, apart=level is Level.STRICT),
                 client=manners,
                 close=made.aclose,
                 restores=restores,
+                runs=runs_apart if level is Level.STRICT else runs_here,
             )
 
         yield make

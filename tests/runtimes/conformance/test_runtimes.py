@@ -21,7 +21,7 @@ from serverfull.runtimes.deployed import DeployedRuntime
 from serverfull.runtimes.inprocess import InProcessEnvironment, InProcessRuntime
 from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
-from serverfull.testing.runtime_kit import BOOTSTRAP, NODE, NODE_BEFORE_24, PYTHON, RuntimeKit
+from serverfull.testing.runtime_kit import BOOTSTRAP, NODE, NODE_BEFORE_24, PYTHON, RuntimeKit, deploy
 from serverfull.testing.runtime_suite import LoadingSuite, ProcessSuite, RestoringSuite, RuntimeSuite
 
 
@@ -93,13 +93,15 @@ class TestTheOfficialPythonClientInProcesses(ProcessSuite):
         return process_kit(client="awslambdaric")
 
 
-class TestPythonInStrictProcesses(LoadingSuite):
-    # Its two processes write to one file, and here they are two users, who do not.
-    test_a_caller_that_gives_up_while_code_is_loaded_harms_nobody = None  # type: ignore[assignment]
-
+class TestPythonInStrictProcesses(ProcessSuite):
     @pytest.fixture
     def kit(self, process_kit: Callable[..., RuntimeKit]) -> RuntimeKit:
         return process_kit(level=Level.STRICT)
+
+    async def test_whether_a_process_behind_walls_runs_is_seen(self, kit: RuntimeKit) -> None:
+        """Else those that must have ended would always have."""
+        function = deploy(kit)
+        assert kit.runs(await function.pid())
 
 
 @pytest.fixture(scope="session")
@@ -129,9 +131,7 @@ class TestBootstrapsInProcesses(ProcessSuite):
         return process_kit("provided.al2023", BOOTSTRAP)
 
 
-class TestBootstrapsInStrictProcesses(LoadingSuite):
-    test_a_caller_that_gives_up_while_code_is_loaded_harms_nobody = None  # type: ignore[assignment]
-
+class TestBootstrapsInStrictProcesses(ProcessSuite):
     @pytest.fixture
     def kit(self, process_kit: Callable[..., RuntimeKit]) -> RuntimeKit:
         return process_kit("provided.al2023", BOOTSTRAP, level=Level.STRICT)
