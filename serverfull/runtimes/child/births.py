@@ -28,10 +28,10 @@ MARK = 10
 _WARM_ONLY = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONNOUSERSITE"}
 """Variables of Python that a warm interpreter can still obey."""
 
-_LARGEST = 1 << 20
+_LARGEST = 1 << 16
 """Bytes of a message."""
 
-_MOST_GIVEN = 3
+_MOST_GIVEN = 4
 """Descriptors that come with a message."""
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -60,9 +60,9 @@ def begin(
 ) -> Part:
     """Become what is ordered.
 
-    :param order: the message of the host.
-    :param given: the descriptors that came with it: what output goes to, and where the Runtime API is to be found in a
-        network of one's own, a socket that the host gets the listener by.
+    :param order: as `read` gives it.
+    :param given: the other descriptors that came with it: what output goes to, and where the Runtime API is to be found
+        in a network of one's own, a socket that the host gets the listener by.
     :param report: a descriptor that is closed when all is well; what goes wrong before is written to it.
     :param mark: the number of this launch.
     :param zygote: the process id of the zygote.
@@ -105,14 +105,26 @@ def begin(
     raise AssertionError("a command has replaced this process")
 
 
-def wait(line: int, groups: list[str], report: int, zygote: int | None) -> tuple[dict[str, Any], int, Sequence[int]]:
+def read(descriptor: int, *, in_groups: bool = False) -> dict[str, Any]:
+    """Read an order.
+
+    :param descriptor: of what the host has written it into; it stays open, and nothing else gets its number.
+    :param in_groups: whether this process has entered its groups already, so that they are left out.
+    """
+    order: dict[str, Any] = json.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+    if in_groups:
+        (order.get("limits") or {}).pop("groups", None)
+    return order
+
+
+def wait(line: int, groups: list[str], report: int, zygote: int | None) -> tuple[int, Sequence[int]]:
     """Stay ready for a launch, with what takes longest done; ends with the zygote.
 
     :param line: the descriptor that the zygote sends the order to.
     :param groups: as `confine.enter` takes them.
     :param report: a descriptor that stays open too.
     :param zygote: the process id of the zygote; None: something else ends this process with it.
-    :returns: the order, without the groups; the number of the launch; the descriptors that came with it.
+    :returns: the mark of the launch, and the descriptors that came with it, that of the order first.
     """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):
@@ -125,10 +137,7 @@ def wait(line: int, groups: list[str], report: int, zygote: int | None) -> tuple
         data, descriptors = receive(ordering)
     if not data:
         os._exit(0)
-    mark, _, message = data.partition(b"\n")
-    order = json.loads(message)
-    (order.get("limits") or {}).pop("groups", None)
-    return order, int(mark), descriptors
+    return int(data), descriptors
 
 
 def receive(line: socket.socket) -> tuple[bytes, array.array[int]]:

@@ -27,13 +27,16 @@ class Original:
         self.mark = mark
         self.control = control
 
-    def order(self, mark: int, message: bytes, descriptors: list[int]) -> None:
+    def order(self, mark: int, number: int, descriptors: list[int]) -> None:
         """Have it make a process.
+
+        :param mark: that the process is to carry.
+        :param number: of the launch.
 
         :raises OSError: it is gone, or does not read.
         """
         beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-        self.control.sendmsg([b"%d\n" % mark, message], beside)
+        self.control.sendmsg([b"%d %d" % (mark, number)], beside)
 
     def hear(self) -> tuple[int, int] | None:
         """Give the next process that it has made, and the launch that it says to be; None: there is none now.

@@ -1,9 +1,9 @@
 """A process that has loaded a function's code and is forked for each environment of it: what both sides of that do.
 
-The zygote sends an order over the control socket, with three descriptors: the log, a connection to the environment's
-Runtime API, and the pipe by which it says that it has begun. The snapshot forks twice, so that the new process is the
-zygote's like any other that it launches, and no child of the snapshot's. The new process tells the zygote which launch
-it is; the kernel says which process that came from.
+The zygote sends the numbers of a launch over the control socket, with four descriptors: its order, the log, a
+connection to the environment's Runtime API, and the pipe by which it says that it has begun. The snapshot forks twice,
+so that the new process is the zygote's like any other that it launches, and no child of the snapshot's. The new process
+tells the zygote which launch it is; the kernel says which process that came from.
 
 The order of what the new process does to itself is that of `births.begin`; what the snapshot has it has already.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import resource
 import socket
@@ -56,10 +55,15 @@ class Snapshot:
             message, descriptors = births.receive(control)
             if not message:
                 os._exit(0)
-            log, line, report = descriptors
+            content, log, line, report = descriptors
             if self._divided(report):
                 try:
-                    return self._be_restored(control, message, log, line, report, files)
+                    mark, number = map(int, message.split())
+                    control.send(b"%d" % number)
+                    control.close()
+                    order = births.read(content)
+                    os.close(content)
+                    return self._be_restored(order, mark, log, line, report, files)
                 except BaseException as error:  # nothing may run on as a second snapshot
                     _say(report, error)
                     os._exit(127)
@@ -86,12 +90,8 @@ class Snapshot:
         os._exit(0)
 
     def _be_restored(
-        self, control: socket.socket, message: bytes, log: int, line: int, report: int, files: carrying.OpenFiles
+        self, order: dict[str, Any], mark: int, log: int, line: int, report: int, files: carrying.OpenFiles
     ) -> socket.socket:
-        mark, _, text = message.partition(b"\n")
-        order: dict[str, Any] = json.loads(text)
-        control.send(b"%d" % order["launch"])
-        control.close()
         os.close(self._line)
         until = time.monotonic() + _ADOPTION
         while os.getppid() != self._zygote:
@@ -102,7 +102,7 @@ class Snapshot:
             os.dup2(log, stream)
         os.close(log)
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(births.MARK, (int(mark), int(mark)))
+            resource.setrlimit(births.MARK, (mark, mark))
         confine.apply_again(order.get("limits") or {}, self._zygote, copy_folder)
         with contextlib.suppress(OSError):  # where it lay in /tmp, it is another folder now
             os.chdir(os.getcwd())

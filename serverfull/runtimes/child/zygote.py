@@ -1,18 +1,22 @@
 """The zygote: a small process with a warm interpreter that forks others and tells the host what becomes of them.
 
-It runs one thread and no code of users. What it is asked comes as JSON over a socket, with the descriptor of the log
-pipe beside it::
+It runs one thread and no code of users. What it is asked comes as JSON over a socket, a launch with the descriptors of
+its order and of the log pipe beside it::
 
     {"spare": 7, "groups": [...], "strict": false}
-    {"launch": 7, "environment": {...}, "cwd": "...", "limits": {...}, "command": [...], "client": null}
-    {"launch": 8, "from": 7, "environment": {...}, "limits": {...}, "client": {"socket": "..."}}
+    {"launch": 7, "snapshot": false, "walls": null}
+    {"launch": 8, "snapshot": false, "walls": {"join": 4711}}
+    {"launch": 9, "snapshot": false, "walls": null, "from": 7, "socket": "..."}
     {"kill": 7}
     {"reach": 4711}
 
 and it answers ``{"launched": 7, "pid": 4711}`` or ``{"failed": 7, "why": "..."}``, ``{"killed": 7}``, and once that
-process has ended ``{"exited": 7, "status": 9, "maxrss_kb": 10240}``. ``client`` has the keys ``socket``, ``handler``,
-``root``, ``path`` and ``wrapper``; a launch has either that or a ``command``. A failed launch whose program cannot be
-executed is ``unexecutable``; in all others something is wrong here.
+process has ended ``{"exited": 7, "status": 9, "maxrss_kb": 10240}``. A failed launch whose program cannot be executed
+is ``unexecutable``; in all others something is wrong here.
+
+The order is read by the new process alone: variables and paths of one function would else be left in the memory that
+the processes of others begin with. It is JSON with ``environment``, ``cwd``, ``limits``, and either a ``command`` or a
+``client``, which has the keys ``socket``, ``handler``, ``root``, ``path`` and ``wrapper``.
 
 A client that is told to be a ``snapshot`` waits, once it has loaded its function, for launches ``from`` it: processes
 that it forks, and that are the zygote's then as all others. Such a process says over the snapshot's socket which launch
@@ -21,7 +25,7 @@ it is, and the kernel says which process says so; it must carry the mark of the 
 A spare is a process that is forked before it is known what for, and has entered its groups. The launch of its number
 takes it, and any other process where it is not there any more. Nothing is said of spares.
 
-What is launched with ``strict`` among its limits, and a strict spare, begins in namespaces of its own (`apart`), or in
+What is launched with ``walls``, and a strict spare, begins in namespaces of its own (`apart`), or in
 those of a process that it is to ``join``. Their init is the zygote's child too, and is killed when the last of what was
 launched into them has ended. ``reach`` has a socket sent that is in the network of such a process, over the descriptor
 that comes with it.
@@ -102,12 +106,12 @@ class _Spare:
         self.line = line
         self.report = report
 
-    def give(self, mark: int, message: bytes, given: Sequence[int]) -> bool:
-        """Send it its order; says whether it is there to take it."""
+    def give(self, mark: int, given: Sequence[int]) -> bool:
+        """Send it what it is to be; says whether it is there to take it."""
         descriptors = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))]
         with socket.socket(fileno=self.line) as line:
             try:
-                line.sendmsg([b"%d\n" % mark, message], descriptors)
+                line.sendmsg([b"%d" % mark], descriptors)
             except OSError:
                 os.close(self.report)
                 return False
@@ -182,10 +186,10 @@ class _Zygote:
         message = json.loads(data)
         try:
             if "launch" in message:
-                if descriptors:
+                if len(descriptors) > 1:
                     make = self._copy if "from" in message else self._launch
-                    return make(message, data, descriptors)
-                self._say({"failed": message["launch"], "why": "the descriptor of its log has not arrived"})
+                    return make(message, descriptors)
+                self._say({"failed": message["launch"], "why": "the descriptors of its order have not arrived"})
                 return None
             if "spare" in message:
                 return self._make_spare(message["spare"], message["groups"], is_strict=message["strict"])
@@ -225,7 +229,7 @@ class _Zygote:
         """
         if walls is None:
             return os.fork(), 0
-        if "join" not in walls:
+        if not walls.get("join"):
             return apart.fork(self._alive)
         joined = self._launches.get(walls["join"])
         if joined is None or not joined.init:
@@ -249,10 +253,10 @@ class _Zygote:
     def _wait_to_be_born(self, line: int, groups: list[str], report: int, parent: int | None) -> births.Part:
         self._let_go()
         try:
-            order, mark, given = births.wait(line, groups, report, parent)
+            mark, given = births.wait(line, groups, report, parent)
         except BaseException:  # nothing may run on as a second zygote
             os._exit(127)
-        return self._be_born(order, given, report, mark)
+        return self._be_born(given, report, mark, in_groups=True)
 
     def _let_go(self) -> None:
         """Forget, in a child, sockets whose numbers may be other descriptors' soon."""
@@ -260,17 +264,17 @@ class _Zygote:
         for snapshot in self._snapshots.values():
             snapshot.control.detach()
 
-    def _launch(self, order: dict[str, Any], message: bytes, given: Sequence[int]) -> births.Part | None:
-        number = order["launch"]
+    def _launch(self, asked: dict[str, Any], given: Sequence[int]) -> births.Part | None:
+        number = asked["launch"]
         self._marks += 1
-        if not (order.get("client") or {}).get("snapshot"):
-            return self._start(order, message, given)
+        if not asked["snapshot"]:
+            return self._start(asked, given)
         try:
             control = self._make_snapshot(number)
         except OSError as error:
             self._say({"failed": number, "why": f"cannot start a process: {error}"})
             return None
-        part = self._start(order, message, [*given, control])
+        part = self._start(asked, [*given, control])
         if part is None:  # this is the zygote still, and no child that needs it
             os.close(control)
         return part
@@ -282,16 +286,16 @@ class _Zygote:
         self._poll.register(ours, select.POLLIN)
         return theirs.detach()
 
-    def _copy(self, order: dict[str, Any], message: bytes, given: Sequence[int]) -> None:
+    def _copy(self, asked: dict[str, Any], given: Sequence[int]) -> None:
         """Have a snapshot make a process."""
-        number = order["launch"]
+        number = asked["launch"]
         self._marks += 1
         descriptors: list[int] = []
         try:
             descriptors += os.pipe()
-            with client.connect(order["client"]["socket"]) as line:
-                beside = [given[0], line.fileno(), descriptors[1]]
-                self._snapshots[order["from"]].order(self._marks, message, beside)
+            with client.connect(asked["socket"]) as line:
+                beside = [*given[:2], line.fileno(), descriptors[1]]
+                self._snapshots[asked["from"]].order(self._marks, number, beside)
         except (OSError, KeyError) as error:
             self._say({"failed": number, "why": f"the snapshot cannot be used: {error}"})
             for descriptor in descriptors:
@@ -301,10 +305,10 @@ class _Zygote:
         launch = self._unborn[number] = _Launch(number, self._marks, 0, 0, descriptors[0])
         self._poll.register(launch.report, select.POLLIN)
 
-    def _start(self, order: dict[str, Any], message: bytes, given: Sequence[int]) -> births.Part | None:
-        number = order["launch"]
+    def _start(self, asked: dict[str, Any], given: Sequence[int]) -> births.Part | None:
+        number = asked["launch"]
         spare = self._spares.pop(number, None)
-        if spare is not None and spare.give(self._marks, message, given):
+        if spare is not None and spare.give(self._marks, given):
             self._expect(_Launch(number, self._marks, spare.pid, spare.init, spare.report))
             return None
         if spare is not None:
@@ -315,7 +319,7 @@ class _Zygote:
             self._say({"failed": number, "why": f"cannot start a process: {error}"})
             return None
         try:
-            pid, init = self._fork((order.get("limits") or {}).get("strict"))
+            pid, init = self._fork(asked["walls"])
         except OSError as error:
             self._say({"failed": number, "why": f"cannot start a process: {error}"})
             os.close(report)
@@ -323,7 +327,7 @@ class _Zygote:
             return None
         if pid == 0:
             self._let_go()
-            return self._be_born(order, given, child_report, self._marks, init)
+            return self._be_born(given, child_report, self._marks, init)
         os.close(child_report)
         self._expect(_Launch(number, self._marks, pid, init, report))
         return None
@@ -333,10 +337,11 @@ class _Zygote:
         self._poll.register(launch.report, select.POLLIN)
 
     def _be_born(
-        self, order: dict[str, Any], given: Sequence[int], report: int, mark: int, mounts: int = -1
+        self, given: Sequence[int], report: int, mark: int, mounts: int = -1, *, in_groups: bool = False
     ) -> births.Part:
         try:
-            return births.begin(order, given, report, mark, self._pid, self._extra, mounts)
+            order = births.read(given[0], in_groups=in_groups)
+            return births.begin(order, given[1:], report, mark, self._pid, self._extra, mounts)
         except BaseException as error:  # nothing may run on as a second zygote
             unexecutable = isinstance(error, births.NotExecutable)
             why = str(error) if unexecutable else f"{type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,17 @@ class Order:
         return [self.log] if self.channel < 0 else [self.log, self.channel]
 
     def message(self, number: int) -> bytes:
-        """Give it as the zygote reads it."""
+        """Give what the zygote reads of it: nothing that is the function's own, which all others could find there."""
+        client, walls = self.client or {}, self.confinement.get("strict")
+        fields: dict[str, Any] = {"launch": number, "snapshot": bool(client.get("snapshot"))}
+        fields["walls"] = None if walls is None else {"join": walls.get("join", 0)}
+        if self.source is not None:
+            fields.update({"from": self.source.number, "socket": client["socket"]})
+        return dumps(fields).encode()
+
+    def content(self) -> bytes:
+        """Give what the started process reads of it."""
         fields = {
-            "launch": number,
             "environment": dict(self.environment),
             "cwd": str(self.cwd),
             "limits": dict(self.confinement),
@@ -92,7 +100,7 @@ class Order:
             "client": None if self.client is None else dict(self.client),
         }
         if self.source is not None:
-            fields |= {"from": self.source.number, "held": self.held}
+            fields["held"] = self.held
         return dumps(fields, default=os.fspath).encode()
 
 
@@ -312,8 +320,9 @@ class _Running:
         sent: asyncio.Future[None] = self._loop.create_future()
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                self._send(order.message(number), order.given, sent)
-                await sent
+                with _in_memory(order.content()) as content:
+                    self._send(order.message(number), [content, *order.given], sent)
+                    await sent
                 await launched.begun
         except TimeoutError:
             self._give_up(launched, number, sent)
@@ -503,6 +512,21 @@ class _Running:
     def _why(self) -> str:
         words = self._words.decode("utf-8", "replace").strip()
         return f"it ended with status {self._process.returncode}" + (f": {words}" if words else "")
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[int]:
+    """Put something where whoever gets the descriptor can read it, and nobody else.
+
+    :raises LaunchFailed: there is no room.
+    """
+    try:
+        descriptor = os.memfd_create("order")
+    except OSError as error:
+        raise LaunchFailed(f"an order cannot be written down: {error.strerror}") from None
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        file.write(content)
+        yield descriptor
 
 
 def _failed_to_send(error: OSError) -> Exception:

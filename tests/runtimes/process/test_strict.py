@@ -58,6 +58,19 @@ def orphan():
         os._exit(0)
     os.wait()
 
+def left(pattern):
+    '''Give what of that kind is in this process's memory.'''
+    import re
+    found = set()
+    with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            place, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                start, end = (int(number, 16) for number in place.split("-"))
+                memory.seek(start)
+                found.update(match.decode() for match in re.findall(pattern, memory.read(end - start)))
+    return sorted(found)
+
 def mounts():
     return [line.split()[4] for line in open("/proc/self/mountinfo")]
 """
@@ -188,6 +201,17 @@ async def test_two_functions_have_users_networks_and_tmps_of_their_own(called: C
     assert await second.says("os.path.exists('/tmp/left')") is False
     if os.geteuid() == 0:
         assert await first.says("os.getuid()") != await second.says("os.getuid()")
+
+
+async def test_nothing_of_a_function_is_left_where_the_processes_of_others_come_from(
+    called: Callable[..., Called],
+) -> None:
+    """They are copies of one process, and so of its memory: what that has read of an order, all others could find."""
+    secrets = {f"SECRET_{number}": f"kept-by-{os.urandom(8).hex()}" for number in range(60)}
+    say = "left(b'kept-by-[0-9a-f]{16}')"
+    mine = f"kept-by-{'0' * 16}"
+    assert await called("first", environment=secrets).says("os.environ['SECRET_0']") == secrets["SECRET_0"]
+    assert await called("second", environment={"SECRET": mine}).says(say) == [mine]
 
 
 async def test_layers_are_at_opt(called: Callable[..., Called], tmp_path: Path) -> None:
