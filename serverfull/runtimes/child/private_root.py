@@ -50,8 +50,15 @@ _SANDBOX_NAMES = "sandbox.localdomain sandbox.local sandbox"
 _DEVICES = ("full", "null", "random", "urandom", "zero")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 
-_COVERED = ("kcore", "key-users", "keys", "kmsg", "kpagecount", "kpageflags", "sysrq-trigger", "timer_list")
-"""Files of /proc that are the machine's, and not a process's own."""
+_COVERED = (
+    *("cmdline", "config.gz", "diskstats", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys"),
+    *("kmsg", "kpagecount", "kpageflags", "locks", "modules", "mtrr", "pagetypeinfo", "partitions", "sched_debug"),
+    *("slabinfo", "swaps", "sysrq-trigger", "timer_list", "vmallocinfo", "zoneinfo"),
+)
+"""Files of /proc that are the machine's, and neither a process's own nor of use to programs."""
+
+_EMPTIED = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi")
+"""Folders there that are too."""
 
 _READ_ONLY, _NO_SETUID, _NO_DEVICES, _NO_EXECUTION = 0x1, 0x2, 0x4, 0x8
 _USABLE = _NO_SETUID | _NO_DEVICES
@@ -172,6 +179,11 @@ def _make_proc(base: str, null: int) -> None:
     for name in _COVERED:
         if os.path.exists(f"{base}/proc/{name}"):
             confine.mount(f"/proc/self/fd/{null}", f"{base}/proc/{name}", None, _BIND, None)
+    for name in _EMPTIED:
+        if os.path.exists(f"{base}/proc/{name}"):
+            confine.mount(
+                "tmpfs", f"{base}/proc/{name}", "tmpfs", _READ_ONLY | _USABLE | _NO_EXECUTION, "size=4k,mode=555"
+            )
 
 
 def _show_layers(base: str, layers: int, others: list[str]) -> None:

@@ -165,7 +165,10 @@ _TYPE_INTO_TERMINAL = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX."""
 
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
-_RAW, _PACKET, _KINDS = 3, 10, 0xF
+_STREAM, _DATAGRAM, _RAW, _PACKET, _KINDS = 1, 2, 3, 10, 0xF
+_PROTOCOLS = (0, 6, 17)
+"""TCP and UDP, named or not. All others are the kernel's less travelled ways, and loaded by whoever asks for them."""
+
 _ROUTES = 0
 _PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _DEVICES, _TYPES = (0x2000, 0x6000), 0xF000
@@ -234,7 +237,9 @@ def _steps_of(name: str) -> list[bytes]:
         return [_argument(mode), _step(_AND, _TYPES), *_if_one_of(_DEVICES, errno.EPERM), _end(0)]
     assert name == "socket"
     routes = [_argument(2), *_if_one_of((_ROUTES,), 0), _end(errno.EPERM)]
-    plain = [_argument(1), _step(_AND, _KINDS), *_if_one_of((_RAW, _PACKET), errno.EPERM), _end(0)]
+    kinds = [_argument(1), _step(_AND, _KINDS), *_if_one_of((_RAW, _PACKET), errno.EPERM)]
+    kinds += [_step(_EQUAL, _STREAM, 2, 0), _step(_EQUAL, _DATAGRAM, 1, 0), _end(errno.ESOCKTNOSUPPORT)]
+    plain = [*kinds, _argument(2), *_if_one_of(_PROTOCOLS, 0), _end(errno.EPROTONOSUPPORT)]
     return [
         *(_argument(0), *_if_one_of((_UNIX,), 0)),
         *(_step(_EQUAL, _NETLINK, 0, len(routes)), *routes),

@@ -7,6 +7,7 @@ import ctypes
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ sys.stdin.read()
 """
 
 _IPC_CREATE, _IPC_REMOVE = 0o1000, 0
+_SET_VALUE = 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -86,7 +88,9 @@ def _services(stack: ExitStack, kept: Path, temporary: Path) -> dict[str, Any]:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind(("127.0.0.1", 0))
     _serve(stack, udp, _echo)
+    tcp6 = _other_address(stack)
     return {
+        "tcp6": tcp6,
         "tcp": tcp.getsockname()[1],
         "api": api.getsockname()[1],
         "udp": udp.getsockname()[1],
@@ -94,6 +98,16 @@ def _services(stack: ExitStack, kept: Path, temporary: Path) -> dict[str, Any]:
         "unix_in_tmp": str(temporary / "socket"),
         "abstract": name,
     }
+
+
+def _other_address(stack: ExitStack) -> int:
+    """Listen on ::1 too; 0 where the machine has no such address."""
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        return 0
+    _serve(stack, listener, _tell)
+    return int(listener.getsockname()[1])
 
 
 def _serve(stack: ExitStack, listener: socket.socket, answer: Callable[[socket.socket], None]) -> None:
@@ -127,7 +141,7 @@ def _echo(line: socket.socket) -> None:
 
 
 def _memory(stack: ExitStack) -> dict[str, Any]:
-    """Make shared memory of System V and a queue of POSIX, where the machine has them; both hold what is secret."""
+    """Make what System V and POSIX share, where the machine has them, and a terminal; all hold what is secret."""
     name = f"/serverfull-bait-{os.getpid()}"
     made = _libc.shmget(0, 4096, _IPC_CREATE | 0o600)
     if made >= 0:
@@ -140,7 +154,24 @@ def _memory(stack: ExitStack) -> dict[str, Any]:
     if queue >= 0:
         stack.callback(_libc.mq_unlink, name.encode())
         stack.callback(os.close, queue)
-    return {"shmid": made, "queue": name}
+    messages = _libc.msgget(0, _IPC_CREATE | 0o600)
+    if messages >= 0:
+        stack.callback(_libc.msgctl, messages, _IPC_REMOVE, None)
+        _libc.msgsnd(messages, struct.pack("l", 1) + SECRET, len(SECRET), 0)
+    semaphore = _libc.semget(0, 1, _IPC_CREATE | 0o600)
+    if semaphore >= 0:
+        stack.callback(_libc.semctl, semaphore, 0, _IPC_REMOVE)
+        _libc.semctl(semaphore, 0, _SET_VALUE, 7)
+    leader, follower = os.openpty()
+    stack.callback(os.close, leader)
+    stack.callback(os.close, follower)
+    return {
+        "shmid": made,
+        "queue": name,
+        "msgid": messages,
+        "semid": semaphore,
+        "terminal": os.ttyname(follower),
+    }
 
 
 def _victim(stack: ExitStack) -> dict[str, Any]:

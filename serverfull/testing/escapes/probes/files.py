@@ -53,6 +53,13 @@ def read_a_secret_through_a_link(bait: Any) -> Any:
 
 
 @probe("files")
+def link_a_secret(bait: Any) -> Any:
+    """Gives it a second name, in a folder of its own, which the host would take for the function's."""
+    os.link(bait["secret"], os.path.dirname(bait["secret"]) + f"/link-{os.getpid()}")
+    return "linked"  # in the folder of the baits, which is removed with them
+
+
+@probe("files")
 def read_a_secret_through_the_root_of_another(bait: Any) -> Any:
     """Reads it through /proc/PID/root of a process that sees it."""
     for pid in (1, PARENT, bait["host"], bait["victim"]):
@@ -131,6 +138,31 @@ def write_the_root(bait: Any) -> Any:
 def write_var_tmp(bait: Any) -> Any:
     """Puts a file where it outlives the function."""
     return create("/var/tmp")
+
+
+@probe("files")
+def keep_a_file_without_a_name(bait: Any) -> Any:
+    """Makes a file there that has no name, and fills the disk unseen."""
+    os.close(os.open("/var/tmp", os.O_TMPFILE | os.O_WRONLY, 0o600))
+    return "kept"
+
+
+@probe("files")
+def read_what_names_the_machine(bait: Any) -> Any:
+    """Reads by what number the machine is known, to tell functions on it from others."""
+    return read("/etc/machine-id")
+
+
+@probe("files")
+def read_what_the_kernel_was_started_with(bait: Any) -> Any:
+    """Reads the kernel's command line, where disks and sometimes passwords are."""
+    return read("/proc/cmdline")
+
+
+@probe("files")
+def see_what_disks_do(bait: Any) -> Any:
+    """Reads what the machine's disks are and how much others use them."""
+    return read("/proc/diskstats")
 
 
 @probe("files")

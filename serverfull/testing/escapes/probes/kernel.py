@@ -81,6 +81,19 @@ def copy_a_mount(bait: Any) -> Any:
 
 
 @probe("kernel")
+def change_a_mount(bait: Any) -> Any:
+    """Changes how the root is mounted, to what it is."""
+    return call("mount_setattr", -100, ctypes.c_char_p(b"/"), 0, ctypes.create_string_buffer(32), 32) or "changed"
+
+
+@probe("kernel")
+def list_mounts(bait: Any) -> Any:
+    """Has the kernel list what is mounted, by a call newer than most filters."""
+    wanted = ctypes.create_string_buffer(struct.pack("=IIQQ", 24, 0, 0xFFFFFFFFFFFFFFFF, 0), 24)
+    return call("listmount", wanted, ctypes.create_string_buffer(80), 10, 0)
+
+
+@probe("kernel")
 def change_its_root(bait: Any) -> Any:
     """Calls chroot, by which a root of its own can be left again."""
     os.chroot(tempfile.mkdtemp())
@@ -142,6 +155,17 @@ def reboot_the_machine(bait: Any) -> Any:
         call("reboot", 1, 2, 3, 0)
     except OSError as error:
         if error.errno != errno.EINVAL:
+            raise
+    return "it may"
+
+
+@probe("kernel")
+def account_for_processes(bait: Any) -> Any:
+    """Has the kernel write of each process that ends, into a file that is not there."""
+    try:
+        call("acct", ctypes.c_char_p(b"/not/there"))
+    except OSError as error:
+        if error.errno != errno.ENOENT:
             raise
     return "it may"
 

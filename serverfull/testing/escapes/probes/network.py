@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -17,6 +18,13 @@ from .trying import Kept, not_nothing, opens, probe
 def reach_a_service_on_loopback(bait: Any) -> Any:
     """Talks to a service that listens on the machine's loopback alone, as databases do."""
     with socket.create_connection(("127.0.0.1", bait["tcp"]), 2) as line:
+        return not_nothing(line.recv(100))
+
+
+@probe("network")
+def reach_a_service_by_its_other_address(bait: Any) -> Any:
+    """Talks to it by ::1, which rules for 127.0.0.1 leave open."""
+    with socket.create_connection(("::1", bait["tcp6"]), 2) as line:
         return not_nothing(line.recv(100))
 
 
@@ -55,6 +63,14 @@ def reach_the_metadata_address(bait: Any) -> Any:
 
 
 @probe("network")
+def send_to_all_neighbours(bait: Any) -> Any:
+    """Sends a datagram to whoever is on the machine's network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        return line.sendto(b"\0", ("255.255.255.255", 9))
+
+
+@probe("network")
 def see_network_devices(bait: Any) -> Any:
     """Sees other network devices than loopback."""
     return not_nothing([name for _, name in socket.if_nameindex() if name not in ("lo", "sit0", "tunl0", "ip6tnl0")])
@@ -66,6 +82,54 @@ def see_connections(bait: Any) -> Any:
     own = f":{bait['tcp']:04X} "
     with open("/proc/net/tcp") as table:
         return not_nothing([line for line in table if own in line])
+
+
+@probe("network")
+def ask_who_is_connected(bait: Any) -> Any:
+    """Asks the kernel the same by netlink, which answers for more than files do."""
+    states = struct.pack("=BBBxI48x", socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as line:
+        line.settimeout(2)
+        line.send(struct.pack("=IHHII", 16 + len(states), 20, 0x301, 1, 0) + states)
+        return not_nothing(struct.pack("!H", bait["tcp"]) in line.recv(65536) and bait["tcp"])
+
+
+@probe("network")
+def see_unix_sockets(bait: Any) -> Any:
+    """Reads which Unix sockets there are, by name."""
+    with open("/proc/net/unix") as table:
+        return not_nothing([line for line in table if bait["abstract"] in line])
+
+
+@probe("network")
+def change_a_network_device(bait: Any) -> Any:
+    """Switches a device of the network on that is on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        found = fcntl.ioctl(line, 0x8913, struct.pack("16sh22x", b"lo", 0))
+        fcntl.ioctl(line, 0x8914, found)
+    return "switched"
+
+
+@probe("network")
+def open_a_socket_of_a_rare_protocol(bait: Any) -> Any:
+    """Opens a socket of SCTP, DCCP, UDP-Lite, L2TP or MPTCP, which have let code out before."""
+    for kind, protocol in ((5, 132), (6, 33), (2, 136), (2, 115), (1, 262)):
+        with contextlib.suppress(OSError):
+            socket.socket(socket.AF_INET, kind, protocol).close()
+            return protocol
+    raise Kept("none is there")
+
+
+@probe("network")
+def open_a_socket_of_a_rare_family(bait: Any) -> Any:
+    """Opens a socket of a family that few use: Bluetooth, X.25, CAN, TIPC, XDP and the like."""
+    known = {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET, 38, 40}
+    for family in set(range(1, 47)) - known:
+        for kind in (1, 2, 3, 5):
+            with contextlib.suppress(OSError):
+                socket.socket(family, kind).close()
+                return family
+    raise Kept("none is there")
 
 
 @probe("network")

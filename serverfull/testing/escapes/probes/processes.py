@@ -7,6 +7,8 @@ import glob
 import os
 import resource
 import signal
+import socket
+import struct
 from typing import Any
 
 from .trying import PARENT, Kept, call, not_nothing, probe, read
@@ -105,6 +107,22 @@ def signal_another(bait: Any) -> Any:
 
 
 @probe("processes")
+def signal_another_by_a_descriptor(bait: Any) -> Any:
+    """Sends one by pidfd_send_signal, to whom its folder in /proc stands for."""
+    return call("pidfd_send_signal", os.open(f"/proc/{bait['victim']}", os.O_RDONLY), signal.SIGUSR1, 0, 0) or "sent"
+
+
+@probe("processes")
+def claim_to_be_another(bait: Any) -> Any:
+    """Sends who it is by a socket, and says that it is another process, and root."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        claim = struct.pack("iII", bait["victim"], 0, 0)
+        ours.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, claim)])
+    return "believed"
+
+
+@probe("processes")
 def take_a_descriptor_of_another(bait: Any) -> Any:
     """Takes what another process has open, by pidfd_getfd."""
     return call("pidfd_getfd", call("pidfd_open", bait["victim"], 0), 0, 0)
@@ -140,3 +158,17 @@ def have_real_time(bait: Any) -> Any:
 def be_nicer_to_itself(bait: Any) -> Any:
     """Takes more of the processor than others."""
     return os.nice(-5)
+
+
+@probe("processes")
+def have_the_disks_first(bait: Any) -> Any:
+    """Has its reading and writing done before all others'."""
+    return call("ioprio_set", 1, 0, 1 << 13) or "first"
+
+
+@probe("processes")
+def be_killed_last(bait: Any) -> Any:
+    """Has others killed where the machine runs out of memory."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("-1000")
+    return "last"

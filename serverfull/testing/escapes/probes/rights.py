@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import resource
 import stat
+import struct
 import tempfile
 from typing import Any
 
@@ -38,6 +40,33 @@ def have_capabilities(bait: Any) -> Any:
 def gain_by_a_program(bait: Any) -> Any:
     """May gain rights by a program that has the setuid bit."""
     return not_nothing(libc.prctl(39, 0, 0, 0, 0) == 0 and "nothing forbids it")
+
+
+@probe("rights")
+def give_a_program_rights(bait: Any) -> Any:
+    """Gives a file of its own capabilities, for whoever runs it."""
+    handle, path = tempfile.mkstemp()
+    os.close(handle)
+    os.setxattr(path, "security.capability", struct.pack("<IIIII", 0x2000001, 0x200000, 0, 0, 0))
+    return "given"
+
+
+@probe("rights")
+def make_a_program_of_roots(bait: Any) -> Any:
+    """Makes a file of its own one that is root's and has the setuid bit."""
+    handle, path = tempfile.mkstemp()
+    os.fchown(handle, 0, 0)
+    os.fchmod(handle, 0o4755)
+    os.close(handle)
+    return not_nothing(os.stat(path).st_uid == 0 and not os.statvfs(path).f_flag & os.ST_NOSUID and "made")
+
+
+@probe("rights")
+def raise_a_limit(bait: Any) -> Any:
+    """Opens more files than it may, having raised the limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most + 1, most + 1))
+    return most + 1
 
 
 @probe("rights")
@@ -84,6 +113,18 @@ def say_what_runs_at_a_crash(bait: Any) -> Any:
 
 
 @probe("rights")
+def say_what_loads_modules(bait: Any) -> Any:
+    """Opens modprobe, which names another."""
+    return opens("/proc/sys/kernel/modprobe")
+
+
+@probe("rights")
+def make_a_file_system_of_its_own(bait: Any) -> Any:
+    """Opens the device by which programs are file systems, and can make whoever reads them wait."""
+    return opens("/dev/fuse", os.O_RDWR)
+
+
+@probe("rights")
 def change_the_kernels_settings(bait: Any) -> Any:
     """Opens another of the kernel's settings to write."""
     return opens("/proc/sys/vm/drop_caches")
@@ -111,6 +152,13 @@ def make_a_control_group(bait: Any) -> Any:
             os.rmdir(made)
             return folder
     raise Kept("nowhere")
+
+
+@probe("rights")
+def see_where_its_control_group_is(bait: Any) -> Any:
+    """Learns which of the machine's groups it is in."""
+    with open("/proc/self/cgroup") as groups:
+        return not_nothing([line for line in groups if not line.rstrip().endswith(":/")])
 
 
 @probe("rights")

@@ -31,6 +31,19 @@ def list_shared_memory(bait: Any) -> Any:
 
 
 @probe("shared")
+def take_a_message(bait: Any) -> Any:
+    """Takes a message out of a queue of System V of another's."""
+    taken = ctypes.create_string_buffer(200)
+    return not_nothing(call("msgrcv", bait["msgid"], taken, 100, 0, 0o4000 | 0o40000))  # a copy of it
+
+
+@probe("shared")
+def read_a_semaphore(bait: Any) -> Any:
+    """Reads a semaphore of System V of another's."""
+    return not_nothing(call("semctl", bait["semid"], 0, 12))
+
+
+@probe("shared")
 def read_a_message_queue(bait: Any) -> Any:
     """Opens a POSIX message queue of another's."""
     queue = libc.mq_open(bait["queue"].encode(), os.O_RDONLY)
@@ -85,3 +98,9 @@ def type_into_a_terminal(bait: Any) -> Any:
     fcntl.ioctl(follower, 0x5412, b"x")
     os.close(leader)
     return "typed"
+
+
+@probe("shared")
+def write_to_a_terminal(bait: Any) -> Any:
+    """Opens a terminal that somebody else sits at."""
+    return opens(bait["terminal"], os.O_RDWR | os.O_NOCTTY)

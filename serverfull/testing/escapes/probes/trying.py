@@ -42,12 +42,19 @@ _NUMBERS = {
     "move_pages": (279, 239),
     "adjtimex": (159, 171),
     "syslog": (103, 116),
+    "acct": (163, 89),
+    "msgrcv": (70, 188),
+    "semctl": (66, 191),
+    "ioprio_set": (251, 30),
+    "pidfd_send_signal": (424, 424),
     "io_uring_setup": (425, 425),
     "open_tree": (428, 428),
     "fsopen": (430, 430),
     "pidfd_open": (434, 434),
     "clone3": (435, 435),
     "pidfd_getfd": (438, 438),
+    "mount_setattr": (442, 442),
+    "listmount": (458, 458),
 }
 
 
