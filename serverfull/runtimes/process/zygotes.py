@@ -92,7 +92,7 @@ class Order:
 
     def content(self) -> bytes:
         """Give what the started process reads of it."""
-        fields = {
+        fields: dict[str, Any] = {
             "environment": dict(self.environment),
             "cwd": str(self.cwd),
             "limits": dict(self.confinement),
