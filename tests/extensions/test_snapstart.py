@@ -70,7 +70,9 @@ def test_an_agent_sees_the_code_loaded_once_and_restored_for_each_environment(de
             "report",
         )
     ]
-    assert records(events, "platform.restoreStart") == [{"functionName": deployed.name, "functionVersion": "1"}]
+    (begun,) = records(events, "platform.restoreStart")
+    assert (begun["functionName"], begun["functionVersion"], begun["instanceMaxMemory"]) == (deployed.name, "1", 128)
+    assert begun["instanceId"] != start["instanceId"]
     assert records(events, "platform.restoreRuntimeDone") == [{"status": "success"}]
     (restored,) = records(events, "platform.restoreReport")
     assert (restored["status"], list(restored["metrics"])) == ("success", ["durationMs"])

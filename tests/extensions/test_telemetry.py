@@ -135,7 +135,8 @@ def test_a_tcp_listener_gets_a_line_for_each_event(deployed: Any) -> None:
             lines.extend(map(json.loads, file))
     reader = threading.Thread(target=read)
     reader.start()
-    document = {"types": ["function"], "destination": {"protocol": "TCP", "port": server.getsockname()[1]}}
+    destination = {"protocol": "TCP", "port": server.getsockname()[1]}
+    document = {"schemaVersion": "2022-07-01", "types": ["function"], "destination": destination}
     assert ask("PUT", "/2022-07-01/telemetry", document, **extension.headers)[0] == 200
     while extension.next()["eventType"] != "SHUTDOWN": pass
     deadline = time.monotonic() + 1
@@ -172,6 +173,12 @@ WRONG = [
         )
     ),
     ({"destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain:80/a b"}}, "URI is not valid"),
+    ({"schemaVersion": None}, "schemaVersion should be one of"),
+    ({"destination": {"protocol": "TCP", "port": 9001}}, "port 9001 is reserved"),
+    (
+        {"destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain"}, "types": []},
+        "URI port is not provided; types should not be empty",  # as AWS's page has it
+    ),
 ]
 
 
@@ -181,12 +188,13 @@ def test_subscriptions_that_are_wrong_are_refused_and_lead_nowhere_else(deployed
     extension = Extension("INVOKE")
     answers = []
     for document in {documents!r}:
-        document = {{"types": ["function"], **document}}
+        document = {{"schemaVersion": "2022-07-01", "types": ["function"], **document}}
         status, _, body = ask("PUT", "/2022-07-01/telemetry", document, **extension.headers)
         answers.append([status, json.loads(body)])
-    good = {{"types": ["function"], "destination": {{"protocol": "TCP", "port": 1}}}}
-    for path in ("2022-07-01/telemetry", "2022-07-01/telemetry", "2020-08-15/logs"):
-        answers.append([ask("PUT", "/" + path, good, **extension.headers)[0]])
+    good = {{"schemaVersion": "2022-07-01", "types": ["function"], "destination": {{"protocol": "TCP", "port": 1}}}}
+    of_logs = {{**good, "schemaVersion": "2020-08-15"}}
+    for path, body in (("2022-07-01/telemetry", good), ("2022-07-01/telemetry/", good), ("2020-08-15/logs", of_logs)):
+        answers.append([ask("PUT", "/" + path, body, **extension.headers)[0]])
     tell("answers", answers)
     extension.next()
     late = ask("PUT", "/2022-07-01/telemetry", good, **extension.headers)

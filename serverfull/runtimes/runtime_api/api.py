@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from serverfull.domain.limits import RESPONSE_PAYLOAD_BYTES
 from serverfull.runtimes.runtime_api.connection import RESPONSE_MODE, STREAMING, Connection, error_document
-from serverfull.runtimes.runtime_api.extension_messages import LOGS, ROUTES, TELEMETRY
+from serverfull.runtimes.runtime_api.extension_messages import LOGS, ROUTES, TELEMETRY, refuse_telemetry
 from serverfull.runtimes.runtime_api.messages import (
     JSON_TYPE,
     Answer,
@@ -466,8 +466,7 @@ class RuntimeApi:
     def _extend(self, connection: Connection, request: Request) -> None:
         if self._extensions is not None:
             self._extensions.serve(connection, request)
-        elif request.path in {TELEMETRY, LOGS}:
-            kind = "Telemetry" if request.path == TELEMETRY else "Logs"
-            connection.answer(202, error_document(f"{kind}.NotSupported", f"{kind} API is not supported"))
+        elif request.path.startswith((TELEMETRY, LOGS)):
+            refuse_telemetry(connection, request.path)
         else:
             connection.answer(404, error_document("Extension.NotSupported", "Extensions are not supported"))

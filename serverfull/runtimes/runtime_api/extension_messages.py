@@ -9,7 +9,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html#r
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from serverfull.domain.json_functions import dumps, loads
 from serverfull.runtimes.runtime_api.connection import error_document
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from serverfull.runtimes.runtime_api.extensions import FunctionFacts
     from serverfull.runtimes.runtime_api.http import Request
     from serverfull.runtimes.runtime_api.messages import Work
+
+Api: TypeAlias = "Literal['telemetry', 'logs']"
 
 REGISTER = "/2020-01-01/extension/register"
 NEXT = "/2020-01-01/extension/event/next"
@@ -36,9 +38,11 @@ ROUTES = (
     ("POST", INIT_ERROR),
     ("POST", EXIT_ERROR),
     ("PUT", TELEMETRY),
+    ("PUT", TELEMETRY + "/"),
     ("PUT", LOGS),
+    ("PUT", LOGS + "/"),
 )
-"""What is asked here."""
+"""What is asked here. AWS's pages write the paths of subscriptions with a slash at their ends, and without."""
 
 SANDBOX_NAMES = ("sandbox.localdomain", "sandbox.local", "sandbox")
 """What AWS calls the loopback of an environment."""
@@ -128,9 +132,24 @@ def _event(**fields: Any) -> bytes:
     return dumps(fields).encode()
 
 
-def deliver(connection: Connection, event: bytes) -> None:
-    """Give an event to an extension that waits for one."""
-    connection.answer(200, event, f"{_JSON}Lambda-Extension-Event-Identifier: {uuid.uuid4()}\r\n")
+def deliver(connection: Connection, event: bytes, identifier: str) -> None:
+    """Give an event to an extension that waits for one.
+
+    :param identifier: of the extension.
+    """
+    of_event = f"Lambda-Extension-Event-Identifier: {uuid.uuid4()}\r\n"
+    connection.answer(200, event, f"{_JSON}Lambda-Extension-Identifier: {identifier}\r\n{of_event}")
+
+
+def api_of(path: str) -> Api:
+    """Say by which API a subscription is asked for."""
+    return "telemetry" if path.startswith(TELEMETRY) else "logs"
+
+
+def refuse_telemetry(connection: Connection, path: str) -> None:
+    """Answer a subscription where there is nothing to subscribe to, as AWS's emulator does."""
+    kind = api_of(path).capitalize()
+    connection.answer(202, error_document(f"{kind}.NotSupported", f"{kind} API is not supported"))
 
 
 def accept(connection: Connection) -> None:

@@ -25,20 +25,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from serverfull.runtimes.runtime_api import extension_messages as messages
-from serverfull.runtimes.runtime_api.connection import error_document
 from serverfull.runtimes.runtime_api.extension_messages import (
     EXIT_ERROR,
     INIT_ERROR,
     INVOKE,
-    LOGS,
     NEXT,
     REGISTER,
     SHUTDOWN,
-    TELEMETRY,
 )
 
 if TYPE_CHECKING:
     from serverfull.runtimes.runtime_api.connection import Connection
+    from serverfull.runtimes.runtime_api.extension_messages import Api
     from serverfull.runtimes.runtime_api.http import Request
     from serverfull.runtimes.runtime_api.messages import Work
 
@@ -87,11 +85,11 @@ class FunctionFacts:
 class Subscriptions(Protocol):
     """Takes the subscriptions of extensions to telemetry."""
 
-    def subscribe(self, name: str, path: str, body: bytes) -> tuple[int, bytes]:
+    def subscribe(self, name: str, api: Api, body: bytes) -> tuple[int, bytes]:
         """Take a subscription, or refuse it; gives the status and the body of the answer.
 
         :param name: of the extension.
-        :param path: by which API it is asked for.
+        :param api: by which it is asked for.
         """
 
 
@@ -143,8 +141,7 @@ class Extensions:
             NEXT: self._next,
             INIT_ERROR: partial(self._take_error, of_init=True),
             EXIT_ERROR: partial(self._take_error, of_init=False),
-            TELEMETRY: self._subscribe,
-            LOGS: self._subscribe,
+            **{path: self._subscribe for method, path in messages.ROUTES if method == "PUT"},
         }
 
     # ------------------------------------------------------------------------------------------- what a launcher calls
@@ -343,10 +340,9 @@ class Extensions:
         if extension is None:
             return
         if self.subscriptions is None:
-            kind = "Telemetry" if request.path == TELEMETRY else "Logs"
-            connection.answer(202, error_document(f"{kind}.NotSupported", f"{kind} API is not supported"))
+            messages.refuse_telemetry(connection, request.path)
             return
-        connection.answer(*self.subscriptions.subscribe(extension.name, request.path, request.body))
+        connection.answer(*self.subscriptions.subscribe(extension.name, messages.api_of(request.path), request.body))
 
     def _identified(self, connection: Connection, request: Request) -> Extension | None:
         """Find who asks; the request is answered where that is nobody."""
@@ -412,4 +408,4 @@ def _deliver(extension: Extension, event: bytes) -> None:
     connection, extension.waits = extension.waits, None
     assert connection is not None
     extension.state = RUNNING
-    messages.deliver(connection, event)
+    messages.deliver(connection, event, extension.identifier)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from serverfull.runtimes.telemetry.reports import beginning
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,7 +22,7 @@ class Loading:
     """
 
     def __init__(self, identity: FunctionIdentity, how: str) -> None:
-        self._function = {"functionName": identity.name, "functionVersion": identity.version}
+        self._beginning = beginning(identity)
         self._how = how
         self._tried = False
         self._record: dict[str, str] = {}
@@ -48,7 +50,7 @@ class Loading:
         self._record = {"initializationType": self._how, "phase": "invoke" if self._tried else "init"}
         self._tried = True
         self._telemetry = telemetry
-        telemetry.platform("initStart", {**self._record, **self._function}, self._at)
+        telemetry.platform("initStart", {**self._record, **self._beginning}, self._at)
         if log is not None:
             log.initialising(self._how, self._at, runtime)
 

@@ -27,6 +27,7 @@ from serverfull.runtimes.sandboxes.extended import Extended
 from serverfull.runtimes.sandboxes.launching import Gone
 from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 from serverfull.runtimes.sandboxes.sandbox import LaunchedSandbox
+from serverfull.runtimes.telemetry.reports import beginning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -196,8 +197,7 @@ class _Restoring:
         self._log = log
         self._extended = extended
         self._began = self._loaded = time.monotonic()
-        record = {"functionName": identity.name, "functionVersion": identity.version}
-        extended.telemetry.platform("restoreStart", record)
+        extended.telemetry.platform("restoreStart", beginning(identity))
         if log is not None:
             log.restoring(time.time(), runtime)
 

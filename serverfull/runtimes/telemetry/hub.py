@@ -16,15 +16,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.json_functions import dumps
-from serverfull.runtimes.runtime_api.extension_messages import TELEMETRY
 from serverfull.runtimes.telemetry.destinations import sender_to
 from serverfull.runtimes.telemetry.events import Event
 from serverfull.runtimes.telemetry.subscribers import Subscriber
 from serverfull.runtimes.telemetry.subscriptions import InvalidSubscription, read_subscription
 
 if TYPE_CHECKING:
+    from serverfull.runtimes.runtime_api.extension_messages import Api
     from serverfull.runtimes.telemetry.destinations import Connect
-    from serverfull.runtimes.telemetry.subscriptions import Api
 
 MOST_EARLY = 1_000
 """Events that are kept for those who have not subscribed yet."""
@@ -48,13 +47,12 @@ class Telemetry:
 
     # --------------------------------------------------------------------------------------------------- subscriptions
 
-    def subscribe(self, name: str, path: str, body: bytes) -> tuple[int, bytes]:
+    def subscribe(self, name: str, api: Api, body: bytes) -> tuple[int, bytes]:
         """Take a subscription, or refuse it; gives the status and the body of the answer.
 
         :param name: of the extension.
-        :param path: by which API it is asked for.
+        :param api: by which it is asked for.
         """
-        api: Api = "telemetry" if path == TELEMETRY else "logs"
         prefix = "" if api == "telemetry" else "Logs."
         if self._early is None:
             kind = "Telemetry" if api == "telemetry" else "Logs"

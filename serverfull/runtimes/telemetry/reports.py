@@ -1,4 +1,4 @@
-"""The records of one invocation: that it has begun, that its runtime is done with it, and what it took altogether.
+"""The record of an environment's beginning, and those of an invocation: its own, its runtime's end, and what it took.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from serverfull.domain.invocations import Outcome
     from serverfull.interfaces import FunctionIdentity
     from serverfull.runtimes.runtime_api.messages import Work
+
+
+def beginning(identity: FunctionIdentity) -> dict[str, Any]:
+    """Give what ``platform.initStart`` and ``platform.restoreStart`` say of the environment that begins."""
+    return {
+        "functionName": identity.name,
+        "functionVersion": identity.version,
+        "instanceId": str(uuid.uuid4()),
+        "instanceMaxMemory": identity.memory_size,
+    }
 
 
 class Report:

@@ -16,6 +16,9 @@ from serverfull.runtimes.telemetry.destinations import NotDelivered
 from serverfull.runtimes.telemetry.events import Event, written
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serverfull.runtimes.runtime_api.extension_messages import Api
     from serverfull.runtimes.telemetry.destinations import Sender
     from serverfull.runtimes.telemetry.subscriptions import Subscription
 
@@ -34,7 +37,11 @@ FOR_PLATFORM = 100
 MOST_AT_ONCE = 200
 """Events that are written as JSON on the loop; more are on a thread, where that takes nobody's time."""
 
-FALLEN_BEHIND = "Consumer seems to have fallen behind as it has not acknowledged receipt of logs."
+FALLEN_BEHIND: Mapping[Api, str] = {
+    "telemetry": "Some logs were dropped because the downstream consumer is slower than the logs production rate",
+    "logs": "Consumer seems to have fallen behind as it has not acknowledged receipt of logs.",
+}
+"""Why something is dropped, in the words of each API."""
 
 
 class Subscriber:
@@ -142,7 +149,8 @@ class Subscriber:
         self._bytes -= size
         lost, self._dropped = self._dropped, (0, 0)
         if lost[0]:
-            record = {"reason": FALLEN_BEHIND, "droppedRecords": lost[0], "droppedBytes": lost[1]}
+            reason = FALLEN_BEHIND[limits.api]
+            record = {"reason": reason, "droppedRecords": lost[0], "droppedBytes": lost[1]}
             batch.append(Event(time.time(), "platform.logsDropped", record))
         return batch, lost
 

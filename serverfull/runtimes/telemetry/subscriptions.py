@@ -7,19 +7,27 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-logs-api.html
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from serverfull.domain.json_functions import loads
 from serverfull.runtimes.runtime_api.extension_messages import SANDBOX_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serverfull.runtimes.runtime_api.extension_messages import Api
 
 TYPES = ("platform", "function", "extension")
 """The streams."""
 
 TELEMETRY_SCHEMAS = ("2022-07-01", "2022-12-13", "2025-01-29")
 LOGS_SCHEMAS = ("2020-08-15", "2021-03-18")
+
+RESERVED_PORT = 9001
+"""Where AWS's Runtime API is: nobody may listen there."""
 
 _BOUNDS = {
     "maxItems": (1_000, 10_000, 10_000),
@@ -29,8 +37,6 @@ _BOUNDS = {
 """For each part of the buffering, the least, the most, and what is taken where it is not said."""
 
 _TARGET = re.compile(r"/[!-~]*")
-
-Api = Literal["telemetry", "logs"]
 
 
 class InvalidSubscription(Exception):
@@ -83,23 +89,34 @@ def read_subscription(api: Api, body: bytes) -> Subscription:
         raise InvalidSubscription("The body is no JSON") from None
     if not isinstance(document, dict):
         raise InvalidSubscription("The body is no JSON object")
+    buffering = document.get("buffering") or {}
+    readers: dict[str, Callable[[], object]] = {
+        "schema": partial(_schema, api, document.get("schemaVersion")),
+        "destination": partial(_destination, document.get("destination")),
+        "types": partial(_types, document.get("types")),
+        "most_items": partial(_bounded, buffering, "maxItems"),
+        "most_bytes": partial(_bounded, buffering, "maxBytes"),
+        "timeout_ms": partial(_bounded, buffering, "timeoutMs"),
+    }
+    found: dict[str, Any] = {}
+    wrong: list[str] = []
+    for name, read in readers.items():
+        try:
+            found[name] = read()
+        except InvalidSubscription as why:
+            wrong.append(str(why))
+    if wrong:
+        raise InvalidSubscription("; ".join(dict.fromkeys(wrong)))
+    return Subscription(api=api, timeout=found.pop("timeout_ms") / 1000.0, **found)
+
+
+def _schema(api: Api, schema: Any) -> str:
     schemas = TELEMETRY_SCHEMAS if api == "telemetry" else LOGS_SCHEMAS
-    schema = document.get("schemaVersion") or schemas[0]
+    if schema is None and api == "logs":
+        return schemas[0]
     if schema not in schemas:
         raise InvalidSubscription(f"schemaVersion should be one of {', '.join(schemas)}")
-    buffering = document.get("buffering") or {}
-    if not isinstance(buffering, dict):
-        raise InvalidSubscription("buffering is no JSON object")
-    bounded = {name: _bounded(buffering, name) for name in _BOUNDS}
-    return Subscription(
-        api=api,
-        schema=schema,
-        types=_types(document.get("types")),
-        destination=_destination(document.get("destination")),
-        most_items=bounded["maxItems"],
-        most_bytes=bounded["maxBytes"],
-        timeout=bounded["timeoutMs"] / 1000.0,
-    )
+    return str(schema)
 
 
 def _types(types: Any) -> tuple[str, ...]:
@@ -111,7 +128,9 @@ def _types(types: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(types))
 
 
-def _bounded(buffering: Mapping[str, Any], name: str) -> int:
+def _bounded(buffering: Any, name: str) -> int:
+    if not isinstance(buffering, dict):
+        raise InvalidSubscription("buffering is no JSON object")
     least, most, usual = _BOUNDS[name]
     value = buffering.get(name, usual)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -127,9 +146,11 @@ def _destination(destination: Any) -> Destination:
         port = destination.get("port")
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65_535:
             raise InvalidSubscription("port should be between 1 and 65535")
-        return Destination("TCP", port)
+        return Destination("TCP", _free(port))
     if protocol != "HTTP":
         raise InvalidSubscription("protocol should be HTTP or TCP")
+    if destination.get("encoding", "JSON") != "JSON":
+        raise InvalidSubscription("encoding should be JSON")
     method = destination.get("method", "POST")
     if method not in {"POST", "PUT"}:
         raise InvalidSubscription("method should be POST or PUT")
@@ -152,4 +173,10 @@ def _address(uri: Any, method: str) -> Destination:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if _TARGET.fullmatch(target) is None:
         raise InvalidSubscription("URI is not valid")
-    return Destination("HTTP", port, target, method)
+    return Destination("HTTP", _free(port), target, method)
+
+
+def _free(port: int) -> int:
+    if port == RESERVED_PORT:
+        raise InvalidSubscription(f"port {port} is reserved for the Runtime API")
+    return port
