@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -27,14 +27,17 @@ from multidict import istr
 from serverfull import __version__
 from serverfull.api.invocations import Invocations
 from serverfull.config import Settings
-from serverfull.control_plane import ControlPlane
+from serverfull.control_plane import MEMORY, ControlPlane
+from serverfull.domain.events import EventConfig, longest_delay
+from serverfull.domain.records import Partition
 from serverfull.errors import ConfigurationError, ExtraMissing, TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.interfaces import Admission, Fetcher, Runtime
 from serverfull.invocation.admission import LocalAdmission
+from serverfull.invocation.clock import SteadyClock
 from serverfull.invocation.invoker import Invoker
-from serverfull.invocation.queue import MemoryQueue
+from serverfull.invocation.queue import Policy, Running, StoredQueue
 from serverfull.invocation.recent import RecentLog
 from serverfull.invocation.request_ids import RequestIds
 from serverfull.invocation.requests import InvocationReader
@@ -49,15 +52,18 @@ from serverfull.runtimes.inprocess import InProcessRuntime
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.changes import Changes
+    from serverfull.domain.events import QueuedEvent
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
-    from serverfull.domain.records import Partition
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
+    from serverfull.interfaces import EventStore
     from serverfull.runtimes.docker.names import Names
     from serverfull.runtimes.sandboxes.launching import Launchers
     from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
     from serverfull.runtimes.watchdog import Stall
+
+    EventConfigs = Callable[[Partition, str, str | None], Awaitable[EventConfig]]
 
 
 _SETTLED = 1.0
@@ -70,6 +76,7 @@ class Sharing(NamedTuple):
     :param metrics: figures that all of them add to.
     :param admission: limits of concurrency that hold for all of them together.
     :param lost_elsewhere: says how many threads of a function are stuck in the others.
+    :param number: 0 for the first process; each has events of its own.
     :param event_retry: seconds after which an event that was refused is tried again, as another process may have freed
         what it needs.
     """
@@ -77,6 +84,7 @@ class Sharing(NamedTuple):
     metrics: Metrics
     admission: Admission
     lost_elsewhere: Callable[[str], int]
+    number: int = 0
     event_retry: float = 0.1
 
 
@@ -147,6 +155,7 @@ class Host:
         self.metrics = sharing.metrics if sharing else Metrics()
         self.aws = AwsAccess.of(settings.aws)
         self.user_metrics = UserMetrics(self.metrics.cells, self.logger.warning)
+        self._event_folder = event_folder(settings)
         self._fetcher = fetcher
         self.registered = ObservingFetcher(fetcher, self.logger, self.metrics)
         self.metrics.before_sample.append(self.registered.report)
@@ -186,7 +195,8 @@ class Host:
         )
         self.front = mode.front(self.invoker)
         self._stack = AsyncExitStack()
-        self._queue: MemoryQueue
+        self._queue: StoredQueue
+        self._event_config: EventConfigs = _defaults_of_aws
         self._names: Names | None = None
 
     async def __aenter__(self) -> Host:
@@ -198,9 +208,7 @@ class Host:
         return self
 
     async def _start(self) -> None:
-        retry = self.sharing.event_retry if self.sharing else None
-        self._queue = MemoryQueue(self.invoker.run_event, self.settings.limits.event_backlog, retry)
-        self.invoker.use_queue(self._queue, self._queue.capacity_freed)
+        self._queue = self._make_queue()
         await self._check_functions()
         if self.settings.execution.sandbox == "strict":
             from serverfull.runtimes.process.confinement import check_strict
@@ -227,9 +235,54 @@ class Host:
         await self._stack.enter_async_context(self.runtime)
         if self.sharing:
             self.invoker.prepare(await self.mode.fetcher.list())
+        self._stack.push_async_callback(self._queue.aclose)
+        await self._queue.start()
         self.metrics.process.loop = self.runtime.loop
         self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"
+
+    def _make_queue(self) -> StoredQueue:
+        settings, clock, logger = self.settings.events, SteadyClock(), self.logger
+        folder = self._event_folder
+        number, retry = (self.sharing.number, self.sharing.event_retry) if self.sharing else (0, None)
+
+        async def open_store() -> EventStore:
+            from serverfull.storage.events import EventFolder, SqliteEventStore
+
+            if folder is None:
+                logger.info("events are kept in memory", hint="they end with the host; events.path names a folder")
+            elif settings.synchronous != "full":
+                logger.warning("events may be lost with the machine's power", hint="events.synchronous is not full")
+            where = EventFolder(
+                folder, number, self.settings.server.workers, settings.synchronous, longest_delay(settings.base_delay)
+            )
+            return await SqliteEventStore.open(where, clock)
+
+        def config(event: QueuedEvent) -> Awaitable[EventConfig]:
+            return self._event_config(Partition(event.account, event.region), event.name, event.qualifier)
+
+        queue = StoredQueue(
+            open_store,
+            clock,
+            Running(
+                run=self.invoker.run_event,
+                config=config,
+                deliveries=lambda _event, _end, _config: (),
+                ended=self.invoker.event_ended,
+            ),
+            Policy(
+                backlog=self.settings.limits.event_backlog,
+                function_backlog=self.settings.limits.function_event_backlog,
+                base_delay=settings.base_delay,
+                keep=settings.keep,
+                retry=retry,
+            ),
+            logger,
+            durable=folder is not None,
+        )
+        self.invoker.use_queue(queue, clock)
+        self.metrics.watch_events(lambda: queue.waiting)
+        return queue
 
     def _close_sinks(self) -> None:
         for sink in self.sinks.values():
@@ -246,6 +299,7 @@ class Host:
         self.metrics.before_sample.append(everything.report)
         changes.subscribe(self.invoker.forget)
         pool = self.settings.limits.account_concurrency
+        self._event_config = deployed.event_config
         self.invoker.use_fetcher(everything, lambda partition: pool - deployed.reserved(partition), deployed.set_aside)
         execution = self.settings.execution
         self.logger.info("deployed functions are served", execution=execution.mode, sandbox=execution.sandbox)
@@ -317,7 +371,8 @@ class Host:
 
     def _own_folders(self) -> list[Path]:
         """Give the folders that hold what is not for functions, whatever else is in those around them."""
-        kept = [self.settings.state.path, self.settings.logging.files, tempfile.gettempdir()]
+        settings = self.settings
+        kept = [settings.state.path, settings.events.path, settings.logging.files, tempfile.gettempdir()]
         return [Path(folder).absolute() for folder in kept if folder not in ("", "memory")]
 
     def _prepare(self) -> None:
@@ -404,15 +459,36 @@ class Host:
         return self.state != "serving"
 
     async def drain(self, timeout: float) -> None:
-        """Let accepted events finish.
+        """Let accepted events finish; those that wait in a folder are left to the next host.
 
         :param timeout: seconds after which the rest is given up, and said in the log.
         """
         lost = await self._queue.drain(timeout)
         if lost:
             self.logger.error(
-                "events lost at shutdown", count=lost, hint="they were in memory; see the shutdown_timeout"
+                "events lost at shutdown", count=lost, hint="they were in memory; events.path names a folder"
             )
+
+
+def event_folder(settings: Settings) -> Path | None:
+    """Say where a host keeps events; None: in memory.
+
+    :raises ConfigurationError: the settings name a folder in mock mode, where no event may be taken out of it.
+    """
+    path = settings.events.path
+    if settings.mock.enabled:
+        if path not in ("", MEMORY):
+            raise ConfigurationError(
+                f"events.path is {path!r} and the host is in mock mode: events that wait there would not be run"
+            )
+        return None
+    if not path and settings.state.path not in ("", MEMORY):
+        return Path(settings.state.path).absolute() / "events"
+    return None if path in ("", MEMORY) else Path(path).absolute()
+
+
+async def _defaults_of_aws(_partition: Partition, _name: str, _qualifier: str | None) -> EventConfig:
+    return EventConfig()
 
 
 def _serve_mode(host: Host) -> _Mode:

@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -303,15 +303,24 @@ class EventQueue(ABC):
     """Holds ``Event`` invocations until they have run."""
 
     @abstractmethod
-    async def put(self, invocation: Invocation) -> None:
-        """Accept an invocation; when this returns, the caller may be told 202.
+    async def put(self, event: QueuedEvent) -> None:
+        """Accept an event; when this returns, the caller may be told 202.
 
         :raises TooManyRequests: the backlog is full.
+        :raises ShuttingDown: the host drains.
+        :raises InternalFailure: it cannot be kept now.
         """
 
     @abstractmethod
+    def freed(self, function: str) -> None:
+        """Hear that an invocation of a function, by its bare name, has ended. Must not block or raise."""
+
+    @abstractmethod
     async def drain(self, timeout: float) -> int:
-        """Take nothing new, wait for what is there, give up after ``timeout`` seconds; returns how many were lost."""
+        """Take nothing new and let end what runs, for ``timeout`` seconds at most; returns how many events were lost.
+
+        What is kept beyond the end of the process is not lost: it is run by the next one.
+        """
 
 
 class Clock(Protocol):
@@ -332,6 +341,18 @@ class Lease:
     key: int
     token: int
     event: QueuedEvent
+
+
+class Upcoming(NamedTuple):
+    """An event that waits.
+
+    :param due: when it may run.
+    :param deaths: hosts that died while they ran it.
+    """
+
+    key: int
+    due: float
+    deaths: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +377,7 @@ class KeptEvent:
     :param at: when it is due, was begun, or ended.
     :param end: how it has ended; None: it has not.
     :param undelivered: why a delivery was given up; empty: none was.
+    :param size: bytes of the payload, which is only there where the event was asked for by its key.
     """
 
     key: int
@@ -364,6 +386,7 @@ class KeptEvent:
     at: float
     end: EventEnd | None = None
     undelivered: str = ""
+    size: int = 0
 
 
 class EventStore(ABC):
@@ -388,8 +411,8 @@ class EventStore(ABC):
         """Give how many events wait in each line that has any; see `QueuedEvent.line`."""
 
     @abstractmethod
-    async def upcoming(self, line: str, limit: int) -> Sequence[tuple[int, float]]:
-        """Give the keys of the waiting events of a line and when they are due, the first ones first."""
+    async def upcoming(self, line: str, limit: int) -> Sequence[Upcoming]:
+        """Give the waiting events of a line that are due first."""
 
     @abstractmethod
     async def claim(self, key: int) -> Lease | None:
@@ -426,11 +449,15 @@ class EventStore(ABC):
     async def shown(
         self, states: Sequence[str], *, function: str | None = None, after: int = 0, limit: int = 100
     ) -> Sequence[KeptEvent]:
-        """Give events in any of these states, in the order in which they were accepted.
+        """Give events in any of these states, in the order in which they were accepted, without their payloads.
 
         :param function: a bare name; None: of all functions.
         :param after: begin behind this key.
         """
+
+    @abstractmethod
+    async def show(self, key: int) -> KeptEvent | None:
+        """Give one event with all that is known of it."""
 
     @abstractmethod
     async def redrive(self, keys: Sequence[int]) -> int:

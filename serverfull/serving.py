@@ -225,7 +225,7 @@ def _work(functions: Callable[[], Fetcher], settings: Settings, answers: MockAns
         known = runner.run(_list(fetcher))
         metrics = seat.metrics(known)
         admission = seat.admission(settings.limits.max_concurrency, known)
-        sharing = Sharing(metrics, admission, LostElsewhere(seat.memory.figure_cells(None), seat.number))
+        sharing = Sharing(metrics, admission, LostElsewhere(seat.memory.figure_cells(None), seat.number), seat.number)
         app = create_app(fetcher, part_of(settings, seat.number), sharing=sharing, mock=answers)
         status = runner.run(_serve(app, seat))
     leave_stuck_threads_behind(status)

@@ -158,9 +158,9 @@ class ServerSettings(_Theme):
     workers: Count = 1
     """Processes that share the port. More than one needs functions known at start, and ``serverfull serve`` imports
     them in each. Limits of concurrency and of lost threads hold for all processes together. ``max_connections``,
-    ``max_connections_per_client`` and ``event_backlog`` are divided among them, ``admin_address`` is the first one's.
-    One that dies is replaced. ``/metrics`` has the figures of all, whichever answers; those of connections, look-ups
-    and processes that it gets from the others are up to a second old."""
+    ``max_connections_per_client``, ``event_backlog`` and ``function_event_backlog`` are divided among them,
+    ``admin_address`` is the first one's. One that dies is replaced. ``/metrics`` has the figures of all, whichever
+    answers; those of connections, look-ups and processes that it gets from the others are up to a second old."""
 
     @property
     def on_loopback(self) -> bool:
@@ -195,8 +195,10 @@ class LimitSettings(_Theme):
     """Invocations of all functions at once, as AWS's default for an account and region."""
     max_lost_threads: Annotated[int, Range(least=0)] = 10
     """Threads that a function may have stuck beyond their timeout before it is marked Failed."""
-    event_backlog: Count = 10_000
-    """Event invocations waiting; beyond it callers get 429."""
+    event_backlog: Count = 100_000
+    """Event invocations waiting, those that wait for a retry among them; beyond it callers get 429."""
+    function_event_backlog: Count = 50_000
+    """The same of one function, in an account and region: half, so that none takes all of it."""
     loop_stall: Seconds = 0.25
     """Seconds without a heartbeat of the server's loop after which the watchdog reports a stall."""
     log_bytes: Annotated[int, Range(least=0)] = 1_048_576
@@ -219,6 +221,24 @@ class StateSettings(_Theme):
     TARGET, memory where it has one."""
     code_store: CodeStoreUrl = ""
     """``s3://bucket/prefix``: deployment packages are kept there. Nothing: they are kept beside the state."""
+
+
+class EventSettings(_Theme):
+    """What becomes of ``Event`` invocations between the 202 and the function. ``docs/events.md`` has the whole."""
+
+    path: str = ""
+    """A directory that keeps events until they have run, or ``memory`` for until the host ends. Nothing: the folder
+    ``events`` of ``state.path``, or memory where that names none. One host at a time has it."""
+    synchronous: Literal["full", "normal"] = "full"
+    """``full``: the 202 is sent when the event is on the disk, so that it survives a power loss. ``normal``: when the
+    system has it, which survives the end of the host, however it ends, but neither a power loss nor a crash of the
+    system. It takes a fraction of the time."""
+    base_delay: SecondsOrZero = 60.0
+    """Seconds before a function that has failed is tried again; before the second time it is twice as long. As on
+    AWS."""
+    keep: Seconds = 1_209_600.0
+    """Seconds that events stay for the operator which were given up and had no destination and no dead-letter queue, or
+    could not be delivered to them. Two weeks, as long as a dead-letter queue keeps them at most."""
 
 
 class ExecutionSettings(_Theme):
@@ -502,6 +522,7 @@ class Settings(_Theme):
     functions: FunctionSettings = field(default_factory=FunctionSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     state: StateSettings = field(default_factory=StateSettings)
+    events: EventSettings = field(default_factory=EventSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)
     dependencies: DependencySettings = field(default_factory=DependencySettings)

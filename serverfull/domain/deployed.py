@@ -27,6 +27,7 @@ class DeployedFunction:
     :param reserved_concurrency: executions at once that are kept for it, and the most that it gets; None: no limit.
     :param code_signing_config: the ARN of the configuration that its packages are checked by.
     :param recursive_loop: ``Terminate`` or ``Allow``.
+    :param generation: tells it from a function of the same name that was deleted before; empty: it is older than that.
     """
 
     name: str
@@ -35,6 +36,7 @@ class DeployedFunction:
     reserved_concurrency: int | None = None
     code_signing_config: str | None = None
     recursive_loop: RecursiveLoop = "Terminate"
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

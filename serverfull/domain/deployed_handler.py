@@ -51,6 +51,7 @@ class DeployedHandler:
     :ivar image_found: the image that ``image_uri`` meant when a runtime looked for it, as ``repository@sha256:digest``;
         None: none has. The runtime that looks writes it.
     :param snap_start: whether its environments begin as copies of one that has loaded the code.
+    :param generation: tells the function from one of the same name that was deleted before.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class DeployedHandler:
         image_uri: str = "",
         image_config: ImageConfig | None = None,
         snap_start: bool = False,
+        generation: str = "",
     ) -> None:
         self.name = name
         self.root = root
@@ -78,6 +80,7 @@ class DeployedHandler:
         self.image_config = image_config or ImageConfig()
         self.image_found: str | None = None
         self.snap_start = snap_start
+        self.generation = generation
         self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
 
     def __call__(self, event: Any, context: Any) -> Any:

@@ -144,9 +144,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A limit, or a failure of the host, kept the function from running; that is no attempt of the function's."""
+    """A limit, or a failure of the host, kept the function from running; that is no attempt of the function's.
+
+    :param limit: whose: the ``function``'s own, or one of the ``host``; empty: it was a failure.
+    """
 
     response: Response
+    limit: Literal["", "function", "host"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +259,11 @@ def after(
     if event.age(at) > config.maximum_age:
         return EventEnd(condition="EventAgeExceeded", at=now, invoke_count=invoked, response=attempt.response)
     return Again(event, at)
+
+
+def longest_delay(base_delay: float) -> float:
+    """Give the seconds that an event may have to wait for its next attempt."""
+    return max(MOST_THROTTLE_DELAY, base_delay * MOST_RETRIES)
 
 
 def throttle_delay(throttles: int) -> float:

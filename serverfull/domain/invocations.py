@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -41,7 +42,7 @@ class Invocation:
     :param tenant_id: ``X-Amz-Tenant-Id``.
     :param trace_id: the tracing header that ``_X_AMZN_TRACE_ID`` shows.
     :param simulation: what the call asks for beside an answer; in mock mode only.
-    :param accepted_at: the monotonic time at which an event was taken into the queue, in seconds; None for other calls.
+    :param admitted: called when no limit can refuse an event any more; None for other calls.
     """
 
     request_id: str
@@ -57,7 +58,7 @@ class Invocation:
     tenant_id: str | None = None
     trace_id: str | None = None
     simulation: Simulation | None = None
-    accepted_at: float | None = None
+    admitted: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
 from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
+from serverfull.domain.events import EventConfig
 from serverfull.domain.functions import Function
+from serverfull.domain.invoke_configs import EVENT_INVOKE_CONFIGS
 from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from serverfull.domain.changes import Changes, FunctionChanged
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
+    from serverfull.domain.invoke_configs import EventInvokeConfig
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Records, StateStore
 
@@ -55,6 +58,7 @@ class _Known:
     function: DeployedFunction
     aliases: Mapping[str, Alias]
     versions: dict[int, Function] = field(default_factory=dict)
+    event_configs: dict[str, EventConfig] = field(default_factory=dict)
 
 
 class DeployedFetcher(Fetcher):
@@ -182,6 +186,30 @@ class DeployedFetcher(Fetcher):
                 self._before[partition, name] = found
         return found
 
+    async def event_config(self, partition: Partition, name: str, qualifier: str | None) -> EventConfig:
+        """Say what is to be done with events that were sent to a version or an alias; AWS's defaults for what is gone.
+
+        The dead-letter queue is that of the version, or of the one that the alias stands for beside its weights.
+        """
+        if self._stores is None:
+            return EventConfig()
+        try:
+            known = self._known.get((partition, name)) or await self._read(partition, name)
+        except NotFoundError:
+            return EventConfig()
+        qualifier = qualifier or LATEST
+        config = known.event_configs.get(qualifier)
+        if config is None:
+            alias = known.aliases.get(qualifier)
+            number = qualifier if alias is None else alias.version
+
+            def read(records: Records) -> EventConfig:
+                version = records.get(VERSIONS, name, int(number) if number.isdecimal() else LATEST_NUMBER)
+                return _event_config(records.get(EVENT_INVOKE_CONFIGS, name, qualifier), version)
+
+            config = known.event_configs[qualifier] = await self._state.read(partition, read)
+        return config
+
     def _forget(self, change: FunctionChanged) -> None:
         self._known.pop((change.partition, change.name), None)
         if waited_for := self._changed.pop((change.partition, change.name), None):
@@ -252,7 +280,7 @@ class DeployedFetcher(Fetcher):
         root = await self._root(function, version, preparing=preparing)
         logging = version.settings.get("LoggingConfig", {})
         return Function(
-            await self._handler(partition, version, root),
+            await self._handler(partition, version, root, function.generation),
             timeout=version.timeout,
             memory_size=version.memory_size,
             environment=version.environment,
@@ -281,7 +309,9 @@ class DeployedFetcher(Fetcher):
         except TimeoutError:
             raise FunctionNotReady(function.name, "Pending", "Its dependencies are being installed.") from None
 
-    async def _handler(self, partition: Partition, version: FunctionVersion, root: Path) -> DeployedHandler:
+    async def _handler(
+        self, partition: Partition, version: FunctionVersion, root: Path, generation: str
+    ) -> DeployedHandler:
         made_of = (
             root,
             version.handler,
@@ -293,6 +323,7 @@ class DeployedFetcher(Fetcher):
             version.resolved_image or version.image_uri,
             str(version.settings.get("ImageConfig")),
             version.architecture,
+            generation,
         )
         handlers = self._handlers.setdefault((partition, version.function), {})
         kept = handlers.get(version.number)
@@ -313,6 +344,7 @@ class DeployedFetcher(Fetcher):
                     image_uri=version.resolved_image or version.image_uri or "",
                     image_config=_image_config(version.settings.get("ImageConfig", {})),
                     snap_start=made_of[5],
+                    generation=generation,
                 )
                 kept = handlers[version.number] = made_of, handler
         return kept[1]
@@ -351,6 +383,22 @@ class _View(Fetcher):
             except (NotFoundError, FunctionNotReady):
                 continue
         return found
+
+
+def _event_config(found: EventInvokeConfig | None, version: FunctionVersion | None) -> EventConfig:
+    """Give what is configured, with AWS's defaults for what is not."""
+    letters = None if version is None else version.settings.get("DeadLetterConfig", {}).get("TargetArn")
+    config = EventConfig(dead_letter=letters or None)
+    if found is None:
+        return config
+    retries, age = found.maximum_retry_attempts, found.maximum_event_age
+    return replace(
+        config,
+        retries=config.retries if retries is None else retries,
+        maximum_age=config.maximum_age if age is None else age,
+        on_success=found.on_success,
+        on_failure=found.on_failure,
+    )
 
 
 def _roots(handler: DeployedHandler) -> Sequence[Path]:

@@ -18,9 +18,17 @@ from serverfull.domain.invocations import Invocation, Outcome
 from serverfull.domain.lineage import MOST_TIMES, extended, mark_of, new_trace, times
 from serverfull.domain.names import LATEST, function_not_found, new_log_stream
 from serverfull.domain.records import Partition
-from serverfull.errors import FunctionNotReady, NotFoundError, RecursiveInvocation, RequestError, TooManyRequests
+from serverfull.errors import (
+    FunctionNotReady,
+    InternalFailure,
+    NotFoundError,
+    RecursiveInvocation,
+    RequestError,
+    TooManyRequests,
+)
 from serverfull.interfaces import FunctionIdentity
 from serverfull.invocation.admission import PoolAdmission
+from serverfull.invocation.events import attempt_of, event_of, invocation_of, refused
 from serverfull.invocation.logs import InvocationLog, MemoryFigure
 from serverfull.runtimes.marshal import decode_event
 
@@ -29,9 +37,10 @@ if TYPE_CHECKING:
 
     from serverfull.config import Settings
     from serverfull.domain.changes import FunctionChanged
+    from serverfull.domain.events import Attempt, EventEnd, QueuedEvent
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
-    from serverfull.interfaces import Admission, Environment, EventQueue, Fetcher, LogSink, Runtime
+    from serverfull.interfaces import Admission, Clock, Environment, EventQueue, Fetcher, LogSink, Runtime
     from serverfull.observability.metrics import FunctionMetrics, Metrics
 
 UnitKey: TypeAlias = "str | tuple[str, ...]"
@@ -109,8 +118,9 @@ class Invoker:
         self._logger = logger
         self._memory = MemoryFigure()
         self._units: dict[UnitKey, Unit] = {}
-        self.queue: EventQueue
-        self._capacity_freed: Any = None
+        self._queue: EventQueue
+        self._clock: Clock
+        self._freed: Callable[[str], None]
 
     def use_fetcher(
         self,
@@ -130,10 +140,11 @@ class Invoker:
         self._partitioned = fetcher.at(Partition("0" * 12, "us-east-1")) is not fetcher
         self._views.clear()
 
-    def use_queue(self, queue: EventQueue, capacity_freed: Any) -> None:
-        """Take the queue that holds Event invocations; ``capacity_freed`` is called when an invocation has ended."""
-        self.queue = queue
-        self._capacity_freed = capacity_freed
+    def use_queue(self, queue: EventQueue, clock: Clock) -> None:
+        """Take the queue that holds Event invocations, and its clock."""
+        self._queue = queue
+        self._clock = clock
+        self._freed = queue.freed
 
     def decorate_runtime(self, around: Callable[[Runtime], Runtime]) -> None:
         """Put a decorator around what runs functions, before the first call."""
@@ -163,20 +174,23 @@ class Invoker:
             metrics.throttled(refusal.reason)
             raise
         metrics.started()
-        if invocation.accepted_at is not None:
-            metrics.async_event_age(time.monotonic() - invocation.accepted_at)
+        if invocation.admitted is not None:
+            invocation.admitted()
         log = InvocationLog(unit.logged, invocation.request_id, self._sink, self._log_budget, tail=invocation.tail)
         invocation.trace_id = chained
         began = time.perf_counter()
         try:
             outcome = await environment.run(invocation, log)
-        except BaseException:
+        except BaseException as failure:
             metrics.discarded()  # the handler did not run, or the host is going down
+            if isinstance(failure, TooManyRequests):  # by the environments: nothing is free now that was not before
+                raise
+            self._freed(invocation.name)
             raise
         finally:
-            invocation.trace_id = trace  # an event may come once more
+            invocation.trace_id = trace
             unit.admission.release(unit.permit, limit)
-            self._capacity_freed()
+        self._freed(invocation.name)
         ended = time.perf_counter()
         init, memory_mb, duration = outcome.init_seconds, outcome.memory_mb, ended - began
         if init is not None:
@@ -198,11 +212,11 @@ class Invoker:
         :raises NotFoundError: there is no such function or version.
         :raises InvalidRequestContent: the payload is not JSON.
         :raises TooManyRequests: the backlog is full.
+        :raises InternalFailure: the event cannot be kept.
         """
         unit = await self._resolve(invocation)
         decode_event(invocation.payload)
-        invocation.accepted_at = time.monotonic()
-        await self.queue.put(invocation)
+        await self._queue.put(event_of(invocation, _generation(unit.function), self._clock.now()))
         unit.metrics.async_received()
 
     async def check(self, invocation: Invocation) -> None:
@@ -212,26 +226,48 @@ class Invoker:
         """
         await self._resolve(invocation)
 
-    async def run_event(self, invocation: Invocation) -> None:
-        """Run an event that the queue held; nobody waits for the result.
+    async def run_event(self, event: QueuedEvent, admitted: Callable[[], None]) -> Attempt:
+        """Run an event that the queue held, once; nobody waits for the result.
 
-        :raises TooManyRequests: no limit allows it now.
+        :param admitted: called when no limit can refuse it any more.
         """
-        try:
-            await self.invoke(invocation)
-        except TooManyRequests:
-            if (await self._resolve(invocation)).limit != 0:
-                raise
-            self._drop(invocation, "the function's max_concurrency is 0, so it can never run")
-        except RequestError as refusal:
-            self._drop(invocation, refusal.message)
-        except Exception:  # a queue task's boundary: the event cannot be answered any more
-            self._metrics.function(invocation.name).async_dropped()
-            self._logger.exception("event failed", function=invocation.name, request_id=invocation.request_id)
+        metrics = self._metrics.function(event.name)
 
-    def _drop(self, invocation: Invocation, reason: str) -> None:
-        self._metrics.function(invocation.name).async_dropped()
-        self._logger.error("event dropped", function=invocation.name, request_id=invocation.request_id, reason=reason)
+        def begun() -> None:
+            metrics.async_event_age(event.age(self._clock.now()))
+            admitted()
+
+        invocation = invocation_of(event, begun)
+        limit: int | None = None
+        try:
+            function = (await self._resolve(invocation)).function
+            if _generation(function) != event.generation:
+                raise function_not_found(event.name, event.account, event.region, event.qualifier)
+            limit = function.max_concurrency
+            return attempt_of(await self.invoke(invocation))
+        except RequestError as refusal:
+            return refused(refusal, limit)
+        except Exception:  # the boundary of an attempt
+            self._logger.exception("event failed", function=event.name, request_id=event.request_id)
+            return refused(InternalFailure())
+
+    def event_ended(self, event: QueuedEvent, end: EventEnd, kept: bool) -> None:
+        """Count an event that has ended, and say so where that was no success.
+
+        :param kept: whether the operator finds it among those that ended with nobody to tell.
+        """
+        if end.success:
+            return
+        self._metrics.function(event.name).async_dropped()
+        reason = end.response.message if end.response is not None else ""
+        self._logger.error(
+            "event dropped",
+            function=event.name,
+            request_id=event.request_id,
+            condition=end.condition,
+            reason=reason or "the function failed",
+            kept=kept,
+        )
 
     def failure_of(self, name: str) -> str | None:
         """Say why a function is Failed; None where it is not, or has not been invoked."""
@@ -346,6 +382,11 @@ class Invoker:
 
     def _identify(self, name: str, function: Function) -> FunctionIdentity:
         return identify(name, function, self._defaults.timeout, self._defaults.memory_size)
+
+
+def _generation(function: Function) -> str:
+    handler = function.handler
+    return handler.generation if isinstance(handler, DeployedHandler) else ""
 
 
 def _chained(unit: Unit, trace: str | None) -> str | None:

@@ -120,6 +120,7 @@ class Deployments:
             name=reference.name,
             tags=merge_tags({}, request.get("Tags", {})),
             code_signing_config=request.get("CodeSigningConfigArn") or None,
+            generation=new_revision(),
         )
         first = pending(_first_version(reference.name, request))
 

@@ -1,7 +1,7 @@
 """What happens to ``Event`` invocations that fail: the configurations of functions, versions and aliases.
 
-They are stored; the queue of events does not follow them yet. All reading and writing runs in transactions on the
-store's thread.
+The queue of events follows retries and ages; nothing goes to destinations yet. All reading and writing runs in
+transactions on the store's thread.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-configuring.html
 """

@@ -39,7 +39,7 @@ GROUPS: tuple[Group, ...] = (
         title="Invocation",
         status="acts",
         operations=("Invoke", "InvokeAsync"),
-        remark="Events are queued in memory and run once.",
+        remark="What becomes of events is on [a page of its own](events.md).",
     ),
     Group(title="Invocation", status="refused", operations=("InvokeWithResponseStream",)),
     Group(
@@ -143,7 +143,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         title="Event invoke configs",
-        status="stored",
+        status="acts",
         operations=(
             "PutFunctionEventInvokeConfig",
             "UpdateFunctionEventInvokeConfig",
@@ -151,7 +151,7 @@ GROUPS: tuple[Group, ...] = (
             "DeleteFunctionEventInvokeConfig",
             "ListFunctionEventInvokeConfigs",
         ),
-        remark="Events are not retried, and nothing goes to destinations.",
+        remark="Retries and ages are as they say; nothing goes to destinations yet.",
     ),
     Group(
         title="Event source mappings",

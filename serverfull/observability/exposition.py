@@ -184,6 +184,8 @@ class _Collector:
         for hundred in range(1, 6):
             responses.add_metric([f"{hundred}xx"], host[columns.HOST_RESPONSES + hundred])
         yield responses
+        text = "Accepted events that wait to be run."
+        yield self._single("serverfull_async_events_waiting", text, host[columns.HOST_EVENTS_WAITING])
         now = self._gauge("serverfull_connections", "Client connections by state.", ["state"])
         for place, state in enumerate(columns.CONNECTION_STATES):
             now.add_metric([state], host[columns.HOST_CONNECTIONS + place])

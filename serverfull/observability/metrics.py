@@ -55,8 +55,9 @@ CONNECTION_EVENTS = (*CONNECTION_STATES, "closed", "refused", "evicted")
 HOST_RESPONSES = 0
 HOST_CONNECTIONS = 6
 HOST_CONNECTIONS_TOTAL = HOST_CONNECTIONS + len(CONNECTION_STATES)
-HOST_COLUMNS = HOST_CONNECTIONS_TOTAL + len(CONNECTION_EVENTS)
-HOST_GAUGES = tuple(range(HOST_CONNECTIONS, HOST_CONNECTIONS_TOTAL))
+HOST_EVENTS_WAITING = HOST_CONNECTIONS_TOTAL + len(CONNECTION_EVENTS)
+HOST_COLUMNS = HOST_EVENTS_WAITING + 1
+HOST_GAUGES = (*range(HOST_CONNECTIONS, HOST_CONNECTIONS_TOTAL), HOST_EVENTS_WAITING)
 
 PROCESS_GAUGES = tuple(place for place, name in enumerate(FIGURES) if name not in COUNTERS)
 
@@ -318,6 +319,14 @@ class Metrics:
 
         def report() -> None:
             block[0] = before + sink.dropped
+
+        self.before_sample.append(report)
+
+    def watch_events(self, waiting: Callable[[], int]) -> None:
+        """Show how many accepted events wait to be run."""
+
+        def report() -> None:
+            self._host[HOST_EVENTS_WAITING] = waiting()
 
         self.before_sample.append(report)
 

@@ -24,6 +24,7 @@ DIVIDED = (
     ("server", "max_connections"),
     ("server", "max_connections_per_client"),
     ("limits", "event_backlog"),
+    ("limits", "function_event_backlog"),
 )
 """The settings, by group and field, of which each worker gets a part."""
 

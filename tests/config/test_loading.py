@@ -244,6 +244,7 @@ def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, 
     samples |= {"server.health_check": "/up", "functions.region": "eu-north-1", "functions.account": "1" * 12}
     samples |= {"signals.installed": "OS", "signals.os_signals": "1", "client.endpoint": "http://h"}
     samples |= {"state.code_store": "s3://bucket", "execution.mode": "process", "execution.other_python": "error"}
+    samples |= {"events.synchronous": "normal"}
     samples |= {"execution.client": "awslambdaric", "execution.sandbox": "none"}
     samples |= {"aws.credentials": "static", "aws.endpoint_url": "http://h", "aws.endpoints": "S3=http://h"}
     samples |= {"dependencies.install": "on", "dependencies.python_installer": "pip"}

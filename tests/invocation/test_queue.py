@@ -1,144 +1,415 @@
-"""Events in memory: fair turns, limits that make them wait, and the drain."""
+"""Events between the 202 and the function, on a clock that jumps: turns, limits, retries, hosts that die, the drain."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from serverfull.domain.invocations import Invocation
-from serverfull.errors import ShuttingDown, TooManyRequests
-from serverfull.invocation.queue import MemoryQueue
+from serverfull.domain.events import EventConfig, EventEnd, Failed, Held, QueuedEvent, Refused, Response
+from serverfull.errors import InternalFailure, ShuttingDown, TooManyRequests
+from serverfull.invocation.clock import SteadyClock
+from tests.events.virtual import DirectStore, LoopClock, Runner, event, virtually
+
+TORTURE = "SERVERFULL_TORTURE" in os.environ
+"""Whether to try as much as ``make torture`` does."""
+
+ERROR = Failed(Response(status_code=200, executed_version="$LATEST", function_error="Unhandled", payload=b"{}"))
+END = EventEnd(condition="Success", at=0.0, invoke_count=1)
+BROKEN = Held(Response(status_code=500, message="broken"))
 
 
-def event(name: str, number: int = 0) -> Invocation:
-    return Invocation(f"{name}-{number}", name, None, "000000000000", "us-east-1", b"")
+def test_events_over_the_limit_wait_and_run_later() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), limit=2, lasts=5)
+        for number in range(7):
+            await runner.queue.put(event("f", number))
+        await asyncio.sleep(1)
+        assert (len(runner.running), runner.queue.waiting) == (2, 5)
+        await runner.ended(7, within=40)
+        assert len(runner.begun) == 7
+        assert runner.most == 2
+        assert {end.condition for end in runner.ends.values()} == {"Success"}
+        assert (runner.queue.waiting, runner.queue.running) == (0, 0)
+        assert runner.store.rows("SELECT * FROM events") == []
+
+    virtually(work())
 
 
-class Runner:
-    """Runs events within limits; ``free`` ends one."""
+def test_what_is_free_again_is_used_at_once() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), limit=1, lasts=0.25)
+        for number in range(40):
+            await runner.queue.put(event("f", number))
+        await runner.ended(40)
+        assert asyncio.get_running_loop().time() < 11  # 40 times 0.25 s one after the other
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.running: list[Invocation] = []
-        self.begun: list[str] = []
-        self.most = 0
-        self.queue: MemoryQueue
-        self._ends: dict[str, asyncio.Event] = {}
-
-    async def run(self, invocation: Invocation) -> None:
-        if len(self.running) >= self.limit:
-            raise TooManyRequests("x")
-        self.running.append(invocation)
-        self.begun.append(invocation.request_id)
-        self.most = max(self.most, len(self.running))
-        end = self._ends[invocation.request_id] = asyncio.Event()
-        try:
-            await end.wait()
-        finally:
-            self.running.remove(invocation)
-            self.queue.capacity_freed()
-
-    def end_first(self) -> None:
-        self._ends[self.running[0].request_id].set()
+    virtually(work())
 
 
-def make(limit: int, backlog: int = 1000) -> Runner:
-    runner = Runner(limit)
-    runner.queue = MemoryQueue(runner.run, backlog)
-    return runner
+def test_a_flood_of_one_function_does_not_delay_another_ones_event() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), limit=1, lasts=1)
+        for number in range(500):
+            await runner.queue.put(event("flood", number))
+        await asyncio.sleep(10)
+        began = asyncio.get_running_loop().time()
+        await runner.queue.put(event("other"))
+        while "other-0" not in runner.ends:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() - began < 5
+
+    virtually(work())
 
 
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+def test_beyond_the_backlogs_of_host_and_function_events_are_refused() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), limit=0, backlog=5, function_backlog=3)
+        for number in range(3):
+            await runner.queue.put(event("f", number))
+        await asyncio.sleep(0.1)
+        with pytest.raises(TooManyRequests, match="of this function"):
+            await runner.queue.put(event("f", 3))
+        await runner.queue.put(event("g", 0))
+        await runner.queue.put(event("g", 1))
+        await asyncio.sleep(0.5)
+        with pytest.raises(TooManyRequests, match="on this host"):
+            await runner.queue.put(event("g", 2))
+        await asyncio.sleep(1000)
+        assert runner.queue.waiting == 5
+        runner.limit = 10
+        await runner.ended(5)
+        await runner.queue.put(event("f", 4))
+
+    virtually(work())
 
 
-async def test_events_over_the_limit_wait_and_run_later() -> None:
-    runner = make(limit=2)
-    for number in range(7):
-        await runner.queue.put(event("f", number))
-    await settle()
-    assert (len(runner.running), runner.queue.waiting) == (2, 5)
-    while runner.running:
-        runner.end_first()
-        await settle()
-    assert len(runner.begun) == len(set(runner.begun)) == 7
-    assert runner.most == 2
-    assert await runner.queue.drain(1) == 0
+@pytest.mark.parametrize(("retries", "times"), [(0, [0]), (1, [0, 60]), (2, [0, 60, 180])])
+def test_ten_thousand_events_of_a_function_that_fails_are_tried_again_to_the_second(retries: int, times: Any) -> None:
+    count = 10_000 if TORTURE else 500
+
+    async def work() -> None:
+        runner = Runner(DirectStore(), lambda _: ERROR, limit=10**6, config=EventConfig(retries=retries))
+        for number in range(count):
+            await runner.queue.put(event(f"f{number % 100}", number))
+        await runner.ended(count)
+        tried: dict[str, list[float]] = {}
+        for request_id, at in runner.begun:
+            tried.setdefault(request_id, []).append(round(at))
+        assert len(tried) == count
+        assert all(seen == times for seen in tried.values())
+        assert {(end.condition, end.invoke_count) for end in runner.ends.values()} == {
+            ("RetriesExhausted", retries + 1)
+        }
+        assert runner.kept == set(runner.ends)
+        assert runner.store.rows("SELECT state, count(*) FROM events GROUP BY state") == [(3, count)]
+
+    virtually(work())
 
 
-async def test_a_flood_of_one_function_does_not_delay_another_ones_event() -> None:
-    runner = make(limit=1)
-    for number in range(200):
-        await runner.queue.put(event("flood", number))
-    await runner.queue.put(event("other"))
-    await settle()
-    turns = 0
-    while "other-0" not in runner.begun:
-        runner.end_first()
-        await settle()
-        turns += 1
-        assert turns < 5
-    await runner.queue.drain(0)
-    await settle()
+@pytest.mark.parametrize("held", [BROKEN, Held(BROKEN.response, "host")])
+def test_refused_events_are_tried_further_and_further_apart_until_they_are_too_old(held: Held) -> None:
+    tried: dict[str, list[float]] = {}
+
+    def attempt(event: QueuedEvent) -> Held:
+        tried.setdefault(event.request_id, []).append(round(asyncio.get_running_loop().time()))
+        return held
+
+    async def work() -> None:
+        runner = Runner(DirectStore(), attempt, config=EventConfig(maximum_age=3600, retries=0))
+        runner.queue.freed = lambda _function: None  # type: ignore[method-assign]  # nothing ever becomes free
+        for number in range(50):
+            await runner.queue.put(event(f"f{number}", 0))
+        await runner.ended(50)
+        assert {(end.condition, end.invoke_count) for end in runner.ends.values()} == {("EventAgeExceeded", 0)}
+
+    virtually(work())
+    course = [0, 1, 3, 7, 15, 31, 63, 127, 255, 511]
+    course += range(811, 3600, 300)
+    assert set(map(tuple, tried.values())) == {tuple(course)}
 
 
-async def test_beyond_the_backlog_events_are_refused_and_the_rest_is_kept() -> None:
-    runner = make(limit=0, backlog=3)
-    for number in range(3):
-        await runner.queue.put(event("f", number))
-        await settle()
-    with pytest.raises(TooManyRequests):
+def test_an_event_that_can_never_run_ends_at_once_and_is_kept() -> None:
+    async def work() -> None:
+        off = Refused("ZeroReservedConcurrency", Response(status_code=429, message="Rate Exceeded."))
+        runner = Runner(DirectStore(), lambda _: off)
+        await runner.queue.put(event())
+        await runner.ended(1, within=1)
+        assert runner.ends["f-0"].condition == "ZeroReservedConcurrency"
+        kept = await runner.store.shown(["ended"])
+        assert [(found.event.request_id, found.size, found.end.condition) for found in kept if found.end] == [
+            ("f-0", 2, "ZeroReservedConcurrency")
+        ]
+        assert await runner.store.redrive([kept[0].key]) == 1
+        runner.attempt = lambda _: None
+        runner.ends.clear()
+        await runner.queue.reload()
+        await runner.ended(1, within=1)
+        assert runner.ends["f-0"].success
+
+    virtually(work())
+
+
+def test_what_is_kept_long_enough_is_forgotten() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), lambda _: ERROR, config=EventConfig(retries=0), keep=3600)
+        await runner.queue.put(event())
+        await runner.ended(1)
+        await asyncio.sleep(3000)
+        assert len(await runner.store.shown(["ended"])) == 1
+        await asyncio.sleep(1300)
+        assert await runner.store.shown(["ended"]) == []
+
+    virtually(work())
+
+
+def test_while_the_store_cannot_be_written_nothing_is_accepted_run_twice_or_forgotten() -> None:
+    async def work() -> None:
+        store = DirectStore()
+        runner = Runner(store, lasts=5)
+        await runner.queue.put(event("f", 1))
+        await asyncio.sleep(1)
+        store.broken = True
+        with pytest.raises(InternalFailure):
+            await runner.queue.put(event("f", 2))
+        await asyncio.sleep(60)  # the function has ended, and that cannot be written
+        assert (runner.running, runner.ends, runner.queue.waiting) == ([], {}, 0)
+        store.broken = False
+        await runner.ended(1, within=1)
         await runner.queue.put(event("f", 3))
-    assert runner.queue.waiting == 3
-    assert await runner.queue.drain(0.01) == 3
+        await runner.ended(2, within=6)
+        assert [request_id for request_id, _ in runner.begun] == ["f-1", "f-3"]
+        assert [line for line, _ in runner.log.lines] == ["events cannot be written", "events are written again"]
+
+    virtually(work())
 
 
-async def test_a_drain_refuses_new_events_and_waits_for_the_others() -> None:
-    runner = make(limit=1)
-    for number in range(3):
-        await runner.queue.put(event("f", number))
-    await settle()
-    drain = asyncio.create_task(runner.queue.drain(10))
-    await settle()
-    with pytest.raises(ShuttingDown):
-        await runner.queue.put(event("f", 9))
-    while runner.running:
-        assert not drain.done()
-        runner.end_first()
-        await settle()
-    assert await drain == 0
+def test_a_host_finds_what_a_killed_one_has_left_and_counts_no_retry_for_it(tmp_path: Path) -> None:
+    async def first() -> None:
+        store = DirectStore(tmp_path / "events-0.db")
+        runner = Runner(store, lambda event: ERROR if event.name == "bad" else None, lasts=10, limit=3)
+        await runner.queue.start()
+        for number in range(200):
+            await runner.queue.put(event("f", number))
+        await runner.queue.put(event("bad"))
+        await asyncio.sleep(25)
+        store.die()
+        left.extend({f"f-{number}" for number in range(200)} | {"bad-0"} - set(runner.ends))
+        done.extend(runner.ends)
+
+    async def second() -> None:
+        runner = Runner(DirectStore(tmp_path / "events-0.db"), lambda _: None, limit=50)
+        await runner.queue.start()
+        await runner.ended(201 - len(done), within=100)
+        assert set(runner.ends) == set(left) - set(done)
+        assert {end.condition for end in runner.ends.values()} == {"Success"}
+
+    left: list[str] = []
+    done: list[str] = []
+    virtually(first())
+    virtually(second())
+    assert 3 <= len(done) <= 12
 
 
-async def test_a_drain_gives_up_and_tells_how_many_are_lost() -> None:
-    runner = make(limit=1)
-    for number in range(3):
-        await runner.queue.put(event("f", number))
-    await settle()
-    assert await runner.queue.drain(0.01) == 3
-    await settle()
-    assert runner.begun == ["f-0"]
-    assert not runner.running
+def test_an_event_that_kills_the_host_three_times_is_kept_for_the_operator_and_others_run(tmp_path: Path) -> None:
+    hosts = 0
+
+    async def host() -> set[str]:
+        store = DirectStore(tmp_path / "events-0.db")
+        runner = Runner(store, lasts=1)
+        died = asyncio.Event()
+
+        def attempt(event: QueuedEvent) -> None:
+            if event.name == "poison":
+                store.die()
+                died.set()
+
+        runner.attempt = attempt
+        await runner.queue.start()
+        if hosts == 1:
+            await runner.queue.put(event("poison"))
+            for number in range(20):
+                await runner.queue.put(event("innocent", number))
+        waiter = asyncio.create_task(died.wait())
+        with_all = asyncio.create_task(runner.ended(21 - len(over)))
+        await asyncio.wait({waiter, with_all}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (waiter, with_all):
+            task.cancel()
+        return {name for name, end in runner.ends.items() if end.success} | runner.kept
+
+    over: set[str] = set()
+    while "poison-0" not in over:
+        hosts += 1
+        assert hosts < 6
+        over |= virtually(host())
+    assert hosts == 4
+    assert len(over) == 21
 
 
-async def test_a_drain_of_nothing_is_done_at_once() -> None:
-    assert await make(limit=1).queue.drain(0) == 0
+def test_last_chances_are_given_one_at_a_time(tmp_path: Path) -> None:
+    async def dying() -> None:
+        store = DirectStore(tmp_path / "events-0.db")
+        runner = Runner(store, lasts=100)
+        await runner.queue.start()
+        if not waiting:
+            waiting.append(1)
+            for number in range(5):
+                await runner.queue.put(event("f", number))
+        await asyncio.sleep(1)
+        assert len(runner.running) == 5
+        store.die()
+
+    async def living() -> None:
+        runner = Runner(DirectStore(tmp_path / "events-0.db"), lasts=3)
+        await runner.queue.start()
+        await runner.queue.put(event("g"))
+        await runner.ended(6, within=30)
+        assert runner.most == 2  # one of these, and what has killed nobody
+        assert {end.condition for end in runner.ends.values()} == {"Success"}
+
+    waiting: list[int] = []
+    virtually(dying())
+    virtually(dying())
+    virtually(living())
 
 
-async def test_an_event_is_tried_again_after_a_while_where_nobody_tells_of_freed_capacity() -> None:
-    open_now = asyncio.Event()
-    ran = asyncio.Event()
+def test_a_late_result_of_a_lease_that_is_over_changes_nothing(tmp_path: Path) -> None:
+    async def first() -> Any:
+        store = DirectStore(tmp_path / "events-0.db")
+        [key] = await store.append([event()])
+        lease = await store.claim(key)
+        assert await store.claim(key) is None
+        store.die()
+        return lease
 
-    async def run(invocation: Invocation) -> None:
-        if not open_now.is_set():
-            raise TooManyRequests("x")
-        ran.set()
+    async def second(late: Any) -> None:
+        store = DirectStore(tmp_path / "events-0.db")
+        lease = await store.claim(late.key)
+        assert lease is not None
+        assert (lease.event.deaths, lease.token != late.token) == (1, True)
+        assert not await store.reschedule(late, late.event, 0)
+        assert not await store.end(late, END, (), keep=True)
+        assert not await store.end(late, END, (), keep=False)
+        assert await store.end(lease, END, (), keep=False)
+        assert not await store.end(lease, END, (), keep=False)
 
-    queue = MemoryQueue(run, 10, retry=0.001)
-    await queue.put(event("f"))
-    await settle()
-    assert queue.waiting == 1
-    open_now.set()
-    async with asyncio.timeout(5):
-        await ran.wait()
+    virtually(second(virtually(first())))
+
+
+def test_a_drain_lets_end_what_runs_and_leaves_the_rest_to_the_next_host(tmp_path: Path) -> None:
+    async def first() -> None:
+        runner = Runner(DirectStore(tmp_path / "events-0.db"), lasts=20, limit=2)
+        await runner.queue.start()
+        for number in range(5):
+            await runner.queue.put(event("f", number))
+        await asyncio.sleep(1)
+        drain = asyncio.create_task(runner.queue.drain(30))
+        await asyncio.sleep(1)
+        with pytest.raises(ShuttingDown):
+            await runner.queue.put(event("f", 9))
+        assert await drain == 0
+        assert len(runner.ends) == 2
+        await runner.queue.aclose()
+
+    async def second() -> None:
+        runner = Runner(DirectStore(tmp_path / "events-0.db"), lasts=100, limit=10)
+        await runner.queue.start()
+        await asyncio.sleep(1)
+        assert len(runner.running) == 3
+        assert await runner.queue.drain(5) == 0  # these do not end in time: they run again
+        await runner.queue.aclose()
+        await runner.queue.aclose()
+
+    async def third() -> None:
+        runner = Runner(DirectStore(tmp_path / "events-0.db"))
+        await runner.queue.start()
+        assert {kept.event.deaths for kept in await runner.store.shown(["waiting"])} <= {0}
+        await runner.ended(3)
+
+    virtually(first())
+    virtually(second())
+    virtually(third())
+
+
+def test_in_memory_a_drain_runs_what_waits_and_tells_what_is_lost() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), limit=1, lasts=2, durable=False)
+        for number in range(3):
+            await runner.queue.put(event("f", number))
+        assert await runner.queue.drain(10) == 0
+        assert len(runner.ends) == 3
+
+        runner = Runner(DirectStore(), lambda _: ERROR, durable=False)
+        await runner.queue.put(event())
+        began = asyncio.get_running_loop().time()
+        assert await runner.queue.drain(30) == 1  # its retry would come too late
+        assert asyncio.get_running_loop().time() - began < 1
+        assert await Runner(DirectStore(), durable=False).queue.drain(0) == 0
+
+        runner = Runner(DirectStore(), lasts=100, limit=1, durable=False)
+        for number in range(3):
+            await runner.queue.put(event("f", number))
+        assert await runner.queue.drain(5) == 3
+        await asyncio.sleep(1)
+        assert [request_id for request_id, _ in runner.begun] == ["f-0"]
+        assert not runner.running
+
+    virtually(work())
+
+
+def test_an_event_is_tried_again_after_a_while_where_nobody_tells_of_freed_capacity() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), limit=0, retry=0.1)
+        await runner.queue.put(event())
+        await asyncio.sleep(1.05)
+        runner.limit = 1
+        await asyncio.sleep(0.11)
+        assert len(runner.ends) == 1
+
+    virtually(work())
+
+
+def test_a_deep_backlog_is_not_held_in_memory() -> None:
+    async def work() -> None:
+        runner = Runner(DirectStore(), limit=2, lasts=0.001)
+        for number in range(1000):
+            await runner.queue.put(event("f", number))
+        line = runner.queue._lines.line("000000000000/us-east-1/f")
+        assert len(line.known) < 300
+        await runner.ended(1000)
+        assert len(runner.begun) == 1000
+        assert not list(runner.queue._lines)
+
+    virtually(work())
+
+
+def test_a_machines_clock_that_is_set_moves_neither_retries_nor_ages(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SteadyClock()
+    before = clock.now()
+    monkeypatch.setattr(time, "time", lambda: before + 86_400)
+    assert 0 <= clock.now() - before < 10
+
+
+def test_what_a_clock_wrote_that_was_ahead_does_not_wait_for_its_time(tmp_path: Path) -> None:
+    async def ahead() -> None:
+        await asyncio.sleep(86_400)
+        store = DirectStore(tmp_path / "events-0.db")
+        [key] = await store.append([event()])
+        lease = await store.claim(key)
+        assert lease is not None
+        await store.reschedule(lease, replace(lease.event, failures=1), LoopClock().now() + 60)
+        await store.aclose()
+
+    async def set_right() -> None:
+        runner = Runner(DirectStore(tmp_path / "events-0.db"))
+        await runner.queue.start()
+        await runner.ended(1, within=400)
+        assert runner.ends["f-0"].condition == "Success"
+
+    virtually(ahead())
+    virtually(set_right())

@@ -1,0 +1,455 @@
+"""The database of events: its tables, and what is done with them in transactions. All of it runs on one thread.
+
+One process has the file, by a lock that the kernel takes back when the process ends and that its children do not
+inherit. So what another process had leased is known to be nobody's by the time that the file can be opened, whatever
+the clock says, and needs no time after which a lease ends.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.events import Delivery, EventEnd, QueuedEvent, Response
+from serverfull.domain.invocations import Simulation
+from serverfull.domain.json_functions import dumps, loads
+from serverfull.errors import InternalFailure, StateDamaged, StateInUse, StateTooNew
+from serverfull.interfaces import KeptEvent, Lease, PendingDelivery, Upcoming
+from serverfull.storage.examination import unusable
+
+if TYPE_CHECKING:
+    from serverfull.interfaces import Clock
+
+LAYOUT = 1
+"""The number of the tables below; a file of a lower one is brought up to it when it is opened."""
+
+_WAITING, _RUNNING, _DELIVERING, _ENDED = range(4)
+STATES = ("waiting", "running", "delivering", "ended")
+
+_CHECKED_BYTES = 64_000_000
+"""Size up to which a file is read as a whole before it is used: 0.3 s. Reading a larger one would delay the start."""
+
+_TABLES = """
+CREATE TABLE events (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    line TEXT NOT NULL,
+    name TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    due REAL NOT NULL,
+    token INTEGER NOT NULL,
+    accepted_at REAL NOT NULL,
+    failures INTEGER NOT NULL,
+    throttles INTEGER NOT NULL,
+    deaths INTEGER NOT NULL,
+    details TEXT NOT NULL,
+    ended TEXT,
+    undelivered TEXT NOT NULL DEFAULT '',
+    response BLOB,
+    payload BLOB NOT NULL
+);
+CREATE INDEX waiting ON events (line, due, key) WHERE state = 0;
+CREATE INDEX not_waiting ON events (state, due) WHERE state <> 0;
+CREATE TABLE deliveries (
+    id TEXT PRIMARY KEY,
+    event INTEGER NOT NULL,
+    due REAL,
+    since REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    details TEXT NOT NULL,
+    body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX deliveries_due ON deliveries (due) WHERE due IS NOT NULL;
+CREATE INDEX deliveries_of ON deliveries (event);
+"""
+
+_EVENT = "accepted_at, failures, throttles, deaths, details, payload"
+_ENDS_EARLY = "accepted_at, failures, throttles, deaths, details, zeroblob(0)"
+
+
+class EventFile:
+    """Events in a file, or in memory.
+
+    :param file: made where it does not exist; None: in memory.
+    :param clock: says when what is appended is due.
+    :param synchronous: ``full`` or ``normal``, for what was accepted.
+    :param longest_delay: seconds that an event may have to wait. One that would wait longer has been written by a clock
+        that was ahead.
+    :raises StateInUse: another host has the file.
+    :raises StateDamaged: it is broken.
+    :raises StateTooNew: a newer serverfull wrote it.
+    :raises StateUnusable: it cannot be opened.
+    """
+
+    def __init__(self, file: Path | None, clock: Clock, *, synchronous: str, longest_delay: float) -> None:
+        self._file = file
+        self._clock = clock
+        self._accepting = synchronous.upper()
+        self._level = ""
+        try:
+            self._connection = sqlite3.connect(":memory:" if file is None else file, isolation_level=None, timeout=0)
+            try:
+                self._open(longest_delay)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise StateInUse(f"{file} is used by another host: stop that one, or name another folder") from error
+            raise unusable(file or Path(":memory:"), error) from error
+        except sqlite3.Error as error:
+            raise unusable(file or Path(":memory:"), error) from error
+        self._identity = _identity(file)
+
+    def _open(self, longest_delay: float) -> None:
+        execute = self._connection.execute
+        if self._file is not None:
+            execute("PRAGMA locking_mode = EXCLUSIVE")
+            execute("PRAGMA journal_mode = WAL")
+            execute("PRAGMA wal_autocheckpoint = 4000")
+            execute("PRAGMA journal_size_limit = 67108864")
+            self._file.chmod(0o600)
+        self._synchronise("FULL")
+        with self._transaction():
+            layout = execute("PRAGMA user_version").fetchone()[0]
+            if layout > LAYOUT:
+                assert self._file is not None
+                raise StateTooNew(self._file, f"has events of layout {layout}")
+            if layout == 0:
+                for statement in _TABLES.split(";"):
+                    execute(statement)
+                execute(f"PRAGMA user_version = {LAYOUT}")
+            elif self._file is not None and self._file.stat().st_size <= _CHECKED_BYTES:
+                self._check()
+            now = self._clock.now()
+            execute(
+                "UPDATE events SET state = 0, due = ?, deaths = deaths + 1, token = token + 1 WHERE state = 1", (now,)
+            )
+            execute(
+                # Only a function that has failed waits on: what refused others was the host before.
+                "UPDATE events SET due = ? WHERE state = 0 AND due > ? AND (due > ? OR failures = 0 OR throttles > 0)",
+                (now, now, now + longest_delay),
+            )
+            execute("UPDATE events SET accepted_at = ? WHERE accepted_at > ?", (now, now))
+            execute("UPDATE deliveries SET due = ? WHERE due > ?", (now, now + longest_delay))
+
+    def _check(self) -> None:
+        found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StateDamaged(self._file, f"is damaged ({found})")
+
+    def close(self) -> None:
+        """Give the file back; what was leased is not, and no host has died. Closing twice is fine."""
+        try:
+            with self._transaction():
+                self._connection.execute("UPDATE events SET state = 0, token = token + 1 WHERE state = 1")
+        except sqlite3.Error:  # closed before, or the disk fails: a death that was none is counted
+            pass
+        finally:
+            self._connection.close()
+
+    def check_place(self) -> None:
+        """See that the file is still the one that others will find.
+
+        :raises InternalFailure: it was deleted, or replaced: what is written would be gone with this process.
+        """
+        if _identity(self._file) != self._identity:
+            raise InternalFailure(f"{self._file} is gone or another file. Restart the host.")
+
+    @contextmanager
+    def transaction(self, *, accepting: bool) -> Iterator[None]:
+        """Do all that follows, or nothing where it raises.
+
+        :param accepting: somebody is told afterwards that the host has it, so it has to be on the disk. Everything else
+            survives the end of the process, and would only be done again after a power loss.
+        """
+        if accepting and self._file is not None:
+            self.check_place()
+        self._synchronise(self._accepting if accepting else "NORMAL")
+        with self._transaction():
+            yield
+
+    def _synchronise(self, level: str) -> None:
+        if level != self._level:
+            self._connection.execute(f"PRAGMA synchronous = {level}")
+            self._level = level
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def append(self, events: Sequence[QueuedEvent]) -> list[int]:
+        """Add events that are due now; gives their keys."""
+        now, keys = self._clock.now(), []
+        for event in events:
+            row = (
+                event.line,
+                event.name,
+                now,
+                event.accepted_at,
+                event.failures,
+                event.throttles,
+                event.deaths,
+                _details(event),
+                event.payload,
+            )
+            added = self._connection.execute(
+                "INSERT INTO events (line, name, state, due, token, accepted_at, failures, throttles, deaths, details,"
+                " payload) VALUES (?, ?, 0, ?, 0, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            assert added.lastrowid is not None
+            keys.append(added.lastrowid)
+        return keys
+
+    def lines(self) -> dict[str, int]:
+        """Count what waits, by line."""
+        return dict(self._connection.execute("SELECT line, count(*) FROM events WHERE state = 0 GROUP BY line"))
+
+    def upcoming(self, line: str, limit: int) -> list[Upcoming]:
+        """Give what waits in a line, and when it is due."""
+        rows = self._connection.execute(
+            "SELECT key, due, deaths FROM events WHERE state = 0 AND line = ? ORDER BY due, key LIMIT ?", (line, limit)
+        )
+        return [Upcoming(*row) for row in rows]
+
+    def claim(self, key: int) -> Lease | None:
+        """Lease an event that waits."""
+        row = self._connection.execute(f"SELECT token, {_EVENT} FROM events WHERE key = ? AND state = 0", (key,))
+        found = row.fetchone()
+        if found is None:
+            return None
+        token = found[0] + 1
+        self._connection.execute(
+            "UPDATE events SET state = 1, token = ?, due = ? WHERE key = ?", (token, self._clock.now(), key)
+        )
+        return Lease(key, token, _event(found[1:]))
+
+    def reschedule(self, lease: Lease, event: QueuedEvent, due: float) -> bool:
+        """Let a leased event wait."""
+        changed = self._connection.execute(
+            "UPDATE events SET state = 0, due = ?, failures = ?, throttles = ?, deaths = ?"
+            " WHERE key = ? AND token = ? AND state = 1",
+            (max(due, self._clock.now()), event.failures, event.throttles, event.deaths, lease.key, lease.token),
+        )
+        return changed.rowcount == 1
+
+    def end(self, lease: Lease, end: EventEnd, deliveries: Sequence[Delivery], *, keep: bool) -> bool:
+        """End a leased event."""
+        valid = "key = ? AND token = ? AND state = 1", (lease.key, lease.token)
+        if not deliveries and not keep:
+            return self._connection.execute(f"DELETE FROM events WHERE {valid[0]}", valid[1]).rowcount == 1
+        response, text = b"", asdict(end)
+        if end.response is not None:
+            response = text["response"].pop("payload")
+        changed = self._connection.execute(
+            f"UPDATE events SET state = ?, due = ?, ended = ?, response = ? WHERE {valid[0]}",
+            (_DELIVERING if deliveries else _ENDED, end.at, dumps(text), response, *valid[1]),
+        )
+        if changed.rowcount != 1:
+            return False
+        for delivery in deliveries:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, 0, ?, ?)",
+                (delivery.id, lease.key, end.at, end.at, _delivery_details(delivery), delivery.body),
+            )
+        return True
+
+    def pending(self, limit: int) -> tuple[list[PendingDelivery], float | None]:
+        """Give what is to be delivered now, and when there is more."""
+        now = self._clock.now()
+        rows = self._connection.execute(
+            "SELECT details, body, attempts, since FROM deliveries WHERE due <= ? ORDER BY due LIMIT ?", (now, limit)
+        )
+        found = [
+            PendingDelivery(Delivery(**loads(details), body=body), attempts, since)
+            for details, body, attempts, since in rows
+        ]
+        later = self._connection.execute("SELECT min(due) FROM deliveries WHERE due > ?", (now,)).fetchone()[0]
+        return found, later
+
+    def delivered(self, delivery_id: str) -> None:
+        """Forget a delivery, and its event with the last one."""
+        self._settle(delivery_id, "DELETE FROM deliveries WHERE id = ?", (delivery_id,))
+
+    def undelivered(self, delivery_id: str, reason: str, again: float | None) -> None:
+        """Note that a delivery has failed, for now or for good."""
+        if again is not None:
+            self._connection.execute(
+                "UPDATE deliveries SET due = ?, attempts = attempts + 1 WHERE id = ?", (again, delivery_id)
+            )
+            return
+        self._connection.execute(
+            "UPDATE events SET undelivered = ? WHERE key = (SELECT event FROM deliveries WHERE id = ?)",
+            (_ascii(reason), delivery_id),
+        )
+        self._settle(
+            delivery_id, "UPDATE deliveries SET due = NULL, attempts = attempts + 1 WHERE id = ?", (delivery_id,)
+        )
+
+    def _settle(self, delivery_id: str, statement: str, values: tuple[str, ...]) -> None:
+        """Take a delivery from those that are made; with the last one its event goes, or is kept."""
+        row = self._connection.execute("SELECT event FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()
+        if row is None:
+            return
+        self._connection.execute(statement, values)
+        left = self._connection.execute(
+            "SELECT count(*), count(due) FROM deliveries WHERE event = ?", (row[0],)
+        ).fetchone()
+        if left[0] == 0:
+            self._connection.execute("DELETE FROM events WHERE key = ? AND state = 2", (row[0],))
+        elif left[1] == 0:
+            self._connection.execute("UPDATE events SET state = 3 WHERE key = ? AND state = 2", (row[0],))
+
+    def shown(
+        self, states: Sequence[str], *, function: str | None, after: int, limit: int, keys: Sequence[int] = ()
+    ) -> list[KeptEvent]:
+        """Give events for people to look at; with their payloads where they are asked for by key."""
+        numbers = ", ".join(str(STATES.index(state)) for state in states)
+        where, values = [f"state IN ({numbers})", "key > ?"], [after]
+        if function is not None:
+            where.append("name = ?")
+            values.append(function)  # type: ignore[arg-type]
+        if keys:
+            where.append(f"key IN ({', '.join(str(int(key)) for key in keys)})")
+        rows = self._connection.execute(
+            "SELECT key, state, due, ended, undelivered, length(payload), response,"
+            f" {_EVENT if keys else _ENDS_EARLY} FROM events WHERE {' AND '.join(where)} ORDER BY key LIMIT ?",
+            (*values, limit),
+        )
+        return [
+            KeptEvent(key, _event(event), STATES[state], due, _end(ended, response), undelivered, size)
+            for key, state, due, ended, undelivered, size, response, *event in rows
+        ]
+
+    def copy_from(self, other: EventFile) -> None:
+        """Take over all events of another file, which nobody else has, and what is to be delivered for them."""
+        execute = self._connection.execute
+        columns = "line, name, state, due, token, accepted_at, failures, throttles, deaths, details, ended, undelivered"
+        columns += ", response, payload"
+        with self.transaction(accepting=True):
+            for key, *event in other._connection.execute(f"SELECT key, {columns} FROM events ORDER BY key"):
+                added = execute(f"INSERT INTO events ({columns}) VALUES ({', '.join('?' * len(event))})", event)
+                for delivery in other._connection.execute("SELECT * FROM deliveries WHERE event = ?", (key,)):
+                    values = delivery[0], added.lastrowid, *delivery[2:]
+                    execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def redrive(self, keys: Sequence[int]) -> int:
+        """Let ended events run again, or be delivered."""
+        now, count = self._clock.now(), 0
+        for key in keys:
+            again = self._connection.execute(
+                "UPDATE deliveries SET due = ?, since = ?, attempts = 0 WHERE event = ? AND due IS NULL",
+                (now, now, key),
+            ).rowcount
+            if again:
+                statement = "UPDATE events SET state = 2, undelivered = '' WHERE key = ? AND state = 3"
+                values: tuple[Any, ...] = (key,)
+            else:
+                statement = (
+                    "UPDATE events SET state = 0, due = ?, accepted_at = ?, failures = 0, throttles = 0, deaths = 0,"
+                    " ended = NULL, response = NULL, undelivered = '' WHERE key = ? AND state = 3"
+                )
+                values = (now, now, key)
+            count += self._connection.execute(statement, values).rowcount
+        return count
+
+    def purge(self, keys: Sequence[int]) -> int:
+        """Delete events that do not run."""
+        count = 0
+        for key in keys:
+            gone = self._connection.execute("DELETE FROM events WHERE key = ? AND state <> 1", (key,)).rowcount
+            if gone:
+                self._connection.execute("DELETE FROM deliveries WHERE event = ?", (key,))
+            count += gone
+        return count
+
+    def forget(self, ended_before: float) -> int:
+        """Delete what ended long ago."""
+        rows = self._connection.execute(
+            "SELECT key FROM events WHERE state = 3 AND due < ? LIMIT 1000", (ended_before,)
+        )
+        return self.purge([key for (key,) in rows.fetchall()])
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    if file is None:
+        return None
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _details(event: QueuedEvent) -> str:
+    """Write down what nothing is looked for by, in ASCII: what callers send need not be Unicode."""
+    details: dict[str, Any] = {"id": event.request_id, "account": event.account, "region": event.region}
+    details["name"] = event.name
+    if event.qualifier is not None:
+        details["qualifier"] = event.qualifier
+    if event.generation:
+        details["generation"] = event.generation
+    if event.trace_id is not None:
+        details["trace"] = event.trace_id
+    if event.client_context is not None:
+        details["context"] = event.client_context
+    if event.cognito_identity is not None:
+        details["identity"] = event.cognito_identity
+    if event.tenant_id is not None:
+        details["tenant"] = event.tenant_id
+    if event.simulation is not None:
+        details["simulation"] = asdict(event.simulation)
+    return dumps(details)
+
+
+def _event(row: Sequence[Any]) -> QueuedEvent:
+    accepted_at, failures, throttles, deaths, text, payload = row
+    details = loads(text)
+    simulation = details.get("simulation")
+    return QueuedEvent(
+        request_id=details["id"],
+        account=details["account"],
+        region=details["region"],
+        name=details["name"],
+        qualifier=details.get("qualifier"),
+        generation=details.get("generation", ""),
+        payload=payload,
+        accepted_at=accepted_at,
+        trace_id=details.get("trace"),
+        client_context=details.get("context"),
+        cognito_identity=details.get("identity"),
+        tenant_id=details.get("tenant"),
+        simulation=None if simulation is None else Simulation(**simulation),
+        failures=failures,
+        throttles=throttles,
+        deaths=deaths,
+    )
+
+
+def _delivery_details(delivery: Delivery) -> str:
+    names = (field.name for field in fields(Delivery) if field.name != "body")
+    return dumps({name: getattr(delivery, name) for name in names} | {"attributes": dict(delivery.attributes)})
+
+
+def _end(text: str | None, response: bytes | None) -> EventEnd | None:
+    if text is None:
+        return None
+    values = loads(text)
+    given = values.pop("response")
+    end = EventEnd(**values)
+    return end if given is None else replace(end, response=Response(**given, payload=response or b""))
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
