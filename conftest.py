@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,12 @@ pytest_plugins = ["serverfull.testing.fixtures"]
 
 REQUIRE_ALL = os.environ.get("SERVERFULL_REQUIRE_ALL") == "1"
 """Read before the variables are cleaned: CI sets it, so that no test is skipped there unnoticed."""
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of tests out of the search for garbage, which took a fifth of the time to go through them."""
+    gc.collect()
+    gc.freeze()
 
 
 _ACCOUNTS = itertools.count(100_000_000_001)
