@@ -84,7 +84,7 @@ $(S3_VENV)/.done: requirements-s3.txt requirements-rclone.txt .ci/unpack-rclone
 	@touch $@
 
 .PHONY: s3-servers
-s3-servers: $(S3_VENV)/.done ## Install the S3 and CloudWatch Logs servers that integration tests start
+s3-servers: $(S3_VENV)/.done ## Install the servers that integration tests start, which stand for services of AWS
 
 .PHONY: clients
 clients: $(AWSCLI_VENV)/.done $(CHALICE_VENV)/.done $(JS)/node_modules/.done ## Install the foreign clients that integration tests drive
@@ -106,7 +106,7 @@ test-osls: $(STAMPS)/dev $(OSLS)/node_modules/.done ## Install osls, 100 MB, and
 # benchmarks are tried on the default CPython alone: they take as long as half of all the rest. `make test PYTHON=...` tries
 # them on any other.
 CONTAINERS := integration/docker
-PROGRAMS := $(addprefix integration/,lambda_mode deployers terraform cloudwatch s3) tests/benchmarks tests/escapes \
+PROGRAMS := $(addprefix integration/,lambda_mode deployers terraform cloudwatch destinations s3) tests/benchmarks tests/escapes \
 	tests/test_docs.py tests/test_examples.py tests/test_examples_in_folders.py tests/test_examples_of_runtimes.py
 NEWEST = $(shell .ci/find-python newest)
 ON_NEWEST = PYTHON="$(NEWEST)" VENV=.venv-newest

@@ -71,8 +71,8 @@ def _is_environment(node: ast.Attribute) -> bool:
 
 
 IMPORTED_LATE = (
-    *("api/contracts.py", "contracts/", "control_plane", "dependencies/", "fetchers/answers.py", "management/"),
-    "storage/",
+    *("api/contracts.py", "contracts/", "control_plane", "dependencies/", "destinations/", "fetchers/answers.py"),
+    *("management/", "storage/"),
 )
 NO_HANDLER_RUNS_WITH = ("building/", "cli/", "config/", "dependencies/warden.py", "runtimes/child/", "testing/")
 

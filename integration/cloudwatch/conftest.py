@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
-import threading
 import time
 from contextlib import closing
 
 import pytest
 from boto3.session import Session
 
-from integration.servers import INSTALL, started
+from integration.servers import INSTALL, Proxy, started
 
 
 class Endpoint:
@@ -80,47 +78,6 @@ def endpoint(require):
     started = Endpoint(program)
     yield started
     started.kill()
-
-
-class Proxy:
-    """Passes connections on to a port. While it is held, nothing of what comes is passed on, and nobody is told."""
-
-    def __init__(self, port):
-        self._port = port
-        self._flowing = threading.Event()
-        self._flowing.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def hold(self):
-        self._flowing.clear()
-
-    def release(self):
-        self._flowing.set()
-
-    def close(self):
-        self._flowing.set()
-        self._listener.close()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self.connections += 1
-                server = socket.create_connection(("127.0.0.1", self._port))
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
-
-    def _pass(self, source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                self._flowing.wait()
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-        source.close()
 
 
 @pytest.fixture

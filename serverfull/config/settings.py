@@ -45,13 +45,20 @@ Namespace: TypeAlias = Annotated[
 CodeStoreUrl: TypeAlias = Annotated[
     str, Pattern(r"(s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/\S*)?)?", "s3://bucket/prefix, or nothing")
 ]
-CloudWatchUrl: TypeAlias = Annotated[
+AwsUrl: TypeAlias = Annotated[
     str, Pattern(r"(aws|https?://\S+)?", "a URL that starts with http:// or https://, aws, or nothing")
 ]
 Url: TypeAlias = Annotated[str, Pattern(r"https?://\S+", "a URL that starts with http:// or https://")]
 NoUrl: TypeAlias = Annotated[str, Pattern(r"(https?://\S+)?", "a URL that starts with http:// or https://, or nothing")]
 ServiceUrl: TypeAlias = Annotated[
     str, Pattern(r"[A-Za-z0-9][\w-]*=https?://\S+", "services with their URLs, such as S3=http://localhost:9000")
+]
+DestinationUrl: TypeAlias = Annotated[
+    str,
+    Pattern(
+        r"(?i:SQS|SNS|EVENTBRIDGE|S3)=(aws|https?://\S+)",
+        "SQS, SNS, EVENTBRIDGE or S3 with a URL or aws, such as SQS=http://localhost:9324",
+    ),
 ]
 IndexUrl: TypeAlias = Annotated[
     str,
@@ -303,6 +310,31 @@ class AwsSettings(_Theme):
     ``endpoint_url``. The names are those of SDKs, such as ``DYNAMODB`` or ``CLOUDWATCH_LOGS``; others are refused."""
 
 
+class DestinationSettings(_Theme):
+    """Where the services are that destinations and dead-letter queues of asynchronous invocations are at, and who the
+    host is there. ``docs/destinations.md`` has the whole; what functions themselves call is ``aws``."""
+
+    endpoint_url: AwsUrl = ""
+    """The URL of a server that stands for SQS, SNS, EventBridge and S3, or ``aws`` for AWS's own. Nothing: what has no
+    endpoint in ``endpoints`` either is refused as a destination, because a host must not send events anywhere, nor use
+    the credentials of its user, unasked. Functions of this host are destinations without any of this."""
+    endpoints: tuple[DestinationUrl, ...] = ()
+    """The same for single services, which wins: ``SQS=http://localhost:9324``, ``S3=aws``. The names are ``SQS``,
+    ``SNS``, ``EVENTBRIDGE`` and ``S3``."""
+    profile: str = ""
+    """The profile that the host has credentials from. Nothing: they are those of ``access_key_id``, or else those that
+    AWS's tools find on this machine; a server that is not AWS's is called without where there are none."""
+    access_key_id: str = ""
+    """The access key id of the host, with ``secret_access_key``."""
+    secret_access_key: str = field(default="", repr=False)
+    """The secret access key of the host."""
+    session_token: str = field(default="", repr=False)
+    """The session token that goes with them, if there is one."""
+    timeout: Seconds = 10.0
+    """Seconds that a service may take to answer; the delivery is tried again later then, and what else is meant for
+    that target is left for as long."""
+
+
 class DependencySettings(_Theme):
     """What is done where an uploaded package says what it needs, and does not bring it. ``docs/dependencies.md`` has
     the whole."""
@@ -397,7 +429,7 @@ class LoggingSettings(_Theme):
     """Bytes after which a function's file is full, and the next one begins."""
     files_count: Annotated[int, Range(least=2)] = 5
     """How many files are kept of each function, the newest included."""
-    cloudwatch: CloudWatchUrl = ""
+    cloudwatch: AwsUrl = ""
     """The URL of a CloudWatch Logs endpoint, or ``aws`` for AWS's own: the functions' log is sent there too, in the
     background. Needs ``serverfull[cloudwatch]``. Nothing: it is not."""
     color: bool = True
@@ -525,6 +557,7 @@ class Settings(_Theme):
     events: EventSettings = field(default_factory=EventSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)
+    destinations: DestinationSettings = field(default_factory=DestinationSettings)
     dependencies: DependencySettings = field(default_factory=DependencySettings)
     docker: DockerSettings = field(default_factory=DockerSettings)
     mock: MockSettings = field(default_factory=MockSettings)

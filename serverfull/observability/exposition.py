@@ -31,6 +31,16 @@ _COUNTERS = (
     ("serverfull_async_events_received", "Events accepted to run later.", columns.ASYNC_RECEIVED),
     ("serverfull_async_events_dropped", "Accepted events that will not run.", columns.ASYNC_DROPPED),
     (
+        "serverfull_dead_letter_errors",
+        "Attempts to send an event to a dead-letter queue or topic that failed.",
+        columns.DEAD_LETTER_ERRORS,
+    ),
+    (
+        "serverfull_destination_delivery_failures",
+        "Attempts to send a record of an event to a destination that failed.",
+        columns.DESTINATION_FAILURES,
+    ),
+    (
         "serverfull_recursive_invocations_dropped",
         "Invocations that were refused because the function calls itself in circles.",
         columns.RECURSIONS_STOPPED,

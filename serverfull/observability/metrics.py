@@ -35,6 +35,8 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
     ASYNC_RECEIVED,
     ASYNC_DROPPED,
     RECURSIONS_STOPPED,
+    DEAD_LETTER_ERRORS,
+    DESTINATION_FAILURES,
     LOG_BYTES_DROPPED,
     RESERVED,
     PROVISIONED,
@@ -44,7 +46,7 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
     DURATION_SUM,
     AGE_SUM,
     DURATION,
-) = range(18)
+) = range(20)
 AGE = DURATION + len(DURATION_BUCKETS) + 1
 FUNCTION_COLUMNS = AGE + len(AGE_BUCKETS) + 1
 FUNCTION_GAUGES = (CONCURRENT, PEAK, LOST, RESERVED, PROVISIONED, PROVISIONED_READY)
@@ -173,6 +175,13 @@ class FunctionMetrics:
     def recursion_stopped(self) -> None:
         """A call was refused because the function calls itself in circles."""
         self._block[RECURSIONS_STOPPED] += 1.0
+
+    def delivery_failed(self, *, dead_letter: bool) -> None:
+        """An attempt failed to tell somebody of an event that has ended.
+
+        :param dead_letter: whether by a dead letter, or else by a record for a destination.
+        """
+        self._block[DEAD_LETTER_ERRORS if dead_letter else DESTINATION_FAILURES] += 1.0
 
     def async_event_age(self, seconds: float) -> None:
         """An accepted event starts to run.

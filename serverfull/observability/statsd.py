@@ -41,6 +41,8 @@ _FUNCTION_COUNTS = {
     "serverfull.lost_threads_total": columns.LOST_TOTAL,
     "serverfull.async_events_received": columns.ASYNC_RECEIVED,
     "serverfull.async_events_dropped": columns.ASYNC_DROPPED,
+    "serverfull.dead_letter_errors": columns.DEAD_LETTER_ERRORS,
+    "serverfull.destination_delivery_failures": columns.DESTINATION_FAILURES,
     "serverfull.recursive_invocations_dropped": columns.RECURSIONS_STOPPED,
     "serverfull.provisioned_concurrency_invocations": columns.PROVISIONED_TOTAL,
     "serverfull.provisioned_concurrency_spillover_invocations": columns.SPILLOVER_TOTAL,

@@ -247,6 +247,7 @@ def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, 
     samples |= {"events.synchronous": "normal"}
     samples |= {"execution.client": "awslambdaric", "execution.sandbox": "none"}
     samples |= {"aws.credentials": "static", "aws.endpoint_url": "http://h", "aws.endpoints": "S3=http://h"}
+    samples |= {"destinations.endpoint_url": "aws", "destinations.endpoints": "SQS=http://h"}
     samples |= {"dependencies.install": "on", "dependencies.python_installer": "pip"}
     samples |= {"dependencies.python_index": "http://h", "dependencies.node_registry": "http://h"}
     samples |= {"logging.files_size": "5000", "logging.cloudwatch": "aws"}
