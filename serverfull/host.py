@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -36,6 +36,7 @@ from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.interfaces import Admission, Fetcher, Runtime
 from serverfull.invocation.admission import LocalAdmission
 from serverfull.invocation.clock import SteadyClock
+from serverfull.invocation.deliveries import Deliveries
 from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.queue import Policy, Running, StoredQueue
 from serverfull.invocation.recent import RecentLog
@@ -52,12 +53,12 @@ from serverfull.runtimes.inprocess import InProcessRuntime
 if TYPE_CHECKING:
     from serverfull.api.server import HardenedServer
     from serverfull.domain.changes import Changes
-    from serverfull.domain.events import QueuedEvent
+    from serverfull.domain.events import Delivery, EventEnd, QueuedEvent
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import EventStore
+    from serverfull.interfaces import Deliverer, EventStore
     from serverfull.runtimes.docker.names import Names
     from serverfull.runtimes.sandboxes.launching import Launchers
     from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
@@ -196,6 +197,11 @@ class Host:
         self.front = mode.front(self.invoker)
         self._stack = AsyncExitStack()
         self._queue: StoredQueue
+        self._deliveries: Deliveries
+        if settings.destinations.endpoint_url or settings.destinations.endpoints:
+            from serverfull.destinations.endpoints import endpoints_of
+
+            endpoints_of(settings.destinations)  # what is wrong with them is said at the start
         self._event_config: EventConfigs = _defaults_of_aws
         self._names: Names | None = None
 
@@ -236,7 +242,10 @@ class Host:
         if self.sharing:
             self.invoker.prepare(await self.mode.fetcher.list())
         self._stack.push_async_callback(self._queue.aclose)
+        self._stack.push_async_callback(self._deliveries.aclose)
         await self._queue.start()
+        if self._event_folder is not None:
+            self._deliveries.wake()  # for what the host before this one has left
         self.metrics.process.loop = self.runtime.loop
         self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"
@@ -261,13 +270,17 @@ class Host:
         def config(event: QueuedEvent) -> Awaitable[EventConfig]:
             return self._event_config(Partition(event.account, event.region), event.name, event.qualifier)
 
+        async def opened_store() -> EventStore:
+            return await queue.store()
+
+        self._deliveries = Deliveries(opened_store, self._make_deliverer, clock, logger)
         queue = StoredQueue(
             open_store,
             clock,
             Running(
                 run=self.invoker.run_event,
                 config=config,
-                deliveries=lambda _event, _end, _config: (),
+                deliveries=_deliveries,
                 ended=self.invoker.event_ended,
             ),
             Policy(
@@ -279,10 +292,19 @@ class Host:
             ),
             logger,
             durable=folder is not None,
+            wake_deliveries=self._deliveries.wake,
         )
         self.invoker.use_queue(queue, clock)
         self.metrics.watch_events(lambda: queue.waiting)
         return queue
+
+    def _make_deliverer(self) -> Deliverer:
+        """Make what tells of events that have ended; most hosts never need it."""
+        from serverfull.destinations.assembling import make_deliverer
+        from serverfull.destinations.observing import ObservingDeliverer
+
+        deliverer = make_deliverer(self.settings.destinations, self.invoker.accept_record)
+        return ObservingDeliverer(deliverer, self.metrics, self.logger)
 
     def _close_sinks(self) -> None:
         for sink in self.sinks.values():
@@ -463,7 +485,11 @@ class Host:
 
         :param timeout: seconds after which the rest is given up, and said in the log.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
         lost = await self._queue.drain(timeout)
+        if not await self._deliveries.drain(max(0.0, until - loop.time())) and self._event_folder is None:
+            self.logger.error("records lost at shutdown", hint="they were in memory; events.path names a folder")
         if lost:
             self.logger.error(
                 "events lost at shutdown", count=lost, hint="they were in memory; events.path names a folder"
@@ -485,6 +511,15 @@ def event_folder(settings: Settings) -> Path | None:
     if not path and settings.state.path not in ("", MEMORY):
         return Path(settings.state.path).absolute() / "events"
     return None if path in ("", MEMORY) else Path(path).absolute()
+
+
+def _deliveries(event: QueuedEvent, end: EventEnd, config: EventConfig) -> Sequence[Delivery]:
+    """Say who is to be told of an event that has ended; most have nobody."""
+    if config.on_success is None and config.on_failure is None and config.dead_letter is None:
+        return ()
+    from serverfull.domain.destinations import deliveries
+
+    return deliveries(event, end, config)
 
 
 async def _defaults_of_aws(_partition: Partition, _name: str, _qualifier: str | None) -> EventConfig:

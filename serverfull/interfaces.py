@@ -9,7 +9,7 @@ seam            what it does                                      who implements
 `Sandbox`       one execution environment: one call at a time     ``runtimes/sandboxes``
 `EventQueue`    takes Event invocations, runs them later          ``invocation/queue.py``
 `EventStore`    keeps events, and what is to be told of them      ``storage/events.py``
-`Deliverer`     tells a queue, a topic, a bucket … of an event    ``invocation/destinations.py``
+`Deliverer`     tells a queue, a topic, a bucket … of an event    ``destinations/``
 `Clock`         what time it is, for the queue                    ``invocation/clock.py``
 `LogSink`       takes what functions print and log                ``invocation/sinks.py``
 `Admission`     who may run now                                   ``invocation/admission.py``
@@ -22,7 +22,7 @@ seam            what it does                                      who implements
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
@@ -431,8 +431,13 @@ class EventStore(ABC):
         """
 
     @abstractmethod
-    async def pending(self, limit: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        """Give deliveries that are due, and when the next one will be that is not; None: there is none."""
+    async def pending(
+        self, limit: int, besides: Collection[str] = ()
+    ) -> tuple[Sequence[PendingDelivery], float | None]:
+        """Give deliveries that are due, and when the next one will be that is not; None: there is none.
+
+        :param besides: targets whose deliveries are left out, as they have enough.
+        """
 
     @abstractmethod
     async def delivered(self, delivery_id: str) -> None:

@@ -95,7 +95,8 @@ def plugins(require) -> str:
 
 @pytest.fixture
 def host(tmp_path):
-    with HostProcess.start(None, "--state", str(tmp_path / "state")) as host:
+    endpoint = {"SERVERFULL_DESTINATIONS__ENDPOINTS": "SQS=http://127.0.0.1:9"}  # or its queues would be refused
+    with HostProcess.start(None, "--state", str(tmp_path / "state"), env=endpoint) as host:
         yield host
 
 

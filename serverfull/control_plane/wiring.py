@@ -9,6 +9,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from serverfull.destinations.endpoints import endpoints_of
 from serverfull.domain.concurrency import AccountLimits
 from serverfull.domain.deployed import VERSIONS
 from serverfull.domain.layers import LAYER_VERSIONS
@@ -97,6 +98,7 @@ class Resources:
             minimum_unreserved=settings.limits.minimum_unreserved,
             total_code_size=settings.limits.account_code_bytes,
         )
+        reachable = {"lambda", *endpoints_of(settings.destinations)}
         configurations = Configurations(settings.functions, failure_of)
         intake = PackageIntake(code, check_package=_check_package, fetch_object=fetch_object)
         functions = Functions(state, resolver, registered=registered, code=code, configurations=configurations)
@@ -109,6 +111,7 @@ class Resources:
             preparations=preparations,
             find_layers=find_layers,
             limits=limits,
+            reachable=reachable,
             logger=logger,
         )
         versions = Versions(
@@ -133,7 +136,7 @@ class Resources:
             Tags(state, resolver, changes),
             Account(state, registered, limits),
             FunctionUrls(state, resolver, changes),
-            EventInvokeConfigs(state, resolver, changes),
+            EventInvokeConfigs(state, resolver, changes, reachable),
             EventSourceMappings(state, resolver),
             RecursionConfigs(state, resolver, changes),
             ScalingConfigs(state, resolver, changes),

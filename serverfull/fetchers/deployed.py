@@ -189,7 +189,8 @@ class DeployedFetcher(Fetcher):
     async def event_config(self, partition: Partition, name: str, qualifier: str | None) -> EventConfig:
         """Say what is to be done with events that were sent to a version or an alias; AWS's defaults for what is gone.
 
-        The dead-letter queue is that of the version, or of the one that the alias stands for beside its weights.
+        The dead-letter queue is that of ``$LATEST`` for all versions, as on AWS:
+        https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html#invocation-dlq
         """
         if self._stores is None:
             return EventConfig()
@@ -200,12 +201,10 @@ class DeployedFetcher(Fetcher):
         qualifier = qualifier or LATEST
         config = known.event_configs.get(qualifier)
         if config is None:
-            alias = known.aliases.get(qualifier)
-            number = qualifier if alias is None else alias.version
 
             def read(records: Records) -> EventConfig:
-                version = records.get(VERSIONS, name, int(number) if number.isdecimal() else LATEST_NUMBER)
-                return _event_config(records.get(EVENT_INVOKE_CONFIGS, name, qualifier), version)
+                latest = records.get(VERSIONS, name, LATEST_NUMBER)
+                return _event_config(records.get(EVENT_INVOKE_CONFIGS, name, qualifier), latest)
 
             config = known.event_configs[qualifier] = await self._state.read(partition, read)
         return config
@@ -385,9 +384,9 @@ class _View(Fetcher):
         return found
 
 
-def _event_config(found: EventInvokeConfig | None, version: FunctionVersion | None) -> EventConfig:
+def _event_config(found: EventInvokeConfig | None, latest: FunctionVersion | None) -> EventConfig:
     """Give what is configured, with AWS's defaults for what is not."""
-    letters = None if version is None else version.settings.get("DeadLetterConfig", {}).get("TargetArn")
+    letters = None if latest is None else latest.settings.get("DeadLetterConfig", {}).get("TargetArn")
     config = EventConfig(dead_letter=letters or None)
     if found is None:
         return config

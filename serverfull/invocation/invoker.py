@@ -219,6 +219,15 @@ class Invoker:
         await self._queue.put(event_of(invocation, _generation(unit.function), self._clock.now()))
         unit.metrics.async_received()
 
+    async def accept_record(self, invocation: Invocation) -> None:
+        """Take a record of another event into the queue, as the event of a function that is its destination.
+
+        :raises RecursiveInvocation: the function would not be run, as the chain has come by it too often.
+        :raises RequestError: as `accept_event`.
+        """
+        _chained(await self._resolve(invocation), invocation.trace_id)
+        await self.accept_event(invocation)
+
     async def check(self, invocation: Invocation) -> None:
         """Do what DryRun does: everything up to running the function.
 

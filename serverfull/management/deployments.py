@@ -7,7 +7,7 @@ or another revision. The answer goes out while the code is still being prepared 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,6 +22,7 @@ from serverfull.management.account import check_code_storage, check_unzipped_siz
 from serverfull.management.aliases import aliases_of_version, forget_qualifier
 from serverfull.management.capacity_providers import find_provider, provider_arn
 from serverfull.management.code_signing import check_signature, config_of
+from serverfull.management.destinations import check_dead_letter
 from serverfull.management.members import configured
 from serverfull.management.preparation import in_progress, pending, request_preparation
 from serverfull.management.resolution import check_not_updating, version_number
@@ -68,6 +69,7 @@ class Deployments:
     :param preparations: makes versions ready to run.
     :param find_layers: looks layers up.
     :param limits: the room that an account has for packages.
+    :param reachable: the services, as ARNs call them, that the host can send dead letters to.
     :param logger: takes what an operator should know of code whose signature nobody trusts.
     """
 
@@ -82,6 +84,7 @@ class Deployments:
         preparations: Preparations,
         find_layers: FindLayers,
         limits: AccountLimits,
+        reachable: Collection[str],
         logger: Any,
     ) -> None:
         self._state = state
@@ -92,6 +95,7 @@ class Deployments:
         self._preparations = preparations
         self._find_layers = find_layers
         self._limits = limits
+        self._reachable = reachable
         self._logger = logger
 
     def operations(self) -> Operations:
@@ -260,6 +264,7 @@ class Deployments:
     ) -> FunctionVersion:
         """Put the configuration of a request on a version, and refuse what AWS would."""
         check_runtime(request.get("Runtime"))
+        check_dead_letter(request.get("DeadLetterConfig"), self._reachable)
         changed = configured(version, request)
         provider = provider_arn(request.get("CapacityProviderConfig"))
         if provider is not None:

@@ -1,7 +1,6 @@
 """What happens to ``Event`` invocations that fail: the configurations of functions, versions and aliases.
 
-The queue of events follows retries and ages; nothing goes to destinations yet. All reading and writing runs in
-transactions on the store's thread.
+The queue of events follows them. All reading and writing runs in transactions on the store's thread.
 
 AWS: https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-configuring.html
 """
@@ -20,12 +19,12 @@ from serverfull.domain.destinations import target_kind
 from serverfull.domain.invoke_configs import EVENT_INVOKE_CONFIGS, EventInvokeConfig
 from serverfull.domain.names import LATEST, function_arn
 from serverfull.errors import InvalidParameterValue, ResourceNotFound
-from serverfull.management.destinations import check_destinations, destination_of
+from serverfull.management.destinations import check_destinations, check_reachable, destination_of
 from serverfull.management.paging import read_page
 from serverfull.management.resolution import exists
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from types_boto3_lambda.type_defs import (
         DeleteFunctionEventInvokeConfigRequestTypeDef,
@@ -49,12 +48,18 @@ _FUNCTION = re.compile(r"arn:[^:]+:lambda:([^:]+):([^:]+):function:([^:]+)(?::.*
 
 
 class EventInvokeConfigs:
-    """The operations on event invoke configurations."""
+    """The operations on event invoke configurations.
 
-    def __init__(self, state: StateStore, resolver: FunctionResolver, changes: Changes) -> None:
+    :param reachable: the services, as ARNs call them, that the host can send records to.
+    """
+
+    def __init__(
+        self, state: StateStore, resolver: FunctionResolver, changes: Changes, reachable: Collection[str]
+    ) -> None:
         self._state = state
         self._resolver = resolver
         self._changes = changes
+        self._reachable = reachable
 
     def operations(self) -> Operations:
         """Give the methods by the names that the AWS model has for them."""
@@ -145,6 +150,7 @@ class EventInvokeConfigs:
             raise InvalidParameterValue("You must specify at least one of error handling or destination setting.")
         destinations = request.get("DestinationConfig")
         check_destinations(destinations, _SUCCESS_KINDS, _FAILURE_KINDS)
+        check_reachable(destinations, self._reachable)
         targets = await self._target_functions(reference, destinations, scope)
 
         def work(records: Records) -> EventInvokeConfig:

@@ -151,7 +151,7 @@ GROUPS: tuple[Group, ...] = (
             "DeleteFunctionEventInvokeConfig",
             "ListFunctionEventInvokeConfigs",
         ),
-        remark="Retries and ages are as they say; nothing goes to destinations yet.",
+        remark="Of destinations, those that the host has an endpoint for: [Destinations](destinations.md).",
     ),
     Group(
         title="Event source mappings",
@@ -200,7 +200,7 @@ STORED_MEMBERS: Mapping[str, str] = {
     "AcceleratorConfig": "there are no accelerators to give",
     "Architectures": "code runs on the host's own architecture; a container image for another one is `Failed`",
     "CapacityProviderConfig": "functions run on this host",
-    "DeadLetterConfig": "events that fail go nowhere",
+    "DeadLetterConfig": "acts where the host has an endpoint for the target: see [Destinations](destinations.md)",
     "DurableConfig": "there are no durable executions",
     "EphemeralStorage": "acts where a process can have a `/tmp` of its own",
     "FileSystemConfigs": "no file system is mounted",

@@ -89,8 +89,6 @@ _IMAGE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 
-_DEAD_LETTER_SERVICES = ("sqs", "sns")
-
 
 def check_unqualified(reference: FunctionReference) -> None:
     """Refuse a version or an alias where only a whole function will do.
@@ -146,7 +144,6 @@ def check_configuration(version: FunctionVersion) -> None:
     _check_package_type(version)
     _check_environment(version.environment)
     _check_network(version)
-    _check_dead_letter(version.settings.get("DeadLetterConfig"))
     _check_snap_start(version)
 
 
@@ -229,12 +226,6 @@ def _check_network(version: FunctionVersion) -> None:
         raise InvalidParameterValue("SubnetIds and SecurityIds must coexist or be both empty list.")
     if "FileSystemConfigs" in version.settings and not vpc.get("SubnetIds"):
         raise InvalidParameterValue("FileSystemConfigs need a VpcConfig with subnets and security groups.")
-
-
-def _check_dead_letter(config: Mapping[str, str] | None) -> None:
-    arn = (config or {}).get("TargetArn")
-    if arn and arn.split(":")[2] not in _DEAD_LETTER_SERVICES:
-        raise InvalidParameterValue(f"The dead letter queue {shown(arn)} is neither an SQS queue nor an SNS topic.")
 
 
 def _check_snap_start(version: FunctionVersion) -> None:

@@ -8,7 +8,7 @@ the clock says, and needs no time after which a lease ends.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -56,6 +56,7 @@ CREATE INDEX not_waiting ON events (state, due) WHERE state <> 0;
 CREATE TABLE deliveries (
     id TEXT PRIMARY KEY,
     event INTEGER NOT NULL,
+    target TEXT NOT NULL,
     due REAL,
     since REAL NOT NULL,
     attempts INTEGER NOT NULL,
@@ -260,16 +261,18 @@ class EventFile:
             return False
         for delivery in deliveries:
             self._connection.execute(
-                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, 0, ?, ?)",
-                (delivery.id, lease.key, end.at, end.at, _delivery_details(delivery), delivery.body),
+                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+                (delivery.id, lease.key, delivery.target, end.at, end.at, _delivery_details(delivery), delivery.body),
             )
         return True
 
-    def pending(self, limit: int) -> tuple[list[PendingDelivery], float | None]:
+    def pending(self, limit: int, besides: Collection[str] = ()) -> tuple[list[PendingDelivery], float | None]:
         """Give what is to be delivered now, and when there is more."""
         now = self._clock.now()
+        others = f" AND target NOT IN ({', '.join('?' * len(besides))})" if besides else ""
         rows = self._connection.execute(
-            "SELECT details, body, attempts, since FROM deliveries WHERE due <= ? ORDER BY due LIMIT ?", (now, limit)
+            f"SELECT details, body, attempts, since FROM deliveries WHERE due <= ?{others} ORDER BY due LIMIT ?",
+            (now, *besides, limit),
         )
         found = [
             PendingDelivery(Delivery(**loads(details), body=body), attempts, since)
@@ -342,7 +345,7 @@ class EventFile:
                 added = execute(f"INSERT INTO events ({columns}) VALUES ({', '.join('?' * len(event))})", event)
                 for delivery in other._connection.execute("SELECT * FROM deliveries WHERE event = ?", (key,)):
                     values = delivery[0], added.lastrowid, *delivery[2:]
-                    execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+                    execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def redrive(self, keys: Sequence[int]) -> int:
         """Let ended events run again, or be delivered."""

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -123,9 +123,11 @@ class SqliteEventStore(EventStore):
         """End a leased event."""
         return await self._do(lambda file: file.end(lease, end, deliveries, keep=keep))
 
-    async def pending(self, limit: int) -> tuple[Sequence[PendingDelivery], float | None]:
+    async def pending(
+        self, limit: int, besides: Collection[str] = ()
+    ) -> tuple[Sequence[PendingDelivery], float | None]:
         """Give what is to be delivered now, and when there is more."""
-        return await self._do(lambda file: file.pending(limit))
+        return await self._do(lambda file: file.pending(limit, besides))
 
     async def delivered(self, delivery_id: str) -> None:
         """Forget a delivery."""

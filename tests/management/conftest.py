@@ -362,6 +362,7 @@ class Deploying:
             preparations=self.preparations,
             find_layers=find_layers,
             limits=limits,
+            reachable=("lambda", "sqs"),
             logger=plane.log,
         )
         plane.serve(self.deployments.operations())

@@ -266,7 +266,15 @@ REFUSED = [
     ),
     ({"VpcConfig": {"SubnetIds": ["subnet-1"]}}, "SubnetIds and SecurityIds must coexist or be both empty list."),
     ({"FileSystemConfigs": FILES}, "FileSystemConfigs need a VpcConfig"),
-    ({"DeadLetterConfig": {"TargetArn": "arn:aws:s3:::bucket"}}, "is neither an SQS queue nor an SNS topic"),
+    (
+        {"DeadLetterConfig": {"TargetArn": "arn:aws:s3:::bucket"}},
+        "neither a standard SQS queue nor a standard SNS topic",
+    ),
+    ({"DeadLetterConfig": {"TargetArn": f"{QUEUE}.fifo"}}, "neither a standard SQS queue nor a standard SNS topic"),
+    (
+        {"DeadLetterConfig": {"TargetArn": "arn:aws:sns:eu-west-1:123456789012:dead"}},
+        "its settings name no endpoint for SNS. Set destinations.endpoint_url, or destinations.endpoints",
+    ),
     ({"ImageConfig": {"Command": ["x"]}}, "packageType Image only"),
     (
         {"LoggingConfig": {"LogFormat": "Text", "ApplicationLogLevel": "INFO"}},

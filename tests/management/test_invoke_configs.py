@@ -17,12 +17,13 @@ QUEUE = "arn:aws:sqs:eu-west-1:123456789012:failed"
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:done"
 BUS = "arn:aws:events:eu-west-1:123456789012:event-bus/default"
 BUCKET = "arn:aws:s3:::failed-events"
+REACHABLE = {"lambda", "sqs", "sns", "events", "s3"}
 
 
 @pytest.fixture
 def plane(control_plane):
     plane = control_plane
-    plane.serve(EventInvokeConfigs(plane.state, plane.resolver, plane.changes).operations())
+    plane.serve(EventInvokeConfigs(plane.state, plane.resolver, plane.changes, REACHABLE).operations())
     plane.put_function("orders", 1)
     plane.put_function("audit")
     plane.put_alias("orders", "live")
@@ -175,6 +176,26 @@ def test_other_destinations_are_refused(client, config, shown):
     put = client.put_function_event_invoke_config
     message = refused(put, "InvalidParameterValueException", FunctionName="orders", DestinationConfig=config)
     assert message == f"The provided destination config DestinationConfig({shown}) is invalid."
+
+
+def test_a_destination_that_the_host_has_no_endpoint_for_is_refused_with_the_setting(control_plane):
+    plane = control_plane
+    plane.serve(EventInvokeConfigs(plane.state, plane.resolver, plane.changes, {"lambda", "sqs"}).operations())
+    plane.put_function("orders")
+    plane.put_function("audit")
+    client = plane.client()
+    code = "InvalidParameterValueException"
+    for operation in (client.put_function_event_invoke_config, client.update_function_event_invoke_config):
+        for config, name in ((to(TOPIC, QUEUE), "SNS"), (to(QUEUE, BUCKET), "S3"), (to(failure=BUS), "EventBridge")):
+            message = refused(operation, code, FunctionName="orders", DestinationConfig=config)
+            assert f"its settings name no endpoint for {name}. Set destinations.endpoint_url" in message
+    client.put_function_event_invoke_config(FunctionName="orders", DestinationConfig=to(BASE + "audit", QUEUE))
+
+
+def test_an_empty_configuration_takes_the_destinations_away(client):
+    client.put_function_event_invoke_config(FunctionName="orders", DestinationConfig=to(TOPIC, QUEUE))
+    updated = client.update_function_event_invoke_config(FunctionName="orders", DestinationConfig={})
+    assert updated["DestinationConfig"] == {"OnSuccess": {}, "OnFailure": {}}
 
 
 def test_a_function_as_destination_has_to_be_another_one_that_exists(client, plane):
