@@ -98,6 +98,10 @@ test: $(STAMPS)/dev clients s3-servers ## Run unit and integration tests; SERVER
 	PATH="$(CURDIR)/$(S3_VENV)/servers:$$PATH:$(CURDIR)/$(AWSCLI_VENV)/bin:$(CURDIR)/$(CHALICE_VENV)/bin" \
 		$(BIN)/python -m pytest -p no:cacheprovider $(TEST_ARGS)
 
+.PHONY: torture
+torture: $(STAMPS)/dev ## Try as root for half an hour to lose events: kill hosts, cut the power, fill disks, simulate; prints figures
+	SERVERFULL_TORTURE=1 $(BIN)/python -m pytest -p no:cacheprovider -s tests/events tests/invocation/test_queue.py $(TEST_ARGS)
+
 .PHONY: test-osls
 test-osls: $(STAMPS)/dev $(OSLS)/node_modules/.done ## Install osls, 100 MB, and run its tests, which are in no other target
 	$(BIN)/python -m pytest -p no:cacheprovider integration/deployers/test_osls.py $(TEST_ARGS)

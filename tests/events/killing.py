@@ -14,12 +14,13 @@ from serverfull.testing.process import HostProcess
 
 APP = """
 import os
+import serverfull
 out = os.open({out!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 async def take(event):
     os.write(out, b"%d\\n" % event)
 
-functions = {{"take": take}}
+functions = {{"take": take, "keep": serverfull.Function(take, max_concurrency=0)}}
 """
 
 CLIENTS = 8
@@ -53,74 +54,95 @@ class Tally:
         )
 
 
-class KillLoop:
-    """Runs hosts on one folder of events, with clients that send events all the time.
+class Clients:
+    """Send events to a host all the time and note what was acknowledged, until they are told to stop.
 
-    :param workers: processes of each host.
+    :ivar port: of the host; hosts come and go.
     """
 
-    def __init__(self, folder: Path, *, workers: int = 1, seed: int = 0) -> None:
-        self.tally = Tally()
-        self._folder = folder
-        self._out = folder / "ran"
-        (folder / "app.py").write_text(APP.format(out=str(self._out)))
-        self._args = ("--workers", str(workers)) if workers > 1 else ()
-        self._random = random.Random(seed)
-        self._port = 0
+    def __init__(self, function: str) -> None:
+        self.port = 0
+        self.acknowledged: list[int] = []
+        self.refused: list[int] = []
+        self._function = function
         self._over = False
         self._numbers = iter(range(10**9))
         self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._send) for _ in range(CLIENTS)]
 
-    def run(self, kills: int, events: int) -> Tally:
-        """Kill so many hosts at random times, take so many events at least, and let the last host run what is left."""
-        clients = [threading.Thread(target=self._send) for _ in range(CLIENTS)]
-        host = self._start()
-        for client in clients:
-            client.start()
-        try:
-            for _ in range(kills):
-                time.sleep(self._random.uniform(0.05, 0.5))
-                host.kill()
-                self.tally.kills += 1
-                host = self._start()
-            while len(self.tally.acknowledged) < events:
-                time.sleep(0.05)
-        finally:
-            self._over = True
-            for client in clients:
-                client.join()
-        with host:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                self.tally.ran = [int(line) for line in self._out.read_text().split()]
-                if not self.tally.lost:
-                    break
-                time.sleep(0.1)
-        return self.tally
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
 
-    def _start(self) -> HostProcess:
-        env = {
-            "SERVERFULL_EVENTS__PATH": str(self._folder / "events"),
-            "SERVERFULL_LIMITS__MAX_CONCURRENCY": str(CONCURRENCY),
-            "SERVERFULL_LOGGING__FUNCTIONS": "NULL",
-        }
-        host = HostProcess.start("app.py:functions", *self._args, env=env, cwd=self._folder, timeout=60)
-        self._port = host.port
-        return host
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        for thread in self._threads:
+            thread.join()
 
     def _send(self) -> None:
         while not self._over:
-            link = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
             with contextlib.closing(link), contextlib.suppress(OSError, http.client.HTTPException):
                 while not self._over:
-                    with self._lock:
-                        number = next(self._numbers)
-                    headers = {"X-Amz-Invocation-Type": "Event"}
-                    link.request("POST", "/2015-03-31/functions/take/invocations", str(number), headers)
-                    answer = link.getresponse()
-                    answer.read()
-                    if answer.status == 202:
-                        self.tally.acknowledged.append(number)
-                    else:
-                        time.sleep(0.01)
+                    self._send_one(link)
             time.sleep(0.005)
+
+    def _send_one(self, link: http.client.HTTPConnection) -> None:
+        with self._lock:
+            number = next(self._numbers)
+        path = f"/2015-03-31/functions/{self._function}/invocations"
+        link.request("POST", path, str(number), {"X-Amz-Invocation-Type": "Event"})
+        answer = link.getresponse()
+        answer.read()
+        if answer.status == 202:
+            self.acknowledged.append(number)
+        else:
+            self.refused.append(answer.status)
+            time.sleep(0.01)
+
+
+def start_host(folder: Path, events: Path, *args: str, **env: str) -> HostProcess:
+    """Start a host that keeps events in a folder; its function ``take`` notes each event in the file ``ran``."""
+    (folder / "app.py").write_text(APP.format(out=str(folder / "ran")))
+    env = {
+        "SERVERFULL_EVENTS__PATH": str(events),
+        "SERVERFULL_LIMITS__MAX_CONCURRENCY": str(CONCURRENCY),
+        "SERVERFULL_LOGGING__FUNCTIONS": "NULL",
+        **env,
+    }
+    return HostProcess.start("app.py:functions", *args, env=env, cwd=folder, timeout=60)
+
+
+def ran(folder: Path) -> list[int]:
+    """Give the events that have run, each as often as it did."""
+    return [int(line) for line in (folder / "ran").read_text().split()]
+
+
+def kill_loop(folder: Path, *, kills: int, events: int, workers: int = 1, seed: int = 0) -> Tally:
+    """Kill so many hosts at random times, take so many events at least, and let the last host run what is left.
+
+    :param workers: processes of each host.
+    """
+    dice, tally = random.Random(seed), Tally()
+    args = ("--workers", str(workers)) if workers > 1 else ()
+    host = start_host(folder, folder / "events", *args)
+    try:
+        with Clients("take") as clients:
+            for kill in range(kills):
+                clients.port = host.port
+                before = len(clients.acknowledged)
+                time.sleep(dice.uniform(0.05, 0.5))
+                while len(clients.acknowledged) - before < events // kills and host.process.poll() is None:
+                    time.sleep(0.01)
+                host.kill()
+                tally.kills = kill + 1
+                host = start_host(folder, folder / "events", *args)
+        tally.acknowledged = clients.acknowledged
+        deadline = time.monotonic() + 60
+        while tally.lost and time.monotonic() < deadline:
+            time.sleep(0.05)
+            tally.ran = ran(folder)
+    finally:
+        host.kill()
+    return tally

@@ -15,7 +15,7 @@ from typing import Any
 
 from serverfull.domain.events import Attempt, Delivery, EventConfig, EventEnd, Held, QueuedEvent, Response, Succeeded
 from serverfull.errors import InternalFailure
-from serverfull.interfaces import EventStore, KeptEvent, Lease, PendingDelivery, Upcoming
+from serverfull.interfaces import Clock, EventStore, KeptEvent, Lease, PendingDelivery, Upcoming
 from serverfull.invocation.queue import Policy, Running, StoredQueue
 from serverfull.storage.event_file import STATES, EventFile
 
@@ -83,8 +83,10 @@ class LoopClock:
 class DirectStore(EventStore):
     """`EventFile` without a thread. ``broken`` makes every call fail; ``slow`` says how long each takes."""
 
-    def __init__(self, path: Path | None = None, slow: Callable[[], float] = lambda: 0.0) -> None:
-        self.file = EventFile(path, LoopClock(), synchronous="normal", longest_delay=300.0)
+    def __init__(
+        self, path: Path | None = None, slow: Callable[[], float] = lambda: 0.0, clock: Clock | None = None
+    ) -> None:
+        self.file = EventFile(path, clock or LoopClock(), synchronous="normal", longest_delay=300.0)
         self.broken = False
         self._slow = slow
 
