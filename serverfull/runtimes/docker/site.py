@@ -15,7 +15,7 @@ import socket
 import stat
 import tempfile
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,9 @@ from serverfull.runtimes.sandboxes.watching import Watcher
 
 _CLOSING = 10.0
 """Seconds that the end of the host waits for its containers to be removed."""
+
+_AT_ONCE = 6
+"""Containers that are removed at once of those that a killed host has left: new ones are to be started meanwhile."""
 
 MOST_WAITING = 64
 """Connections to one Runtime API that wait to be taken, before it is known whose they may be."""
@@ -57,7 +60,7 @@ class Site:
         self._gateways: dict[str, str] = {}
 
     async def open(self) -> None:
-        """Make the folder, and remove what hosts that are gone have left. Opening twice is fine.
+        """Make the folder, and begin to remove what hosts that are gone have left. Opening twice is fine.
 
         :raises EngineGone: there is no engine; opening again tries again.
         """
@@ -65,11 +68,9 @@ class Site:
             if self._folder is None:
                 self._folder = await asyncio.to_thread(_make_folder)
             if not self._swept:
-                removed = await self.engine.ask(_sweep)
+                left = await self.engine.ask(_left_by_others)
                 self._swept = True
-                await asyncio.to_thread(_sweep_folders)
-                if removed:
-                    self._logger.warning("removed the containers that a killed host had left", containers=removed)
+                self.spawn(self._sweep(left))
 
     @property
     def client(self) -> Path:
@@ -144,6 +145,20 @@ class Site:
             except Exception as error:  # a task's boundary
                 self._logger.error("container not removed", container=name, exc_info=error)
 
+    async def _sweep(self, left: Mapping[str, str]) -> None:
+        """Remove the containers that hosts which are gone have left, and the ends of their lines."""
+        some = asyncio.Semaphore(_AT_ONCE)
+
+        async def remove(container: str) -> None:
+            async with some:
+                await self._remove(container)
+
+        await asyncio.gather(*map(remove, left))
+        await asyncio.to_thread(_sweep_folders)
+        if left:
+            removed = list(left.values())
+            self._logger.warning("removed the containers that a killed host had left", containers=removed)
+
     async def aclose(self) -> None:
         """Wait until the containers are removed, and remove the folder. Closing twice is fine."""
         if self._left:
@@ -199,17 +214,17 @@ def _sweep_folders() -> None:
         remove_tree(folder)
 
 
-def _sweep(client: Any) -> list[str]:
-    """Remove the containers of hosts of this user that are gone; those of others stay. Gives their names.
+def _left_by_others(client: Any) -> dict[str, str]:
+    """Give the names of the containers of hosts of this user that are gone, by their ids; others' stay.
 
     Whether a host of another user is gone cannot be told where /proc hides it (``hidepid``).
     """
-    removed = []
-    for container in client.containers(all=True, filters={"label": [INSTANCE, f"{OWNER}={os.geteuid()}"]}):
-        if is_abandoned(container["Labels"][INSTANCE]):
-            remove_container(client, container["Id"])
-            removed.append(container["Names"][0].lstrip("/"))
-    return removed
+    ours = {"label": [INSTANCE, f"{OWNER}={os.geteuid()}"]}
+    return {
+        container["Id"]: container["Names"][0].lstrip("/")
+        for container in client.containers(all=True, filters=ours)
+        if is_abandoned(container["Labels"][INSTANCE])
+    }
 
 
 def remove_container(client: Any, name: str) -> None:
