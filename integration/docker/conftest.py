@@ -28,7 +28,7 @@ def build(engine):
     """Build an image with ``docker build``: a Dockerfile, and files, executable where they say by what."""
     built = []
 
-    def build(name, dockerfile, files):
+    def build(name, dockerfile, files, **options):
         context = io.BytesIO()
         with tarfile.open(fileobj=context, mode="w") as archive:
             for path, text in {"Dockerfile": dockerfile, **files}.items():
@@ -37,7 +37,8 @@ def build(engine):
                 archive.addfile(entry, io.BytesIO(text.encode()))
         context.seek(0)
         with engine.client() as client:
-            image, _ = client.images.build(fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True)
+            usual = {"custom_context": True, "rm": True, "forcerm": True}
+            image, _ = client.images.build(fileobj=context, tag=name, **usual, **options)
         built.append(name)
         return image.id
 

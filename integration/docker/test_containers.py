@@ -13,10 +13,12 @@ import time
 
 import pytest
 
-from serverfull.domain.deployed_handler import DeployedHandler
+from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
 from serverfull.errors import InternalFailure
+from serverfull.management.configuration import architecture
 from serverfull.runtimes.docker import syscalls
 from serverfull.runtimes.docker.options import INSTANCE, OWNER
+from serverfull.runtimes.sandboxes import sandbox
 from serverfull.runtimes.sandboxes.leftovers import own_name
 from serverfull.testing.runtime_kit import BOOTSTRAP, DEADLINE, REGION, RuntimeKit, deploy, runs_here
 
@@ -67,7 +69,8 @@ def containers(client, instance=None):
 @pytest.mark.parametrize("client", ["own", "awslambdaric"])
 async def test_a_log_is_whole_and_in_order_when_the_answer_is_there(container_kit, code, client):
     text = (
-        "import sys\ndef handler(event, context):\n"
+        "import os, sys\ndef handler(event, context):\n"
+        "    if 'bytes' in event:\n        return os.write(1, b'\\xff' * event['bytes'])\n"
         "    for i in range(2000):\n        print('line', i, file=(sys.stdout, sys.stderr)[i % 2], flush=True)\n"
         "    return 1\n"
     )
@@ -76,6 +79,9 @@ async def test_a_log_is_whole_and_in_order_when_the_answer_is_there(container_ki
         ran = await function.do("anything")
         assert ran.result == 1
         assert ran.log.text.replace("\r", "\n").splitlines() == [f"line {i}" for i in range(2000)]
+    flood = await function.do("", bytes=16 << 20)  # one line of no characters
+    assert flood.result == 16 << 20
+    assert set(flood.log.text.strip()) == {"\N{REPLACEMENT CHARACTER}"}
 
 
 async def test_a_bootstrap_of_the_package_finds_the_host_by_the_network(container_kit):
@@ -115,6 +121,16 @@ async def test_nothing_of_the_api_decides_how_a_container_is_held(container_kit,
 
 HELD = """
 import os, socket
+def open_files():
+    held = []
+    try:
+        while True:
+            held.append(open("/dev/null"))
+    except OSError as error:
+        return [len(held) > 900, error.strerror]
+    finally:
+        for file in held:
+            file.close()
 def attempt(deed):
     try:
         deed()
@@ -133,7 +149,7 @@ def handler(event, context):
         "full": attempt(lambda: open("/tmp/y", "wb").write(bytes(600 << 20)) if event.get("fill") else None),
         "hidden": attempt(lambda: os.chmod("/run/serverfull/host/log", 0o777)),
         "interfaces": sorted(name for _, name in socket.if_nameindex()),
-        "here": os.getcwd(),
+        "here": os.getcwd(), "files": open_files(),
     }
 """
 
@@ -157,6 +173,7 @@ async def test_a_function_has_no_rights_and_writes_nowhere_but_in_tmp(container_
         "full": "No space left on device",
         "hidden": "Read-only file system",
         "here": "/var/task",
+        "files": [True, "Too many open files"],
     }
 
 
@@ -226,6 +243,71 @@ async def test_a_container_reaches_no_runtime_api_but_its_own(container_kit, cod
     assert (await victim.do("", tell=True)).result == address
 
 
+ABUSES = """
+import http.client, json, os
+def handler(event, context):
+    api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    own, seen = f"invocation/{context.aws_request_id}/", {}
+    for what, path, size in (
+        ("another's", "invocation/11111111-2222-4333-8444-555555555555/response", 2),
+        ("no id", "invocation/..%2f..%2fx/response", 2),
+        ("begin again", "init/error", 2),
+        ("too large", own + "response", 7 << 20),
+        ("second", own + "response", 2),
+    ):
+        api.request("POST", "/2018-06-01/runtime/" + path, b"1" * size)
+        answer = api.getresponse()
+        answer.read()
+        seen[what] = answer.status
+    with open(event["file"], "w") as file:
+        json.dump(seen, file)
+"""
+
+
+async def test_a_function_that_abuses_its_own_runtime_api_has_one_answer(container_kit, code, tmp_path):
+    told = tmp_path / "told"
+    told.touch(0o666)
+    function = code(container_kit(client="awslambdaric"), ABUSES)
+    ran = await function.do("", file=str(told))
+    assert ran.reason[0] == "Function.ResponseSizeTooLarge"
+    await function.do("", file=str(told))  # lets it go on, which stands still once it has answered
+    assert json.loads(told.read_text()) == {
+        "another's": 400,
+        "no id": 400,
+        "begin again": 403,
+        "too large": 413,
+        "second": 403,
+    }
+
+
+DIES = """
+import ctypes, os
+def handler(event, context):
+    if "signal" in event:
+        os.kill(os.getpid(), event["signal"])
+    ctypes.string_at(0)
+"""
+
+
+async def test_a_function_that_dies_of_a_signal_is_told_so(container_kit, code):
+    function = code(container_kit(), DIES)
+    for event, why in (({"signal": 6}, "aborted"), ({"signal": 9}, "killed"), ({}, "segmentation fault")):
+        ran = await function.do("", **event)
+        assert ran.reason == ("Runtime.ExitError", f"Runtime exited with error: signal: {why}")
+
+
+async def test_a_container_that_never_asks_for_an_invocation_has_its_time_and_no_more(
+    container_kit, engine, monkeypatch
+):
+    monkeypatch.setattr(sandbox, "INIT_TIMEOUT", 0.5)
+    kit = container_kit()
+    function = deployed_image(kit, engine.image, timeout=1, entry_point=("/bin/sleep", "1000"))
+    assert (await function.do("")).reason == ("Sandbox.Timedout", "Task timed out after 1.00 seconds")
+    await kit.close()
+    with engine.client() as client:
+        assert not containers(client, own_name())
+
+
 async def test_what_speaks_on_the_line_of_our_client_is_killed(container_kit, code):
     function = code(container_kit(), SPEAKS)
     ran = await function.do("", line="no-such-id/response")
@@ -245,11 +327,21 @@ async def test_a_container_is_killed_at_its_deadline_whatever_it_does(container_
 
 
 async def test_an_idle_container_stands_still_and_goes_on_with_the_next_call(container_kit, code):
-    counting = (
-        "import threading, time\nticks = 0\ndef tick():\n    global ticks\n    while True:\n        ticks += 1\n"
-        "        time.sleep(0.001)\nthreading.Thread(target=tick, daemon=True).start()\n"
-        "def handler(event, context):\n    time.sleep(0.05)\n    return ticks\n"
-    )
+    counting = """
+import mmap, os, threading, time
+ticks = memoryview(mmap.mmap(-1, 16)).cast("Q")  # of a thread, and of a process that has left its group
+def tick(which):
+    while True:
+        ticks[which] += 1
+        time.sleep(0.001)
+threading.Thread(target=tick, args=[0], daemon=True).start()
+if not os.fork():
+    os.setsid()
+    tick(1)
+def handler(event, context):
+    time.sleep(0.05)
+    return list(ticks)
+"""
     function = code(container_kit(), counting)
     before = (await function.do("")).result
     pool = function.environment._pool
@@ -258,7 +350,7 @@ async def test_an_idle_container_stands_still_and_goes_on_with_the_next_call(con
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
     after = (await function.do("")).result
-    assert before < after < before + 300
+    assert all(had < has < had + 300 for had, has in zip(before, after, strict=True))
 
 
 def labelled(client):
@@ -386,11 +478,26 @@ def answers(status, **headers):
     return answer, seen
 
 
-def deployed_image(kit, image_uri):
-    handler = DeployedHandler("", None, image_uri=image_uri, region=REGION)
+def deployed_image(kit, image_uri, entry_point=None, **options):
+    config = ImageConfig(entry_point=entry_point)
+    here = {"image_uri": image_uri, "image_config": config, "architecture": architecture(), "region": REGION}
+    handler = DeployedHandler("", None, **here)
     return deploy(
-        RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, None), client=kit.client, close=kit.close)
+        RuntimeKit(runtime=kit.runtime, new_function=lambda: (handler, None), client=kit.client, close=kit.close),
+        **options,
     )
+
+
+async def test_no_registry_is_asked_but_those_that_the_operator_names(container_kit):
+    answer, seen = answers(404)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    uri = f"127.0.0.1:{server.sockets[0].getsockname()[1]}/app:1"
+    kit = container_kit(registries=("public.ecr.aws",))
+    unfit = await kit.runtime.unfit(deployed_image(kit, uri).identity)
+    server.close()
+    assert unfit.code == "ImageAccessDenied"
+    assert unfit.reason.endswith(f"come from {uri.partition('/')[0]}, which is not among docker.registries")
+    assert seen == []
 
 
 @pytest.mark.parametrize(

@@ -176,13 +176,19 @@ def test_an_image_that_cannot_be_pulled_fails_the_function_with_the_reason(aws_l
     assert "connection refused" in reason
 
 
-def test_an_image_for_another_architecture_than_the_function_fails_it_with_both(aws_lambda, image):
+def test_an_image_for_another_architecture_than_the_function_fails_it_with_both(aws_lambda, image, build):
     name, _ = image
     other = {"x86_64": "arm64", "arm64": "x86_64"}[HERE]
     create(aws_lambda, "foreign", name, Architectures=[other])
     code, reason = failed(aws_lambda, "foreign")
     assert code == "InvalidImage"
     assert f"The image {name} is for {HERE}, and the function for {other}" in reason
+    foreign = f"serverfull-test-foreign-{os.getpid()}"
+    build(foreign, 'FROM scratch\nCOPY app.py /\nENTRYPOINT ["/app.py"]', {"app.py": ""}, platform="linux/s390x")
+    aws_lambda.update_function_code(FunctionName="foreign", ImageUri=foreign)
+    code, reason = failed(aws_lambda, "foreign")
+    assert code == "InvalidImage"
+    assert f"The image {foreign} is for linux/s390x, and the Docker engine runs on linux/" in reason
     aws_lambda.update_function_code(FunctionName="foreign", ImageUri=name, Architectures=[HERE])
     assert settled(aws_lambda, "foreign")["State"] == "Active"
 

@@ -69,6 +69,9 @@ EngineUrl: TypeAlias = Annotated[str, Pattern(r"[a-z]+://\S+", "the URL of a soc
 ImageMapping: TypeAlias = Annotated[
     str, Pattern(r"[a-z][a-z0-9.]*=[^\s,=]+", "runtimes and their images, such as python3.13=registry.example/python:3")
 ]
+RegistryName: TypeAlias = Annotated[
+    str, Pattern(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:]+\](:\d+)?", "hosts, such as public.ecr.aws or localhost:5000")
+]
 NetworkName: TypeAlias = Annotated[
     str, Pattern(r"((?!(host|default)$)[A-Za-z0-9][A-Za-z0-9_.-]*)?", "the name of a network of the engine, not host")
 ]
@@ -375,6 +378,10 @@ class DockerSettings(_Theme):
     """When the engine pulls the image of a function that is deployed: where it has none, ``always``, or ``never``. With
     ``always`` an image that no registry has fails its function, as one does that was built on this machine. The
     credentials are those of ``docker login`` of the host's user."""
+    registries: tuple[RegistryName, ...] = ()
+    """Registries that the engine may be sent to for an image, as they stand in names of images: ``public.ecr.aws``,
+    ``localhost:5000``; ``docker.io`` is that of names without one. Empty: all, and so any address that a deployment
+    names, as seen from this machine."""
     network: NetworkName = ""
     """The engine's network that containers are in, which has to be a bridge of this machine; or ``none``: only Python
     functions run then, by our own client. Empty: ``bridge``, but ``none`` where ``execution.sandbox`` is ``strict``, as

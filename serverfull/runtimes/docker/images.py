@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,9 @@ _OFFICIAL = "public.ecr.aws/lambda/"
 
 _PULL_PATIENCE = 120.0
 """Seconds that a registry may be silent while an image is pulled."""
+
+_MOST_SAID = 300
+"""Characters of what an engine says that a function's owner is told."""
 
 _ARCHITECTURES = {"amd64": "x86_64"}
 """Engines' names of what AWS calls otherwise."""
@@ -91,16 +94,24 @@ class Images:
 
     :param mapped: the operator's image for each runtime; those that are not here have AWS's own.
     :param pull: when the engine is to pull one.
+    :param registries: that it may be sent to; empty: all.
     :param logger: hears of pulls.
     :param labels: of containers that are made to look into an image.
     """
 
     def __init__(
-        self, engine: Engine, mapped: Mapping[str, str], pull: Pull, logger: Any, labels: Mapping[str, str]
+        self,
+        engine: Engine,
+        mapped: Mapping[str, str],
+        pull: Pull,
+        registries: Collection[str],
+        logger: Any,
+        labels: Mapping[str, str],
     ) -> None:
         self._engine = engine
         self._mapped = mapped
         self._pull = pull
+        self._registries = registries
         self._logger = logger
         self._labels = dict(labels)
         self._found: dict[str, Image] = {}
@@ -154,9 +165,18 @@ class Images:
                 raise ImageUnusable(f"The Docker engine has no image {name}, {said}", "InvalidImage")
             return await self._engine.ask(partial(_examine, name=name, looked=looked, labels=self._labels))
         except APIError as error:
-            raise _refusal(name, error.explanation or str(error)) from None
+            said = f"The Docker engine could not look into the image {name}: {error.explanation or error}"
+            raise ImageUnusable(said, "InternalError") from None
 
     async def _pulled(self, name: str) -> dict[str, Any] | None:
+        """Have the engine pull an image.
+
+        :raises ImageUnusable: it cannot be had, or not from there.
+        """
+        registry = _registry_of(name)
+        if self._registries and registry not in self._registries:
+            said = f"The image {name} would have to come from {registry}, which is not among docker.registries"
+            raise ImageUnusable(said, "ImageAccessDenied")
         self._logger.info("image is pulled", image=name)
         await self._engine.ask(lambda _client: _pull(self._engine, name))
         return await self._engine.ask(partial(_inspect, name=name))
@@ -205,8 +225,23 @@ def _pull(engine: Engine, name: str) -> None:
         client.close()
 
 
+def _registry_of(name: str) -> str:
+    """Say which registry an image is of."""
+    from docker.auth import resolve_repository_name
+    from docker.errors import InvalidRepository
+
+    try:
+        return str(resolve_repository_name(name)[0])
+    except InvalidRepository as error:
+        raise ImageUnusable(f"There can be no image {name}: {error}", "InvalidImage") from None
+
+
 def _refusal(name: str, said: str) -> ImageUnusable:
-    """Word what an engine or a registry has said, and tell who may not from what is not there."""
+    """Word what an engine or a registry has said, and tell who may not from what is not there.
+
+    What some other program has said that was taken for a registry is in there too, and need not be told whole.
+    """
+    said = f"{said[:_MOST_SAID]}…" if len(said) > _MOST_SAID else said
     words = said.lower()
     if any(word in words for word in _DENIED):
         hint = "log in with docker login, as the user that the host runs as, or pull it beforehand"

@@ -272,7 +272,7 @@ def make_launchers(settings: Settings, aws: AwsAccess, logger: Any, names: Names
     docker = settings.docker
     engine = Engine(docker.engine)
     site = Site(engine, docker.keep, logger)
-    images = Images(engine, parsed(docker.images), docker.pull, logger, site.labels)
+    images = Images(engine, parsed(docker.images), docker.pull, docker.registries, logger, site.labels)
     held = Held(
         user=docker.user,
         network=chosen_network(settings),
