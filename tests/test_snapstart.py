@@ -277,6 +277,7 @@ HINDRANCES = {
     "a child": "import subprocess\nKEPT = subprocess.Popen(['sleep', '60'])",
     "event loop": "import asyncio\nLOOP = asyncio.new_event_loop()",
     "a pipe": "import os\nENDS = os.pipe()",
+    "a socket that listens": "import socket\nSERVER = socket.create_server(('127.0.0.1', 0))",
     "memory": "import mmap\nSHARED = mmap.mmap(-1, 4096)",
     "a timer": "import signal\nsignal.setitimer(signal.ITIMER_REAL, 600)",
 }

@@ -73,7 +73,9 @@ def _descriptors(kept: Collection[int]) -> Iterator[str]:
     for number, mode in _open(kept):
         if stat.S_ISSOCK(mode):
             with _socket(number) as found:
-                if found.family == socket.AF_UNIX and not _peer(found):
+                if _listens(found):
+                    yield "a socket that listens"
+                elif found.family == socket.AF_UNIX and not _peer(found):
                     yield "a pair of sockets"
         elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISCHR(mode)):
             target = os.readlink(f"/proc/self/fd/{number}")
@@ -97,6 +99,10 @@ def _open(kept: Collection[int]) -> Iterator[tuple[int, int]]:
 
 def _socket(number: int) -> socket.socket:
     return socket.socket(fileno=os.dup(number))
+
+
+def _listens(one: socket.socket) -> bool:
+    return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def _peer(of: socket.socket) -> object:
