@@ -393,9 +393,10 @@ def test_what_does_not_go_with_snapstart_is_refused_by_name(client: Any) -> None
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="AWS has SnapStart for Python 3.12 and later")
-def test_the_official_runtime_client_runs_the_hooks_without_a_snapshot(client: Any) -> None:
+def test_the_official_runtime_client_runs_the_hooks_without_a_snapshot(client: Any, host: HostProcess) -> None:
     found = published(client, "official", Tags={"serverfull:client": "awslambdaric"}, Runtime=PYTHON)
     assert (found["State"], found["SnapStart"]["OptimizationStatus"]) == ("Active", "Off")
+    written(host, "official", "No snapshot is made of this version: in the way is the official runtime client")
     made, _, _ = call(client, "official")
     assert made["made_by"] == made["pid"]
     assert [each for each, _ in made["seen"]] == ["registered last", "registered first", "restored", "and then"]

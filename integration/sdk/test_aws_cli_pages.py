@@ -21,7 +21,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def page(request, tmp_path) -> str:
     """A page, whose files are there."""
     text = (DOCS / request.param).read_text()
-    for name, content in re.findall(r"^```python file=(\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for name, content in re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         (tmp_path / name).write_text(content)
     return text
 
@@ -36,10 +36,17 @@ def host(page, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("page", "answer"), [("quick-start.md", "Hello Ada!"), ("deploying.md", "Hello Ada")], indirect=["page"]
+    ("page", "answer"),
+    [
+        ("quick-start.md", "Hello Ada!"),
+        ("deploying.md", "Hello Ada"),
+        ("extensions.md", "hello"),
+        ("snapstart.md", "Hello Ada!"),
+    ],
+    indirect=["page"],
 )
 def test_the_commands_of_a_page_succeed(page, answer, aws, tmp_path) -> None:
-    (block,) = re.findall(r"^```console aws\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    done = aws(BARE + re.sub(r"^\$ ", "", block, flags=re.MULTILINE))
+    blocks = re.findall(r"^```console aws\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    done = aws(BARE + re.sub(r"^\$ ", "", "".join(blocks), flags=re.MULTILINE))
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.json").read_text() == f'"{answer}"'

@@ -125,7 +125,10 @@ class FunctionSnapshot:
                 return
             await self._launcher.prepare()
             self._hindrance = await self._launcher.obstacle()
-            if not self._hindrance:
+            if self._hindrance:
+                log = self._policy.new_log(self._identity)
+                log.write(f"No snapshot is made of this version: in the way is {self._hindrance}.\n")
+            else:
                 await self._make()
             if self._hindrance:
                 self._policy.logger.warning(
