@@ -11,11 +11,9 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.errors import InternalFailure
@@ -32,8 +30,11 @@ from serverfull.runtimes.sandboxes.log_pipe import LogPipe
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
 
     from serverfull.runtimes.process.machine import Machine
+    from serverfull.runtimes.process.recipes import Recipe
     from serverfull.runtimes.process.zygotes import Exit, Launched, Waiting
     from serverfull.runtimes.runtime_api.extensions import Extensions
 
@@ -42,41 +43,6 @@ INSIDE = "127.0.0.1:9001"
 
 CLOSING = 2.0
 """Seconds within which a killed process must be gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What the sandboxes of a function are made of.
-
-    :param zygote: starts the processes.
-    :param environment: all variables but those of a single sandbox.
-    :param root: the folder of the unpacked package: where the process starts.
-    :param command: what is executed; None: our own runtime client, in the zygote's warm copy.
-    :param client: what our own client is told.
-    :param opt: the folder that the process sees as ``/opt``, if there are layers.
-    :param interpreter: what of the machine runs it, and has to be there; None: it brings what is executed.
-    :param visible: what it needs although it may lie below the machine's ``/tmp``, beside its package.
-    :param ephemeral_mb: megabytes of ``/tmp``.
-    :param extensions: the programs of its external extensions, as its processes see them.
-    :param extensible: whether it may have extensions, internal ones too, beside a client that they cannot reach.
-    """
-
-    zygote: Zygote
-    environment: Mapping[str, str]
-    root: Path
-    command: Sequence[str] | None = None
-    client: Mapping[str, Any] | None = None
-    opt: Path | None = None
-    interpreter: Path | None = None
-    visible: Sequence[Path] = ()
-    ephemeral_mb: int = 512
-    extensions: Sequence[Path] = ()
-    extensible: bool = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether the machine still has what it says."""
-        return self.interpreter is None or self.interpreter.exists()
 
 
 class Process:

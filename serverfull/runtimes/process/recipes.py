@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
@@ -18,7 +19,6 @@ from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady
 from serverfull.runtimes.aws_access import AwsAccess
 from serverfull.runtimes.process.interpreters import Missing
-from serverfull.runtimes.process.processes import Recipe
 from serverfull.runtimes.process.programs import find_program
 from serverfull.runtimes.process.zygotes import Zygote
 from serverfull.runtimes.sandboxes.layers import copied, extension_programs, merged
@@ -35,9 +35,45 @@ if TYPE_CHECKING:
     from serverfull.runtimes.process.programs import Program
     from serverfull.runtimes.sandboxes.wanted import Client, Wanted
 
-FindRecipe = Callable[[], Awaitable[Recipe]]
-
 OWN_PYTHON = Path(sys.executable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What the sandboxes of a function are made of.
+
+    :param zygote: starts the processes.
+    :param environment: all variables but those of a single sandbox.
+    :param root: the folder of the unpacked package: where the process starts.
+    :param command: what is executed; None: our own runtime client, in the zygote's warm copy.
+    :param client: what our own client is told.
+    :param opt: the folder that the process sees as ``/opt``, if there are layers.
+    :param interpreter: what of the machine runs it, and has to be there; None: it brings what is executed.
+    :param visible: what it needs although it may lie below the machine's ``/tmp``, beside its package.
+    :param ephemeral_mb: megabytes of ``/tmp``.
+    :param extensions: the programs of its external extensions, as its processes see them.
+    :param extensible: whether it may have extensions, internal ones too, beside a client that they cannot reach.
+    """
+
+    zygote: Zygote
+    environment: Mapping[str, str]
+    root: Path
+    command: Sequence[str] | None = None
+    client: Mapping[str, Any] | None = None
+    opt: Path | None = None
+    interpreter: Path | None = None
+    visible: Sequence[Path] = ()
+    ephemeral_mb: int = 512
+    extensions: Sequence[Path] = ()
+    extensible: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether the machine still has what it says."""
+        return self.interpreter is None or self.interpreter.exists()
+
+
+FindRecipe = Callable[[], Awaitable[Recipe]]
 
 
 class Recipes:
