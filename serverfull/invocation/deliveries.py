@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.events import MOST_AGE, throttle_delay
+from serverfull.domain.events import throttle_delay
 from serverfull.errors import DeliveryFailed, InternalFailure
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ MOST = 32
 
 MOST_OF_TARGET = 8
 """Deliveries to one target at once."""
+
+MOST_ATTEMPTS = 80
+"""Times that a delivery is tried: for six hours in which there is a host. Hours without one cost no attempt."""
 
 _OUTAGE = 0.5
 """Seconds until the store is asked again that could not be read or written."""
@@ -127,9 +130,10 @@ class Deliveries:
             self._wanted.set()
 
     def _next(self, pending: PendingDelivery) -> float | None:
-        """Say when a delivery that has failed is tried again; None: it has been tried for as long as an event is."""
-        at = self._clock.now() + throttle_delay(pending.attempts)
-        return at if at - pending.since <= MOST_AGE else None
+        """Say when a delivery that has failed is tried again; None: it was tried often enough."""
+        if pending.attempts + 1 >= MOST_ATTEMPTS:
+            return None
+        return self._clock.now() + throttle_delay(pending.attempts)
 
     async def drain(self, timeout: float) -> bool:
         """Let what is due be delivered, for ``timeout`` seconds at most; says whether nothing is left to deliver."""
