@@ -97,9 +97,9 @@ class Machine:
         return self._folder / "aws-config"
 
     def new_folder(self) -> Path:
-        """Make the folder of a sandbox."""
+        """Make the folder of a sandbox. No other of this process has its name, also where that runs several hosts."""
         assert self._folder is not None
-        folder = self._folder / f"sandbox-{next(self._numbers)}"
+        folder = self._folder / f"sandbox-{next(self._numbers)}-{self._folder.name.rpartition('-')[2]}"
         folder.mkdir(mode=0o700)
         return folder
 

@@ -181,6 +181,16 @@ async def test_others_are_made_when_one_is_taken_and_no_more_than_are_kept(zygot
         await asyncio.to_thread(spare.close)
 
 
+async def test_two_hosts_in_one_process_share_no_groups(machine: Machine) -> None:
+    """They are named after the process, and the end of one would be that of what the other runs."""
+    other = Machine(machine.level, Log())
+    await other.open()
+    try:
+        assert machine.new_folder().name != other.new_folder().name
+    finally:
+        await other.aclose()
+
+
 async def test_the_end_of_a_host_leaves_none_of_them(zygote: Zygote, machine: Machine) -> None:
     machine.spares.take(zygote)
     await until(lambda: children(zygote.pid))
