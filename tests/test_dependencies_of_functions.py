@@ -8,8 +8,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +41,18 @@ GREETING = "import greeting\ndef handler(event, context):\n    return [greeting.
 APP = {"app.py": GREETING, "requirements.txt": "greeting\n"}
 
 
-@pytest.fixture
-def installers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+@pytest.fixture(scope="module", autouse=True)
+def installers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The names of what installs for Python here, with a configuration that knows of no index."""
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "npm_config_", "NPM_CONFIG_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    return ["uv", "pip"] if shutil.which("uv") else ["pip"]
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "npm_config_", "NPM_CONFIG_"))]:
+            environment.delenv(name)
+        environment.setenv("PIP_CONFIG_FILE", os.devnull)
+        environment.setenv("PIP_RETRIES", "0")
+        environment.setenv("UV_HTTP_RETRIES", "0")
+        environment.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        environment.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        yield ["uv", "pip"] if shutil.which("uv") else ["pip"]
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def npm(require: Require) -> None:
 
 
 @pytest.fixture
-def index(installers: list[str]) -> Iterator[Index]:
+def index() -> Iterator[Index]:
     with serving(Index()) as index:
         index.add("greeting", "1.0", {"greeting.py": "TEXT = 'Hello!'\n"})
         yield index
@@ -64,6 +69,18 @@ def index(installers: list[str]) -> Iterator[Index]:
 
 Start = Callable[..., Any]
 Require = Callable[[str, object, str], None]
+
+
+def settings_for(
+    index: Index, state: Path, execution: ExecutionSettings = ExecutionSettings(), output: str = "NULL", **more: Any
+) -> Settings:
+    chosen = {"install": "on", "python_index": index.simple, "node_registry": index.url, **more}
+    return Settings(
+        dependencies=DependencySettings(**chosen),
+        execution=execution,
+        logging=LoggingSettings(functions="NULL", output=output),
+        state=StateSettings(path=str(state)),
+    )
 
 
 @pytest.fixture
@@ -78,18 +95,56 @@ def hosts() -> Iterator[list[ThreadHost]]:
 def start(index: Index, tmp_path: Path, hosts: list[ThreadHost]) -> Start:
     """Start a host: ``start(timeout=1.0)`` gives a client for it."""
 
-    def begin(*, execution: ExecutionSettings | None = None, **dependencies: Any) -> Any:
-        chosen = {"install": "on", "python_index": index.simple, "node_registry": index.url, **dependencies}
-        settings = Settings(
-            dependencies=DependencySettings(**chosen),
-            execution=execution or ExecutionSettings(),
-            logging=LoggingSettings(functions="NULL", output="NULL"),
-            state=StateSettings(path=str(tmp_path / "state")),
-        )
-        hosts.append(ThreadHost({}, settings=settings))
+    def begin(**more: Any) -> Any:
+        hosts.append(ThreadHost({}, settings=settings_for(index, tmp_path / "state", **more)))
         return hosts[-1].client()
 
     return begin
+
+
+@dataclass
+class Shared:
+    """A host that many tests use, each with functions and requirements of its own, and its index."""
+
+    client: Any
+    index: Index
+    state: Path
+
+    def installed(self) -> list[str]:
+        return sorted(path.name for path in (self.state / "dependencies/installed").glob("[!.]*"))
+
+
+@pytest.fixture(scope="module")
+def sharing(installers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Shared]]:
+    """Give the host that all share who choose an installer."""
+    with ExitStack() as stack:
+
+        @cache
+        def of(installer: str) -> Shared:
+            state = tmp_path_factory.mktemp("state")
+            index = stack.enter_context(serving(Index()))
+            host = ThreadHost({}, settings=settings_for(index, state, python_installer=installer))
+            stack.callback(host.close)
+            return Shared(host.client(), index, state)
+
+        yield of
+
+
+@pytest.fixture
+def shared(sharing: Callable[[str], Shared]) -> Iterator[Shared]:
+    found = sharing("auto")
+    found.index.add("greeting", "1.0", {"greeting.py": "TEXT = 'Hello!'\n"})
+    yield found
+    found.index.before = lambda _path: None
+
+
+@pytest.fixture(params=["uv", "pip"])
+def by(
+    request: pytest.FixtureRequest, installers: list[str], require: Require, sharing: Callable[[str], Shared]
+) -> Shared:
+    """The host that installs with each of them."""
+    require("uv", request.param in installers, "pip install uv")
+    return sharing(request.param)
 
 
 def failure(client: Any, name: str, files: Mapping[str, str | bytes], **members: Any) -> tuple[str, str]:
@@ -100,30 +155,43 @@ def failure(client: Any, name: str, files: Mapping[str, str | bytes], **members:
     return found["StateReason"], found["StateReasonCode"]
 
 
+def new_name() -> str:
+    return f"f-{uuid.uuid4().hex[:8]}"
+
+
 def installed(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "state/dependencies/installed").glob("[!.]*"))
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_what_requirements_name_is_installed_before_the_function_is_active(
-    installer: str, installers: list[str], require: Require, start: Start, index: Index
-) -> None:
-    require("uv", installer in installers, "pip install uv")
-    index.add("greeting", "1.1", {"greeting.py": "import words\nTEXT = words.TEXT\n"}, ["words>=2"])
-    index.add("words", "2.0", {"words/__init__.py": "TEXT = 'Hello from afar!'\n"})
-    client = start(python_installer=installer)
-    assert create(client, "f", APP)["State"] == "Pending"
-    wait_until_ready(client, "f")
-    text, file = invoke(client, "f")
-    assert text == "Hello from afar!"
-    assert list((Path(file).parent / "__pycache__").glob("greeting.*.pyc")), "it is compiled when it is installed"
+def test_what_requirements_name_is_installed_once_for_all_and_before_they_are_active(by: Shared) -> None:
+    by.index.add("distant", "1.1", {"distant.py": "import words\nTEXT = words.TEXT\n"}, ["words>=2"])
+    by.index.add("words", "2.0", {"words/__init__.py": "TEXT = 'Hello from afar!'\n"})
+    code, before = GREETING.replace("greeting", "distant"), set(by.installed())
+
+    def made(number: int) -> str:
+        name = new_name()
+        files = {"app.py": code, "requirements.txt": "distant\n", "number.txt": str(number)}
+        assert create(by.client, name, files)["State"] == "Pending"
+        return name
+
+    with ThreadPoolExecutor(3) as pool:
+        names = list(pool.map(made, range(3)))
+    results = []
+    for name in names:
+        wait_until_ready(by.client, name)
+        results.append(invoke(by.client, name))
+    assert [text for text, _ in results] == ["Hello from afar!"] * 3
+    assert len({Path(file).stat().st_ino for _, file in results}) == 1
+    assert len(set(by.installed()) - before) == by.index.count("/simple/distant") == 1
+    file = results[0][1]
+    assert list((Path(file).parent / "__pycache__").glob("distant.*.pyc")), "it is compiled when it is installed"
 
 
 @pytest.mark.parametrize("tags", [{"serverfull:client": "awslambdaric"}, {"serverfull:execution": "inprocess"}])
-def test_other_ways_to_run_a_function_see_the_same(start: Start, tags: Mapping[str, str]) -> None:
-    client = start()
-    deploy(client, "f", APP, Tags=tags)
-    assert invoke(client, "f")[0] == "Hello!"
+def test_other_ways_to_run_a_function_see_the_same(shared: Shared, tags: Mapping[str, str]) -> None:
+    name = new_name()
+    deploy(shared.client, name, APP, Tags=tags)
+    assert invoke(shared.client, name)[0] == "Hello!"
 
 
 def test_the_walls_of_a_strict_sandbox_stand_around_what_is_installed_too(start: Start, tmp_path: Path) -> None:
@@ -141,80 +209,73 @@ def test_the_walls_of_a_strict_sandbox_stand_around_what_is_installed_too(start:
     assert str(tmp_path / "state/state.db") not in result[1]
 
 
-def test_dependencies_of_a_project_are_installed(start: Start) -> None:
-    client = start()
-    project = "[project]\nname = 'app'\nversion = '1'\ndependencies = ['greeting>=1']\n"
-    deploy(client, "f", {"app.py": GREETING, "pyproject.toml": project})
-    assert invoke(client, "f")[0] == "Hello!"
+def test_dependencies_of_a_project_are_installed(shared: Shared) -> None:
+    name, project = new_name(), "[project]\nname = 'app'\nversion = '1'\ndependencies = ['greeting>=1']\n"
+    deploy(shared.client, name, {"app.py": GREETING, "pyproject.toml": project})
+    assert invoke(shared.client, name)[0] == "Hello!"
 
 
-def test_a_functions_own_files_come_first_then_what_is_installed_then_its_layers(start: Start, index: Index) -> None:
+def test_a_functions_own_files_come_first_then_what_is_installed_then_its_layers(shared: Shared) -> None:
     names = ("own", "dependency", "layer")
-    index.add("names", "1.0", {f"{name}.py": "FROM = 'installed'\n" for name in names[:2]})
-    client = start()
+    client, name = shared.client, new_name()
+    shared.index.add("names", "1.0", {f"{name}.py": "FROM = 'installed'\n" for name in names[:2]})
     content = {"ZipFile": zipped({f"python/{name}.py": "FROM = 'layer'\n" for name in names})}
     layer = client.publish_layer_version(LayerName="names", Content=content)["LayerVersionArn"]
     code = "import own, dependency, layer\ndef handler(event, context):\n"
     code += "    return [own.FROM, dependency.FROM, layer.FROM]\n"
     files = {"app.py": code, "own.py": "FROM = 'own'\n", "requirements.txt": "names\n"}
-    deploy(client, "f", files, Layers=[layer])
-    assert invoke(client, "f") == ["own", "installed", "layer"]
+    deploy(client, name, files, Layers=[layer])
+    assert invoke(client, name) == ["own", "installed", "layer"]
 
 
-def test_functions_that_ask_for_the_same_share_one_installation(start: Start, index: Index, tmp_path: Path) -> None:
-    client = start(python_installer="pip")
-    files = [{**APP, "number.txt": str(number)} for number in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda number: create(client, f"f{number}", files[number]), range(3)))
-    results = []
-    for number in range(3):
-        wait_until_ready(client, f"f{number}")
-        results.append(invoke(client, f"f{number}"))
-    assert [text for text, _ in results] == ["Hello!"] * 3
-    assert len({Path(file).stat().st_ino for _, file in results}) == 1
-    assert len(installed(tmp_path)) == index.count("/simple/greeting") == 1
-
-
-@pytest.mark.parametrize("started_again", [False, True])
 def test_the_old_code_runs_while_an_update_is_being_installed_though_nobody_has_called_it(
-    start: Start, hosts: list[ThreadHost], index: Index, started_again: bool
+    start: Start, hosts: list[ThreadHost], index: Index
 ) -> None:
-    client = start()
+    client, old = start(), "Hello!"
     deploy(client, "f", APP)
-    if started_again:
+    for newer in ("slow", "slower"):  # by the host that it was deployed to, and by one that has never seen it
+        asked, answered = threading.Event(), threading.Event()
+
+        def before(path: str, told: threading.Event = asked, waits: threading.Event = answered) -> None:
+            if newer in path:
+                told.set()
+                waits.wait(DEADLINE)
+
+        index.before = before
+        index.add(newer, "1.0", {f"{newer}.py": f"TEXT = 'at last {newer}'\n"})
+        files = {"app.py": GREETING.replace("greeting", newer), "requirements.txt": f"{newer}\n"}
+        client.update_function_code(FunctionName="f", ZipFile=zipped(files))
+        try:
+            assert asked.wait(DEADLINE)
+            assert client.get_function_configuration(FunctionName="f")["LastUpdateStatus"] == "InProgress"
+            assert invoke(client, "f")[0] == old
+        finally:
+            answered.set()
+        wait_until_ready(client, "f")
         hosts.pop().close()
-        client = start()
-    asked, answered = threading.Event(), threading.Event()
-
-    def before(path: str) -> None:
-        if "slow" in path:
-            asked.set()
-            answered.wait(DEADLINE)
-
-    index.before = before
-    index.add("slow", "1.0", {"slow.py": "TEXT = 'at last'\n"})
-    code = "import slow\ndef handler(event, context):\n    return slow.TEXT\n"
-    client.update_function_code(FunctionName="f", ZipFile=zipped({"app.py": code, "requirements.txt": "slow\n"}))
-    try:
-        assert asked.wait(DEADLINE)
-        assert client.get_function_configuration(FunctionName="f")["LastUpdateStatus"] == "InProgress"
-        assert invoke(client, "f")[0] == "Hello!"
-    finally:
-        answered.set()
-    wait_until_ready(client, "f")
-    assert invoke(client, "f") == "at last"
+        client, old = start(), f"at last {newer}"
+    assert invoke(client, "f")[0] == old
 
 
-def test_a_published_version_and_an_update_of_the_code_alone_need_no_index(start: Start, index: Index) -> None:
-    client = start()
-    deploy(client, "f", APP)
-    del index.asked[:]
-    client.publish_version(FunctionName="f")
+def test_a_published_version_and_an_update_of_the_code_alone_need_no_index(shared: Shared) -> None:
+    client, name = shared.client, new_name()
+    deploy(client, name, APP)
+    del shared.index.asked[:]
+    client.publish_version(FunctionName=name)
     newer = {**APP, "app.py": GREETING.replace("TEXT", "TEXT.upper()")}
-    client.update_function_code(FunctionName="f", ZipFile=zipped(newer))
-    wait_until_ready(client, "f")
-    assert (invoke(client, "f")[0], invoke(client, "f", Qualifier="1")[0]) == ("HELLO!", "Hello!")
-    assert index.asked == []
+    client.update_function_code(FunctionName=name, ZipFile=zipped(newer))
+    wait_until_ready(client, name)
+    assert (invoke(client, name)[0], invoke(client, name, Qualifier="1")[0]) == ("HELLO!", "Hello!")
+    assert shared.index.asked == []
+
+
+def test_what_has_failed_is_tried_again_by_the_next_update(shared: Shared) -> None:
+    client, name = shared.client, new_name()
+    failure(client, name, {"app.py": GREETING.replace("greeting", "later"), "requirements.txt": "later==7.7\n"})
+    shared.index.add("later", "7.7", {"later.py": "TEXT = 'seven'\n"})
+    client.update_function_configuration(FunctionName=name, Description="again")
+    wait_until_ready(client, name)
+    assert invoke(client, name)[0] == "seven"
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip"])
@@ -233,10 +294,6 @@ def test_a_function_fails_with_the_installers_last_lines_and_none_of_its_secrets
     assert "s3cret" not in reason
     assert "reader" not in reason
     assert len(reason) < 2_500
-    index.add("greeting", "7.7", {"greeting.py": "TEXT = 'seven'\n"})
-    client.update_function_configuration(FunctionName="f", Description="again")
-    wait_until_ready(client, "f")
-    assert invoke(client, "f")[0] == "seven"
 
 
 def test_an_index_that_does_not_answer_is_given_up(start: Start, index: Index, tmp_path: Path) -> None:
@@ -281,48 +338,44 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
-def test_an_index_that_answers_garbage_is_a_failure(start: Start, index: Index, answer: tuple[int, str, bytes]) -> None:
-    index.before = lambda _path: answer
-    reason, code = failure(start(), "f", APP)
+def test_an_index_that_answers_garbage_is_a_failure(shared: Shared, answer: tuple[int, str, bytes]) -> None:
+    shared.index.before = lambda _path: answer
+    name = new_name()  # of which no installer remembers anything
+    reason, code = failure(shared.client, name, {"app.py": "", "requirements.txt": f"{name}\n"})
     assert (code, "could not be installed" in reason) == ("DependencyError", True)
 
 
-def test_a_wheel_that_is_none_is_a_failure(start: Start, index: Index, tmp_path: Path) -> None:
-    index.files["greeting-1.0-py3-none-any.whl"] = b"PK\x03\x04 and no more"
-    reason, code = failure(start(), "f", APP)
-    assert (code, installed(tmp_path)) == ("DependencyError", []), reason
+def test_a_wheel_that_is_none_is_a_failure(shared: Shared) -> None:
+    shared.index.files["hollow-1.0-py3-none-any.whl"] = b"PK\x03\x04 and no more"
+    before = shared.installed()
+    reason, code = failure(shared.client, new_name(), {"app.py": "", "requirements.txt": "hollow\n"})
+    assert (code, shared.installed()) == ("DependencyError", before), reason
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_wheel_whose_files_lead_elsewhere_writes_nothing_there(
-    installer: str, installers: list[str], require: Require, start: Start, index: Index, tmp_path: Path
-) -> None:
-    require("uv", installer in installers, "pip install uv")
+def test_a_wheel_whose_files_lead_elsewhere_writes_nothing_there(by: Shared, tmp_path: Path) -> None:
     places = {"../" * up + "escaped.py": "evil" for up in range(1, 9)}
-    index.add("greeting", "1.0", {"greeting.py": "", **places, f"{tmp_path}/escaped.py": "evil"})
-    client = start(python_installer=installer)
-    create(client, "f", APP)
-    wait_until_settled(client, "f")
-    trees = tmp_path / "state/dependencies/trees"
-    outside = [path for path in tmp_path.rglob("escaped.py") if not path.is_relative_to(trees)]
+    by.index.add("straying", "1.0", {"straying.py": "", **places, f"{tmp_path}/escaped.py": "evil"})
+    name = new_name()
+    create(by.client, name, {"app.py": "", "requirements.txt": "straying\n"})
+    wait_until_settled(by.client, name)
+    trees = by.state / "dependencies/trees"
+    outside = [path for path in by.state.parent.rglob("escaped.py") if not path.is_relative_to(trees)]
     assert [path for path in outside if "installed" not in path.parts] == []
     assert not list(Path("/").glob("escaped.py"))
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-@pytest.mark.parametrize("way", ["of the index", "of a wheel's own"])
-def test_nothing_is_ever_built_because_that_runs_code_of_packages_on_the_host(
-    installer: str, way: str, installers: list[str], require: Require, start: Start, index: Index, tmp_path: Path
-) -> None:
-    require("uv", installer in installers, "pip install uv")
+def test_nothing_is_ever_built_because_that_runs_code_of_packages_on_the_host(by: Shared, tmp_path: Path) -> None:
     program = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
-    index.files["evil-1.0.tar.gz"] = sdist("evil", "1.0", program)
-    files: dict[str, str | bytes] = {"app.py": "", "requirements.txt": "evil\n"}
-    if way != "of the index":
-        lure = wheel("lure", "1.0", {}, [f"evil @ {index.url}/files/evil-1.0.tar.gz"])
-        files = {"app.py": "", "requirements.txt": "./lure-1.0-py3-none-any.whl\n", "lure-1.0-py3-none-any.whl": lure}
-    reason, code = failure(start(python_installer=installer), "f", files)
-    assert (code, (tmp_path / "ran").exists()) == ("DependencyError", False), reason
+    by.index.files["evil-1.0.tar.gz"] = sdist("evil", "1.0", program)
+    lure = wheel("lure", "1.0", {}, [f"evil @ {by.index.url}/files/evil-1.0.tar.gz"])
+    wheels = {"lure-1.0-py3-none-any.whl": lure}
+    of_the_index, of_a_wheels_own = new_name(), new_name()
+    create(by.client, of_the_index, {"app.py": "", "requirements.txt": "evil\n"})
+    create(by.client, of_a_wheels_own, {"app.py": "", "requirements.txt": "./lure-1.0-py3-none-any.whl\n", **wheels})
+    for name in (of_the_index, of_a_wheels_own):
+        found = wait_until_settled(by.client, name)
+        assert found["StateReasonCode"] == "DependencyError", found
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_takes_too_much_of_the_disk_is_not_kept(start: Start, index: Index, tmp_path: Path) -> None:
@@ -333,10 +386,27 @@ def test_what_takes_too_much_of_the_disk_is_not_kept(start: Start, index: Index,
     assert list((tmp_path / "state/dependencies/making").iterdir()) == []
 
 
-def test_what_a_package_may_not_ask_for_is_said(start: Start, index: Index) -> None:
-    reason, code = failure(start(), "f", {"app.py": "", "requirements.txt": f"--index-url {index.simple}\ngreeting\n"})
+def test_what_a_package_may_not_ask_for_is_said(shared: Shared) -> None:
+    del shared.index.asked[:]
+    wanted = f"--index-url {shared.index.simple}\ngreeting\n"
+    reason, code = failure(shared.client, new_name(), {"app.py": "", "requirements.txt": wanted})
     assert (code, "--index-url is not taken from a package" in reason) == ("DependencyError", True)
-    assert index.asked == []
+    assert shared.index.asked == []
+
+
+def test_nothing_is_installed_where_a_function_cannot_run_anyway(shared: Shared) -> None:
+    del shared.index.asked[:]
+    files = {"index.js": "", "package.json": '{"dependencies": {"left": "1"}}'}
+    reason, code = failure(shared.client, new_name(), files, **NODE, Tags={"serverfull:execution": "inprocess"})
+    assert (code, "cannot run in the host's own process" in reason) == ("InvalidRuntime", True)
+    assert shared.index.asked == []
+
+
+def test_a_tag_takes_a_package_as_it_is(shared: Shared) -> None:
+    del shared.index.asked[:]
+    name, files = new_name(), {"app.py": "def handler(event, context):\n    return 1\n", "requirements.txt": "any\n"}
+    deploy(shared.client, name, files, Tags={"serverfull:dependencies": "off"})
+    assert (invoke(shared.client, name), shared.index.asked) == (1, [])
 
 
 def test_an_installer_gets_nothing_of_the_hosts_environment_but_what_names_indexes(
@@ -362,29 +432,6 @@ def test_a_setting_that_asks_for_uv_where_there_is_none_is_said(start: Start, mo
     monkeypatch.setattr("serverfull.dependencies.installers.find_uv", lambda: None)
     reason, code = failure(client, "f", APP)
     assert (code, "python_installer is uv" in reason) == ("InvalidRuntime", True)
-
-
-def test_nothing_is_installed_where_a_function_cannot_run_anyway(start: Start, index: Index) -> None:
-    files = {"index.js": "", "package.json": '{"dependencies": {"left": "1"}}'}
-    reason, code = failure(start(), "g", files, **NODE, Tags={"serverfull:execution": "inprocess"})
-    assert (code, "cannot run in the host's own process" in reason) == ("InvalidRuntime", True)
-    assert index.asked == []
-
-
-def test_a_tag_takes_a_package_as_it_is(start: Start, index: Index) -> None:
-    client = start()
-    files = {**APP, "app.py": "def handler(event, context):\n    return 1\n"}
-    deploy(client, "f", files, Tags={"serverfull:dependencies": "off"})
-    assert (invoke(client, "f"), index.asked) == (1, [])
-
-
-def test_what_is_gone_from_the_disk_is_installed_again_with_the_next_call(
-    start: Start, hosts: list[ThreadHost], tmp_path: Path
-) -> None:
-    deploy(start(), "f", APP)
-    hosts.pop().close()
-    shutil.rmtree(tmp_path / "state/dependencies")
-    assert invoke(start(), "f")[0] == "Hello!"
 
 
 ON_A_SMALL_DISK = """
@@ -447,16 +494,8 @@ def test_a_full_disk_is_a_failure_that_leaves_nothing_and_passes_with_it(
 # -------------------------------------------------------------------------------------------- hosts that end and begin
 
 
-def serve(tmp_path: Path, index: Index, install: str = "on") -> HostProcess:
-    variables = {
-        "SERVERFULL_DEPENDENCIES__INSTALL": install,
-        "SERVERFULL_DEPENDENCIES__PYTHON_INDEX": index.simple,
-    }
-    return HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path, env=variables)
-
-
 def test_a_host_that_is_killed_while_it_installs_leaves_nothing_half_and_the_next_one_goes_on(
-    index: Index, tmp_path: Path
+    start: Start, index: Index, tmp_path: Path
 ) -> None:
     asked, answered = threading.Event(), threading.Event()
 
@@ -466,32 +505,36 @@ def test_a_host_that_is_killed_while_it_installs_leaves_nothing_half_and_the_nex
             answered.wait(DEADLINE)
 
     index.before = before
-    with serve(tmp_path, index) as host:
+    variables = {
+        "SERVERFULL_DEPENDENCIES__INSTALL": "on",
+        "SERVERFULL_DEPENDENCIES__PYTHON_INDEX": index.simple,
+    }
+    with HostProcess.start(None, "--state", str(tmp_path / "state"), cwd=tmp_path, env=variables) as host:
         create(lambda_client(host.url), "f", APP)
         assert asked.wait(DEADLINE)
         host.kill()
     answered.set()
     assert installed(tmp_path) == []
-    with serve(tmp_path, index) as host:
-        client = lambda_client(host.url)
-        wait_until_ready(client, "f")
-        assert invoke(client, "f")[0] == "Hello!"
+    client = start()
+    wait_until_ready(client, "f")
+    assert invoke(client, "f")[0] == "Hello!"
 
 
-def test_an_installation_outlives_its_host_and_stays_in_use_where_no_more_is_installed(
-    index: Index, tmp_path: Path
+def test_an_installation_outlives_its_host_stays_in_use_where_no_more_is_installed_and_is_made_again_where_it_is_gone(
+    start: Start, hosts: list[ThreadHost], index: Index, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with serve(tmp_path, index) as host:
-        deploy(lambda_client(host.url), "f", APP)
+    deploy(start(), "f", APP)
+    hosts.pop().close()
     del index.asked[:]
-    with serve(tmp_path, index, "off") as host:
-        client = lambda_client(host.url)
-        assert invoke(client, "f")[0] == "Hello!"
-        deploy(client, "g", {**APP, "requirements.txt": "greeting  # another\n"})
-        said = host.wait_for_stderr("dependencies not installed")
-        assert "its package has requirements.txt and brings nothing of what that names" in said
-        assert "No module named 'greeting'" in invoke(client, "g")["errorMessage"]
+    client = start(install="off", output="STDERR")
+    assert invoke(client, "f")[0] == "Hello!"
+    deploy(client, "g", {**APP, "requirements.txt": "greeting  # another\n"})
+    assert "No module named 'greeting'" in invoke(client, "g")["errorMessage"]
+    assert "its package has requirements.txt and brings nothing of what that names" in capfd.readouterr().err
     assert index.asked == []
+    hosts.pop().close()
+    shutil.rmtree(tmp_path / "state/dependencies")
+    assert invoke(start(), "f")[0] == "Hello!"
 
 
 # -------------------------------------------------------------------------------------------------------- for Node.js
@@ -502,47 +545,49 @@ LEFT = {"index.js": "module.exports = (text) => `left ${text}`;\n"}
 
 
 @pytest.mark.usefixtures("npm")
-@pytest.mark.parametrize("code", [{"index.mjs": IMPORTING}, {"index.js": REQUIRING}], ids=["imports", "requires"])
-def test_what_package_json_names_is_installed_and_no_script_of_it_runs(
-    start: Start, index: Index, tmp_path: Path, code: Mapping[str, str]
+def test_what_package_json_names_is_installed_for_all_kinds_of_modules_and_no_script_of_it_runs(
+    shared: Shared, tmp_path: Path
 ) -> None:
     scripts = dict.fromkeys(("preinstall", "install", "postinstall", "prepare"), f"touch {tmp_path / 'ran'}")
-    index.add_module("left", "1.0.0", LEFT, scripts=scripts, hasInstallScript=True)
-    client = start()
+    shared.index.add_module("left", "1.0.0", LEFT, scripts=scripts, hasInstallScript=True)
     package = {"dependencies": {"left": "^1.0.0"}, "devDependencies": {"missing": "1"}, "scripts": scripts}
-    deploy(client, "f", {**code, "package.json": json.dumps(package)}, **NODE)
-    assert invoke(client, "f") == "left x"
+    for code in ({"index.mjs": IMPORTING}, {"index.js": REQUIRING}):
+        name = new_name()
+        deploy(shared.client, name, {**code, "package.json": json.dumps(package)}, **NODE)
+        assert invoke(shared.client, name) == "left x"
+    assert shared.index.count("/left-1.0.0.tgz") == 1
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.usefixtures("npm")
-def test_a_lock_file_says_the_versions_and_the_operator_the_registry(start: Start, index: Index) -> None:
-    index.add_module("left", "1.0.0", LEFT)
-    index.add_module("left", "1.1.0", {"index.js": "module.exports = () => 'newer';\n"})
-    entry = {"version": "1.0.0", "resolved": "http://registry.invalid/left/-/left-1.0.0.tgz"}
-    wanted = {"dependencies": {"left": "^1.0.0"}}
-    lock = {"name": "f", "lockfileVersion": 3, "requires": True, "packages": {"": wanted, "node_modules/left": entry}}
-    files = {"index.mjs": IMPORTING, "package.json": json.dumps(wanted), "package-lock.json": json.dumps(lock)}
-    client = start()
-    deploy(client, "f", files, **NODE)
-    assert invoke(client, "f") == "left x"
-    assert index.count("/left-1.0.0.tgz") == 1
-
-
-@pytest.mark.usefixtures("npm")
-def test_a_tarball_inside_the_package_needs_no_registry(start: Start, index: Index) -> None:
-    files = {
-        "index.mjs": IMPORTING,
-        "package.json": json.dumps({"dependencies": {"left": "file:vendor/left-1.0.0.tgz"}}),
-        "vendor/left-1.0.0.tgz": module("left", "1.0.0", LEFT),
+def test_a_lock_file_says_the_versions_the_operator_the_registry_and_a_tarball_inside_the_package_needs_none(
+    shared: Shared,
+) -> None:
+    shared.index.add_module("right", "1.0.0", LEFT)
+    shared.index.add_module("right", "1.1.0", {"index.js": "module.exports = () => 'newer';\n"})
+    wanted = {"dependencies": {"right": "^1.0.0", "own": "file:vendor/own-1.0.0.tgz"}}
+    entries = {
+        "node_modules/right": {"version": "1.0.0", "resolved": "http://registry.invalid/right/-/right-1.0.0.tgz"},
+        "node_modules/own": {"version": "1.0.0", "resolved": "file:vendor/own-1.0.0.tgz"},
     }
-    client = start()
-    deploy(client, "f", files, **NODE)
-    assert (invoke(client, "f"), index.asked) == ("left x", [])
+    lock = {"name": "f", "lockfileVersion": 3, "requires": True, "packages": {"": wanted, **entries}}
+    code = (
+        "import right from 'right';\nimport own from 'own';\nexport const handler = async () => [right(1), own(2)];\n"
+    )
+    files = {
+        "index.mjs": code,
+        "package.json": json.dumps(wanted),
+        "package-lock.json": json.dumps(lock),
+        "vendor/own-1.0.0.tgz": module("own", "1.0.0", LEFT),
+    }
+    name = new_name()
+    deploy(shared.client, name, files, **NODE)
+    assert invoke(shared.client, name) == ["left 1", "left 2"]
+    assert (shared.index.count("/right-1.0.0.tgz"), shared.index.count("own")) == (1, 0)
 
 
 @pytest.mark.usefixtures("npm")
-def test_what_npm_does_not_find_is_said(start: Start) -> None:
-    files = {"index.mjs": IMPORTING, "package.json": json.dumps({"dependencies": {"left": "^1.0.0"}})}
-    reason, code = failure(start(), "f", files, **NODE)
+def test_what_npm_does_not_find_is_said(shared: Shared) -> None:
+    files = {"index.mjs": IMPORTING, "package.json": json.dumps({"dependencies": {"not-there": "^1.0.0"}})}
+    reason, code = failure(shared.client, new_name(), files, **NODE)
     assert (code, "npm failed" in reason, "404" in reason) == ("DependencyError", True, True)

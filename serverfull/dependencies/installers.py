@@ -129,6 +129,7 @@ def _pip(python: Path, manifest: Manifest, settings: DependencySettings, cache: 
     command = [
         *(str(python), "-I", str(_PIP), "install", "--no-input", "--disable-pip-version-check", "--no-color"),
         *("--progress-bar", "off", "--no-user", "--target", RESULT, "--only-binary", ":all:"),
+        "--no-warn-conflicts",  # with what this Python has, all of which it would read for that
         *("--cache-dir", str(cache / "pip"), *index, "--requirement", REQUIREMENTS, *_constrained(manifest)),
     ]
     variables = {"PIP_ROOT_USER_ACTION": "ignore", "PIP_REQUIRE_VIRTUALENV": "0"}
@@ -149,6 +150,7 @@ def _npm(
         *(npm, "ci" if manifest.locked else "install", "--prefix", ".", "--no-global", "--omit=dev", "--no-save"),
         *("--ignore-scripts", "--git=/nonexistent/git", "--no-audit", "--no-fund", "--no-update-notifier"),
         *("--no-progress", "--color=false", "--loglevel=error", "--logs-max=0", "--no-dry-run", *target),
-        *("--no-package-lock-only", "--replace-registry-host=always", "--cache", str(cache / "npm"), *registry),
+        *("--no-package-lock-only", f"--replace-registry-host={'never' if manifest.copied else 'always'}"),
+        *("--cache", str(cache / "npm"), *registry),
     ]
     return Installer("npm", command, {"PATH": os.pathsep.join((*nodes, *_USUAL))}, {})

@@ -32,6 +32,7 @@ _VERSION = re.compile(_RANGE, re.ASCII)
 _ALIAS = re.compile(rf"npm:(@[\w-][\w.-]*/)?[\w-][\w.-]*(@({_RANGE}))?", re.ASCII)
 _TARBALL = re.compile(r"file:[\w./+@-]+\.(tgz|tar\.gz|tar)", re.ASCII)
 _REFERENCE = re.compile(rf"\$({_NAME.pattern})", re.ASCII)
+_ADDRESSES = ("https://", "http://")
 _DEEPEST = 50
 
 
@@ -118,13 +119,18 @@ class _Reader:
         """Read a lock file; npm puts each of its packages to the path that it says, from where it says."""
         text = read(self._root, name)
         assert text is not None
-        packages = _json(name, text).get("packages")
+        document = _json(name, text)
+        packages = document.get("packages")
         if not isinstance(packages, dict):
             raise Refused(f"{name} is of npm 6 or before. Write it anew: npm install --package-lock-only.")
         for path, entry in packages.items():
             if path:
                 self._check_locked(name, path, entry)
-        return text
+        if not self._tarballs:
+            return text
+        # Where npm puts the registry into all addresses, it does so into those of tarballs: so no others are left.
+        kept = {path: _without_address(entry) if path else entry for path, entry in packages.items()}
+        return dumps({**document, "packages": kept}).encode()
 
     def _check_locked(self, name: str, path: str, entry: Any) -> None:
         parts = path.split("/")
@@ -136,10 +142,15 @@ class _Reader:
             said = entry.get(member, "")
             if isinstance(said, str) and said.startswith("file:"):
                 self._check_wanted(f"{name}: {path}", said)
-            elif not isinstance(said, str) or not (
-                _VERSION.fullmatch(said) or said.startswith(("https://", "http://"))
-            ):
+            elif not isinstance(said, str) or not (_VERSION.fullmatch(said) or said.startswith(_ADDRESSES)):
                 raise Refused(f"{name}: {path} comes from {str(said)[:200]!r}, which is not installed here.")
+
+
+def _without_address(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out where a package comes from, unless that is a file: it is looked for in the registry by its name."""
+    if entry.get("resolved", "").startswith(_ADDRESSES):
+        return {member: said for member, said in entry.items() if member != "resolved"}
+    return entry
 
 
 def _check_name(where: str, name: str) -> None:

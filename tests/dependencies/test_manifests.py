@@ -281,6 +281,21 @@ def test_a_lock_file_that_leads_elsewhere_is_refused_by_name(tmp_path: Path, pac
         node(tmp_path, {"dependencies": {"left": "1"}})
 
 
+def test_a_lock_file_with_tarballs_of_the_package_is_given_without_addresses(tmp_path: Path) -> None:
+    (tmp_path / "own.tgz").write_bytes(b"")
+    away = {"version": "1.0.0", "resolved": "https://example.com/left-1.0.0.tgz", "integrity": "sha512-x"}
+    own = {"version": "1.0.0", "resolved": "file:own.tgz"}
+    packages = {"": {}, "node_modules/left": away, "node_modules/own": own}
+    package(tmp_path, {"package-lock.json": json.dumps({"lockfileVersion": 3, "packages": packages})})
+    manifest = find_manifest(
+        package(tmp_path, {"package.json": '{"dependencies": {"left": "1"}}'}), "nodejs22.x"
+    ).manifest
+    assert manifest is not None
+    del away["resolved"]
+    assert json.loads(manifest.files["package-lock.json"])["packages"] == packages
+    assert manifest.copied == ["own.tgz"]
+
+
 def test_a_lock_file_is_given_to_npm_as_it_is(tmp_path: Path) -> None:
     entry = {"version": "1.0.0", "resolved": "https://registry.example/left/-/left-1.0.0.tgz", "integrity": "sha512-x"}
     lock = json.dumps({"lockfileVersion": 3, "packages": {"": {}, "node_modules/left": entry}})
