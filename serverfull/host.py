@@ -469,6 +469,11 @@ class Host:
             "event_loop": type(self.runtime.loop).__module__,
         }
 
+    @property
+    def events(self) -> StoredQueue | None:
+        """What has the events; None where other processes have some of them."""
+        return self._queue if self.settings.server.workers == 1 else None
+
     def metrics_text(self) -> tuple[bytes, str]:
         """Give the figures as Prometheus reads them, and their content type."""
         from serverfull.observability.exposition import exposition

@@ -19,6 +19,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "get": ("functions:get", "Show a function."),
         "delete": ("functions:delete", "Delete a function, or one version of it."),
         "logs": ("logs:logs", "Print what a function wrote last."),
+        "events": ("events:events", "Look after the events of a host."),
+        "dlq": ("events:dlq", "Look after events that were given up, with nobody to tell."),
         "contracts": ("contracts:contracts", "Show what functions take, give back and raise."),
         "status": ("calling:status", "Say whether a host is up, and what it is."),
         "wait": ("calling:wait", "Wait until a host is ready."),
