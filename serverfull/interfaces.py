@@ -432,10 +432,11 @@ class EventStore(ABC):
 
     @abstractmethod
     async def pending(
-        self, limit: int, besides: Collection[str] = ()
+        self, limit: int, *, running: Collection[str] = (), besides: Collection[str] = ()
     ) -> tuple[Sequence[PendingDelivery], float | None]:
         """Give deliveries that are due, and when the next one will be that is not; None: there is none.
 
+        :param running: ids of deliveries that are being made.
         :param besides: targets whose deliveries are left out, as they have enough.
         """
 

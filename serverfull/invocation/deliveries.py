@@ -56,7 +56,6 @@ class Deliveries:
         self._wanted = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._of_target: Counter[str] = Counter()
-        self._made: set[str] = set()  # since the store was asked last
         self._looking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -85,17 +84,16 @@ class Deliveries:
     async def _begin_due(self, store: EventStore) -> None:
         if len(self._running) >= MOST:  # the end of one of them comes back here
             return
-        self._made.clear()
         enough = [target for target, count in self._of_target.items() if count >= MOST_OF_TARGET]
-        due, following = await store.pending(2 * MOST, enough)
+        due, following = await store.pending(MOST - len(self._running), running=self._running, besides=enough)
         for pending in due:
             delivery = pending.delivery
-            if delivery.id in self._running or delivery.id in self._made or len(self._running) >= MOST:
-                continue
             if self._of_target[delivery.target] < MOST_OF_TARGET:
                 self._of_target[delivery.target] += 1
                 task = asyncio.get_running_loop().create_task(self._deliver(pending, store))
                 self._running[delivery.id] = task
+            else:
+                self._wanted.set()  # there may be others behind it
         if following is not None:
             self._look_at(following)
         self._nothing_left = not self._running and following is None
@@ -122,7 +120,6 @@ class Deliveries:
         except Exception:  # a task's boundary: it is made again by the next host
             self._logger.exception("delivery not handled", target=delivery.target, request_id=delivery.request_id)
         finally:
-            self._made.add(delivery.id)
             del self._running[delivery.id]
             self._of_target[delivery.target] -= 1
             if not self._of_target[delivery.target]:

@@ -266,13 +266,15 @@ class EventFile:
             )
         return True
 
-    def pending(self, limit: int, besides: Collection[str] = ()) -> tuple[list[PendingDelivery], float | None]:
+    def pending(
+        self, limit: int, running: Collection[str], besides: Collection[str]
+    ) -> tuple[list[PendingDelivery], float | None]:
         """Give what is to be delivered now, and when there is more."""
         now = self._clock.now()
-        others = f" AND target NOT IN ({', '.join('?' * len(besides))})" if besides else ""
+        others = f"id NOT IN ({', '.join('?' * len(running))}) AND target NOT IN ({', '.join('?' * len(besides))})"
         rows = self._connection.execute(
-            f"SELECT details, body, attempts, since FROM deliveries WHERE due <= ?{others} ORDER BY due LIMIT ?",
-            (now, *besides, limit),
+            f"SELECT details, body, attempts, since FROM deliveries WHERE due <= ? AND {others} ORDER BY due LIMIT ?",
+            (now, *running, *besides, limit),
         )
         found = [
             PendingDelivery(Delivery(**loads(details), body=body), attempts, since)

@@ -124,10 +124,11 @@ class SqliteEventStore(EventStore):
         return await self._do(lambda file: file.end(lease, end, deliveries, keep=keep))
 
     async def pending(
-        self, limit: int, besides: Collection[str] = ()
+        self, limit: int, *, running: Collection[str] = (), besides: Collection[str] = ()
     ) -> tuple[Sequence[PendingDelivery], float | None]:
         """Give what is to be delivered now, and when there is more."""
-        return await self._do(lambda file: file.pending(limit, besides))
+        ids, targets = tuple(running), tuple(besides)  # as they are now
+        return await self._do(lambda file: file.pending(limit, ids, targets))
 
     async def delivered(self, delivery_id: str) -> None:
         """Forget a delivery."""

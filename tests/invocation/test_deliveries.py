@@ -176,9 +176,11 @@ async def test_what_can_never_be_delivered_or_not_in_six_hours_is_kept_for_the_o
 async def test_a_target_that_is_slow_leaves_room_for_others(scene: Scene) -> None:
     held = asyncio.Event()
     scene.told.first[QUEUE] = held.wait
+    scene.deliveries.wake, wake = lambda: None, scene.deliveries.wake
     await scene.end_event(QUEUE, count=3 * MOST)
-    await scene.until(lambda: len(scene.told.running) == MOST_OF_TARGET)
+    scene.clock.time += 1
     await scene.end_event(OTHER, count=MOST)
+    wake()
     await scene.until(lambda: len(scene.told.made) == MOST)
     assert scene.told.running == [QUEUE] * MOST_OF_TARGET
     held.set()
