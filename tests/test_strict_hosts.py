@@ -53,7 +53,7 @@ base = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2020-01-01/extension"
 asked = urllib.request.Request(base + "/register", b'{"events": ["INVOKE"]}', {"Lambda-Extension-Name": "inner"})
 answer = urllib.request.urlopen(asked)
 headers = {"Lambda-Extension-Identifier": answer.headers["Lambda-Extension-Identifier"]}
-wanted = b'{"types": ["platform"], "destination": {"protocol": "TCP", "port": 1}}'
+wanted = b'{"schemaVersion": "2022-07-01", "types": ["platform"], "destination": {"protocol": "TCP", "port": 1}}'
 telemetry = base.replace("2020-01-01/extension", "2022-07-01/telemetry")
 subscribed = urllib.request.urlopen(urllib.request.Request(telemetry, wanted, headers, method="PUT"))
 said = [answer.status, subscribed.status]
