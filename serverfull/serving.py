@@ -30,12 +30,13 @@ from serverfull.application import FRONT, HOST, as_fetcher, create_app
 from serverfull.config import Settings
 from serverfull.errors import AddressInUse, ConfigurationError, StartupError, UnsafeBind
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.host import Host, Sharing, refusal
+from serverfull.host import Host, Sharing
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.garbage import rarely_looked_for
 from serverfull.runtimes.loops import LoopRunner, wait_in_spite_of_cancels
 from serverfull.signals import ALLOWANCE, INTERRUPTED, Signals, leave_stuck_threads_behind, say
+from serverfull.wiring.modes import refusal
 
 if TYPE_CHECKING:
     from serverfull.config import LoadedSettings, ServerSettings

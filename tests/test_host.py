@@ -252,7 +252,7 @@ async def test_the_age_of_events_is_shown_once_they_start_to_run(start_host: Any
     await asyncio.sleep(0.15)  # the second event grows old behind the limit
     assert (await figures_of(host))[waited % "count"] == 1
     go.set()
-    await host.until(lambda: host.host.admission.running == 0 and not host.host._queue.waiting)
+    await host.until(lambda: host.host.admission.running == 0 and not host.host.events.waiting)
     assert (await host.invoke("f")).json() is True
     figures = await figures_of(host)
     assert figures[waited % "count"] == 2  # of the events alone, and each of them once

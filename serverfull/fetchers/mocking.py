@@ -1,4 +1,4 @@
-"""Functions that answer without running: a decorator of any fetcher. ``host.py`` puts one in place in mock mode.
+"""Functions that answer without running: a decorator of any fetcher. `wiring.modes` puts one in place in mock mode.
 
 A mocked function has the configuration of the real one and a handler of its own, which gives an answer. That handler is
 annotated so that a runtime treats it like the real one: events are validated in the same way, and refused in the same

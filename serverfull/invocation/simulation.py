@@ -11,8 +11,8 @@ seconds, ``0.25``)                               call times out
 ================================================ ======================================================================
 
 `MockInvocationReader` reads them, `SimulatingInvoker` refuses, and `SimulatingRuntime` does the rest where a handler
-would run, so that limits, logs and figures are those of a real call. ``host.py`` puts them in place of what they wrap
-where a host is in mock mode; otherwise nothing of this is loaded or asked.
+would run, so that limits, logs and figures are those of a real call. `wiring.modes` puts them in place of what they
+wrap where a host is in mock mode; otherwise nothing of this is loaded or asked.
 """
 
 from __future__ import annotations

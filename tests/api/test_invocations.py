@@ -101,7 +101,7 @@ async def test_a_function_with_limit_zero_is_off_and_its_events_do_not_wait_for_
     assert (accepted.status, accepted.body) == (202, b"")
     assert "x-amz-executed-version" not in accepted.headers  # which version an alias means is found out when it runs
     await host.until(lambda: "error: event dropped" in host.log.events())
-    assert await host.host._queue.drain(0.01) == 0
+    assert await host.host.events.drain(0.01) == 0
 
 
 async def test_events_over_the_limit_are_accepted_and_run_later(start_host: Any) -> None:

@@ -1,0 +1,1 @@
+"""Parts of a host, each put together from its settings: `serverfull.host` wires them to each other."""
