@@ -376,7 +376,7 @@ class KeptEvent:
         ``ended`` (with nobody to tell, or nobody who could be told).
     :param at: when it is due, was begun, or ended.
     :param end: how it has ended; None: it has not.
-    :param undelivered: why a delivery was given up; empty: none was.
+    :param undelivered: why a delivery has failed that did so last; empty: none has.
     :param size: bytes of the payload, which is only there where the event was asked for by its key.
     """
 

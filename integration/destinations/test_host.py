@@ -190,6 +190,25 @@ def test_a_target_that_is_missing_gets_its_record_when_it_is_there(services, cli
     assert [body["responsePayload"] for body in bodies if "responsePayload" in body] == [{"handled": {"item": "tea"}}]
 
 
+def test_a_record_that_can_never_arrive_is_kept_and_delivered_when_the_operator_says_so(services, client, host):
+    services.make_queue("narrow")
+    url, size = f"{services.url}/{ACCOUNT}/narrow", "MaximumMessageSize"
+    services.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={size: "1024"})
+    make(client, "wide", queue_arn("narrow"))
+    request_id = send(client, "wide", "x" * 2000)
+    await_figure(host, "serverfull_destination_delivery_failures", "wide", 1)
+    deadline, kept = time.monotonic() + DEADLINE, []
+    while not kept:
+        assert time.monotonic() < deadline
+        kept = host.request("GET", "/_serverfull/events?state=ended&function=wide").json()["Events"]
+    assert (kept[0]["RequestId"], kept[0]["Condition"]) == (request_id, "Success")
+    assert "Message must be shorter than 1024 bytes" in kept[0]["Reason"]
+    services.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={size: "262144"})
+    body = json.dumps({"Ids": [kept[0]["Id"]]}).encode()
+    assert host.request("POST", "/_serverfull/events/redrive", body).json() == {"Redriven": 1}
+    assert services.records("narrow")[0]["requestContext"]["requestId"] == request_id
+
+
 def test_a_queue_that_hangs_holds_up_nobody_and_loses_nothing_when_the_host_is_killed(services, proxy, start, tmp_path):
     """The events have ended, and their records are on their way, when the host dies: the next one delivers them.
 

@@ -289,15 +289,15 @@ class EventFile:
 
     def undelivered(self, delivery_id: str, reason: str, again: float | None) -> None:
         """Note that a delivery has failed, for now or for good."""
+        self._connection.execute(
+            "UPDATE events SET undelivered = ? WHERE key = (SELECT event FROM deliveries WHERE id = ?)",
+            (_ascii(reason), delivery_id),
+        )
         if again is not None:
             self._connection.execute(
                 "UPDATE deliveries SET due = ?, attempts = attempts + 1 WHERE id = ?", (again, delivery_id)
             )
             return
-        self._connection.execute(
-            "UPDATE events SET undelivered = ? WHERE key = (SELECT event FROM deliveries WHERE id = ?)",
-            (_ascii(reason), delivery_id),
-        )
         self._settle(
             delivery_id, "UPDATE deliveries SET due = NULL, attempts = attempts + 1 WHERE id = ?", (delivery_id,)
         )
