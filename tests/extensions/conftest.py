@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 import threading
@@ -112,10 +113,10 @@ class Deployed:
         """Deploy a function, whose name is in no other test's log.
 
         :param files: the code of its module.
-        :param extensions: programs by their names.
+        :param extensions: programs by their names; other programs by their paths in the layer, which begin with "/".
         """
         name = name or self.name
-        paths = {f"extensions/{path}": text for path, text in extensions.items()}
+        paths = {os.path.join("/extensions", path)[1:]: text for path, text in extensions.items()}
         content = {"ZipFile": zipped(paths, executable=paths if mode is None else ())}
         layer = self.client.publish_layer_version(LayerName=f"{name}-extensions", Content=content)["LayerVersionArn"]
         variables = {"COLLECTOR": self.collector.url, **more.pop("variables", {})}

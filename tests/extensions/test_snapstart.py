@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.testing.deployments import wait_until_settled
-from tests.extensions.agents import SUBSCRIBING, agent, records
+from tests.extensions.agents import SUBSCRIBING, WATCHING, agent, records
 
 CODE = """
 import os
@@ -83,6 +83,39 @@ def test_an_agent_sees_the_code_loaded_once_and_restored_for_each_environment(de
     before, after = deployed.collector.of("agent", "files")
     assert "model" not in before
     assert "model" in after
+
+
+INTERNAL = """
+import http.client, json, os, threading
+from snapshot_restore_py import register_after_restore
+SEEN = []
+@register_after_restore
+def begin():
+    line = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    def ask(method, path, body=None, **headers):
+        line.request(method, "/2020-01-01/extension/" + path, body, headers)
+        answer = line.getresponse()
+        return json.loads(answer.read()), answer.headers["Lambda-Extension-Identifier"]
+    _, me = ask("POST", "register", '{"events": ["INVOKE"]}', **{"Lambda-Extension-Name": "inner"})
+    def follow():
+        while True:
+            SEEN.append(ask("GET", "event/next", **{"Lambda-Extension-Identifier": me})[0]["eventType"])
+            told.set()
+    threading.Thread(target=follow, daemon=True).start()
+told = threading.Event()
+def handler(event, context):
+    return [os.environ["WRAPPED"], told.wait(5), SEEN]
+"""
+
+
+def test_wrapped_code_and_an_internal_extension_that_begins_in_a_hook_go_with_an_external_one(deployed: Any) -> None:
+    wrapper = '#!/bin/sh\nexport WRAPPED=yes\nexec "$@"\n'
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrap"}
+    layers = {"watcher": deployed.python(WATCHING), "/wrap": wrapper}
+    deployed.deploy(INTERNAL, layers, variables=variables, **SNAP_START)
+    version = wait_until_settled(deployed.client, deployed.name, "1")
+    assert version["SnapStart"]["OptimizationStatus"] == "On", version
+    assert called(deployed) == ["yes", True, ["INVOKE"]]
 
 
 REFUSED = {
