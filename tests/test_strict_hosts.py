@@ -123,6 +123,17 @@ def test_no_function_leaves_the_walls_by_its_own_tag(client: Any) -> None:
     assert "says 'inprocess': this host has " in made["StateReason"]
 
 
+def _wait_for_lines(client: Any, name: str, wanted: set[str]) -> None:
+    """Wait until all these lines are in a function's log."""
+    until, found = time.monotonic() + 20.0, set[str]()
+    while not wanted <= found:
+        assert time.monotonic() < until, found
+        with urllib.request.urlopen(f"{client.meta.endpoint_url}/_serverfull/logs/{name}") as answer:
+            messages = [json.loads(line)["message"] for line in answer.read().decode().splitlines()]
+        found = {line for message in messages for line in message.splitlines()}
+        time.sleep(0.02)
+
+
 def _layer(client: Any, name: str, files: dict[str, str | bytes], executable: list[str]) -> str:
     made = client.publish_layer_version(LayerName=name, Content={"ZipFile": zipped(files, executable)})
     arn: str = made["LayerVersionArn"]
@@ -222,13 +233,7 @@ def test_external_extensions_run_within_the_walls_of_their_function(
         assert sorted(descriptors) == ["0", "1", "2", "3", "4", "5"]  # its streams, listener, poll and this list
     client.delete_function(FunctionName=name)
     wanted = {f"{extension} ends True True" for extension in ("agent", "longer")}
-    until, found = time.monotonic() + 20.0, set[str]()
-    while not wanted <= found:
-        assert time.monotonic() < until, found
-        with urllib.request.urlopen(f"{client.meta.endpoint_url}/_serverfull/logs/{name}") as answer:
-            messages = [json.loads(line)["message"] for line in answer.read().decode().splitlines()]
-        found = {line for message in messages for line in message.splitlines()}
-        time.sleep(0.02)
+    _wait_for_lines(client, name, wanted)
 
 
 @needs_walls
@@ -240,6 +245,22 @@ def test_internal_extensions_find_their_api_behind_walls(client: Any) -> None:
     create(client, "asked", {"app.py": "import inner\ndef handler(e, c): return inner.said"}, Layers=[arn])
     wait_until_settled(client, "asked")
     assert _call(client, "asked", None) == [200, 200]
+
+
+@needs_walls
+def test_versions_with_snapstart_say_that_there_are_no_snapshots_behind_walls_and_why(client: Any) -> None:
+    """A process that has loaded code cannot get walls of its own again, and environments do not share them."""
+    snap_start = {"SnapStart": {"ApplyOn": "PublishedVersions"}, "Runtime": "python3.12", "Timeout": 30}
+    create(client, "snap", {"app.py": PYTHON_CODE}, Publish=True, **snap_start)
+    client.get_waiter("published_version_active").wait(
+        FunctionName="snap", Qualifier="1", WaiterConfig={"Delay": 0.05, "MaxAttempts": 400}
+    )
+    found = client.get_function_configuration(FunctionName="snap", Qualifier="1")
+    assert found["SnapStart"] == {"ApplyOn": "PublishedVersions", "OptimizationStatus": "Off"}
+    answer = client.invoke(FunctionName="snap", Qualifier="1", Payload=b"1")
+    assert json.loads(answer["Payload"].read()) == [1, 2, ["1", "2"], []]
+    why = "the sandbox level strict, whose walls a process cannot leave to have some of its own"
+    _wait_for_lines(client, "snap", {f"No snapshot is made of this version: in the way is {why}."})
 
 
 def ends(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

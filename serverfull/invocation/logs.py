@@ -183,7 +183,7 @@ class InvocationLog:
         self._emit("function", text)
 
     def _emit(self, kind: str, text: str) -> None:
-        if self._started and not self._loading:
+        if self._started and not self._loading and self._request_id:  # else it is of no invocation
             start, self._started = self._start_line(self._started), 0.0
             self._pass_on("platform", start)
         self._pass_on(kind, text)

@@ -79,6 +79,13 @@ def test_the_lines_of_a_text_log_are_those_of_aws() -> None:
     assert sink.text("function") == "one\ntwo\n"
 
 
+def test_what_is_written_in_no_invocation_has_no_start_line() -> None:
+    sink = Sink()
+    log = InvocationLog(identify("hello", Function(print), 3, 128), "", sink, 1000, tail=False)
+    log.write("No snapshot is made.\n")
+    assert sink.text() == "No snapshot is made.\n"
+
+
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_a_timeout_has_a_line_of_its_own_whatever_the_handler_has_written(log_format: Any) -> None:
     sink = Sink()
