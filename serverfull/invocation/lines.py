@@ -37,6 +37,7 @@ class Line:
     :ivar beginning: events that are begun, of which it is not known yet whether a limit lets them run.
     :ivar window: how many of these there may be.
     :ivar running: events that are begun, all of them.
+    :ivar appending: events that are being accepted.
     :ivar blocked_by: what refuses its events: ``function``, ``host`` or nothing.
     :ivar blocked_until: when it is to be tried again at the latest.
     :ivar waking: when it is looked at next; None: not before something happens.
@@ -54,6 +55,7 @@ class Line:
     beginning: int = 0
     window: int = 1
     running: int = 0
+    appending: int = 0
     blocked_by: str = ""
     blocked_until: float = 0.0
     waking: float | None = None
@@ -80,7 +82,7 @@ class Line:
     @property
     def idle(self) -> bool:
         """Whether nothing is known of it that would be missed."""
-        return not (self.waiting or self.running or self.ready or self.reading or self.held)
+        return not (self.waiting or self.running or self.appending or self.ready or self.reading or self.held)
 
 
 class Lines:

@@ -136,7 +136,7 @@ class StoredQueue(EventQueue):
     @property
     def running(self) -> int:
         """How many events are being run."""
-        return sum(line.running for line in self._lines)
+        return sum(line.running + line.appending for line in self._lines)
 
     async def start(self) -> None:
         """Run what a host before this one has left.
@@ -179,7 +179,8 @@ class StoredQueue(EventQueue):
         store = await self.store()
         waiting = dict(await store.lines())
         for line in self._lines:
-            line.waiting, line.complete, line.missed = waiting.pop(line.name, 0), False, line.reading
+            line.waiting = waiting.pop(line.name, 0) + line.appending
+            line.complete, line.missed = False, line.reading
         for name, count in waiting.items():
             line = self._lines.line(name)
             line.waiting, line.complete = count, False
@@ -206,7 +207,7 @@ class StoredQueue(EventQueue):
         self._check_backlog(line)
         line.waiting += 1
         self._waiting += 1
-        line.running += 1  # so that nobody lets go of it
+        line.appending += 1
         try:
             (key,) = await store.append((event,))
         except BaseException as failure:
@@ -217,7 +218,7 @@ class StoredQueue(EventQueue):
                 self._waiting += 1
             raise
         finally:
-            line.running -= 1
+            line.appending -= 1
             self._changed.set()
         line.added(key)
         self._read_if_wanted(line)

@@ -31,6 +31,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(_NeverWaiting(self))
         self.seconds = 0.0
         self.queues: list[StoredQueue] = []
+        self.stores: list[DirectStore] = []
 
     def time(self) -> float:
         return self.seconds
@@ -64,6 +65,8 @@ def virtual_loop() -> Iterator[VirtualLoop]:
             task.cancel()
         if tasks:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for store in loop.stores:
+            store.file._connection.close()
         loop.close()
 
 
@@ -89,6 +92,9 @@ class DirectStore(EventStore):
         self.file = EventFile(path, clock or LoopClock(), synchronous="normal", longest_delay=300.0)
         self.broken = False
         self._slow = slow
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.stores.append(self)
 
     async def _do(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         await asyncio.sleep(self._slow())
