@@ -26,6 +26,10 @@ def echo_sync(event: Any, context: Any) -> Any:
     return event
 
 
+async def held(event: Any, context: Any) -> None:
+    await asyncio.Event().wait()
+
+
 async def sleep_async(event: Any, context: Any) -> str:
     await asyncio.sleep(0.005)
     return "hello"
@@ -54,7 +58,7 @@ def log_sync(event: Any, context: Any) -> str:
     return "hello"
 
 
-functions = {
+functions: dict[str, Any] = {
     function.__name__: function
     for function in (
         hello_async,
@@ -69,3 +73,4 @@ functions = {
         log_sync,
     )
 }
+functions["held"] = serverfull.Function(held, max_concurrency=1, timeout=5400)

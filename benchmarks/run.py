@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, also wher
 
 from benchmarks.harness.containers import Containers, NoEngine, containers
 from benchmarks.harness.environments import Environments, environments
+from benchmarks.harness.events import Events, events
 from benchmarks.harness.figures import Results, every_sample, faults
 from benchmarks.harness.load import NotMeasured, require_wrk
 from benchmarks.harness.machine import cores
@@ -42,7 +43,7 @@ from benchmarks.harness.together import BUSY_LEVELS, WORKLOADS, Pair, measure_to
 from benchmarks.harness.workloads import workloads
 from serverfull.runtimes.process.confinement import probe_strict
 
-EXTRAS = ("together", "workers", "start", "memory", "management", "environments", "containers")
+EXTRAS = ("together", "workers", "start", "memory", "management", "events", "environments", "containers")
 DEFAULT_SERVERS = (BARE, ASYNC, SYNC, MOCK, WORKER, OFFICIAL, *(() if probe_strict().why else (STRICT,)), FRAMEWORK)
 
 
@@ -132,6 +133,14 @@ def measure_management(options: argparse.Namespace, folder: Path, failures: list
         return None
 
 
+def measure_events(options: argparse.Namespace, folder: Path, failures: list[str]) -> Events | None:
+    try:
+        return events(folder, 1 if options.quick else options.rounds, options.seconds, say)
+    except (NotMeasured, OSError) as failure:
+        failures.append(f"events: {failure}")
+        return None
+
+
 def measure_environments(options: argparse.Namespace, failures: list[str]) -> Environments | None:
     rounds, functions, seconds = (1, 3, 2) if options.quick else (options.rounds, 20, 10)
     try:
@@ -170,6 +179,7 @@ def run(options: argparse.Namespace, folder: Path) -> Results:
         starts=measure_starts(options, failures) if "start" in options.only else [],
         memory=measure_memory(options, folder, failures) if "memory" in options.only else None,
         management=measure_management(options, folder, failures) if "management" in options.only else None,
+        events=measure_events(options, folder, failures) if "events" in options.only else None,
         environments=measure_environments(options, failures) if "environments" in options.only else None,
         containers=measure_containers(options, plan, failures) if "containers" in options.only else None,
         failures=failures,

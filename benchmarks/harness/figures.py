@@ -8,6 +8,7 @@ from statistics import median
 
 from benchmarks.harness.containers import Containers
 from benchmarks.harness.environments import Environments
+from benchmarks.harness.events import Events
 from benchmarks.harness.management import Management
 from benchmarks.harness.rounds import Sample
 from benchmarks.harness.starts import FunctionMemory, Start
@@ -31,6 +32,7 @@ class Results:
     management: Management | None = None
     environments: Environments | None = None
     containers: Containers | None = None
+    events: Events | None = None
     failures: Sequence[str]
 
 

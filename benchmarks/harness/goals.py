@@ -79,6 +79,7 @@ def goals(results: Results) -> Iterator[Goal]:
     yield from _starting(results)
     yield from _memory(results)
     yield from _managing(results)
+    yield from _of_events(results)
     yield from _in_processes(results)
     yield from _behind_walls(results)
     yield from _environments(results)
@@ -189,6 +190,17 @@ def _managing(results: Results) -> Iterator[Goal]:
     listing, begun = (measured.listing, measured.starts) if measured else ((), ())
     yield Goal(what="ListFunctions, 10,000 functions", values=listing, limit=1.5, unit="x 100 functions", ceiling=True)
     yield Goal(what="start with 1,000 functions", values=begun, limit=1.5, unit="x empty state", ceiling=True)
+
+
+def _of_events(results: Results) -> Iterator[Goal]:
+    measured = results.events
+    durable, grouped, starts = (measured.durable, measured.grouped, measured.first_run) if measured else ((), (), ())
+    each = middle(measured.rates) if measured else None
+    note = "" if each is None else f"{each:.0f} a second"
+    what = "events on the disk, c64"
+    yield Goal(what=what, values=durable, limit=0.5, unit="x DryRun", note=note)
+    yield Goal(what=what, values=grouped, limit=8, unit="x single commits", note=note)
+    yield Goal(what="first of 100,000 events that wait", values=starts, limit=2, unit="s from the start", ceiling=True)
 
 
 def _in_processes(results: Results) -> Iterator[Goal]:

@@ -96,12 +96,18 @@ class Generator:
 
 
 @contextmanager
-def ready(url: str, body: Path, connections: int, seconds: int, core: int | None) -> Iterator[Generator]:
+def ready(
+    url: str, body: Path, connections: int, seconds: int, core: int | None, header: str = ""
+) -> Iterator[Generator]:
     """Start a wrk of one thread on a core (None: all) that waits for its ``go``; it has ended when the block ends.
+
+    :param header: one more, such as ``X-Amz-Invocation-Type: Event``.
 
     :raises NotMeasured: wrk ended at once, as it does where nothing listens.
     """
     options = ["-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--timeout", "10s", "-s", str(SCRIPT)]
+    if header:
+        options += ["-H", header]
     with pinned(core):
         process = subprocess.Popen(
             ["wrk", *options, url, "--", str(body)],
@@ -120,8 +126,8 @@ def ready(url: str, body: Path, connections: int, seconds: int, core: int | None
             process.kill()
 
 
-def load(url: str, body: Path, connections: int, seconds: int, core: int | None) -> Load:
-    """Send the body for some whole seconds over that many connections."""
-    with ready(url, body, connections, seconds, core) as generator:
+def load(url: str, body: Path, connections: int, seconds: int, core: int | None, header: str = "") -> Load:
+    """Send the body for some whole seconds over that many connections, with one more header where one is given."""
+    with ready(url, body, connections, seconds, core, header) as generator:
         generator.go()
         return generator.result()
