@@ -123,6 +123,7 @@ class Service:
             ParamValidationError,
             ReadTimeoutError,
         )
+        from botocore.parsers import ResponseParserError
 
         try:
             work(self._client(region))
@@ -134,7 +135,7 @@ class Service:
             raise _Unanswered(str(error)) from None
         except ParamValidationError as error:
             raise DeliveryFailed(str(error), final=True) from None
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, ResponseParserError, OSError) as error:
             raise DeliveryFailed(f"{type(error).__name__}: {error}") from None
 
     def _client(self, region: str) -> Any:

@@ -37,13 +37,13 @@ async def test_records_that_end_with_the_host_are_said_to_be_lost(target: str, l
     log, heard = Log(), []
     end = EventEnd(condition="RetriesExhausted", at=time.time(), invoke_count=3)
     async with Host(StaticFetcher({"audit": heard.append}), Settings(logging=QUIET), logger=log) as host:
-        store = await host._queue.store()
+        store = await host._events.queue.store()
         (key,) = await store.append((EVENT,))
         lease = await store.claim(key)
         assert lease is not None
         await store.end(lease, end, deliveries(EVENT, end, EventConfig(on_failure=target)), keep=False)
-        host._deliveries.wake()
-        assert await host._deliveries.drain(10) is not lost
+        host._events._deliveries.wake()
+        assert await host._events._deliveries.drain(10) is not lost
         await host.drain(10)
     assert (("error", "records lost at shutdown") in log.lines) is lost
     assert [record["requestContext"]["condition"] for record in heard] == ([] if lost else ["RetriesExhausted"])
