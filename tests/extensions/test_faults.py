@@ -108,13 +108,16 @@ def test_an_extension_that_crashes_during_a_call_fails_it_and_the_others_are_tol
     assert_gone(deployed.collector.of("crashing", "pid"))
 
 
-def test_the_next_call_after_a_crash_has_a_new_environment(deployed: Any) -> None:
+def test_a_crash_between_calls_is_told_to_the_others_and_the_next_call_has_a_new_environment(deployed: Any) -> None:
     crashing = """
-    extension = Extension("INVOKE")
+    import threading
+    def crash():
+        while not os.path.exists("/tmp/answered"):
+            time.sleep(0.01)
+        os._exit(1)
+    extension = Extension("SHUTDOWN")
+    threading.Thread(target=crash).start()
     extension.next()
-    while not os.path.exists("/tmp/answered"):
-        time.sleep(0.01)
-    os._exit(1)
     """
     code = """
 import os
@@ -122,9 +125,15 @@ def handler(event, context):
     open("/tmp/answered", "w").close()
     return os.getpid()
 """
-    deployed.deploy(code, {"crashing": deployed.python(crashing)})
-    pids = [deployed.invoke() for _ in range(3)]  # answered or failed: each time it is another one
+    watching = WATCHING.replace('"INVOKE", "SHUTDOWN"', '"SHUTDOWN"')
+    deployed.deploy(code, {"crashing": deployed.python(crashing), "watcher": deployed.python(watching)})
+    told = []
+    pids = []
+    for count in range(1, 4):
+        pids.append(deployed.invoke())
+        told = deployed.collector.wait_for("watcher", count=count)
     assert len({str(pid) for pid in pids}) == 3
+    assert {(event["eventType"], event["shutdownReason"]) for event in told} == {("SHUTDOWN", "failure")}
 
 
 def test_a_call_that_times_out_tells_the_extensions_so(deployed: Any) -> None:

@@ -106,6 +106,7 @@ class Extended:
         self._restored: tuple[float, float] | None = None  # how long that took, for the invocation that it was for
         self._report: Report | None = None  # of the invocation that the runtime has
         self._settling: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self.extensions = Extensions(facts, self.write, until)
         self.telemetry = Telemetry(json_log=identity.log_format == "JSON", subscribed=self._subscribed)
         self.extensions.subscriptions = self.telemetry
@@ -220,7 +221,7 @@ class Extended:
         waited_for = self._report is not None or (self._settling is not None and not self._settling.done())
         self._instance.api.end(why)
         if self._initialised and not waited_for:  # nobody waits here who would end it
-            self._instance.kill()
+            self._ending = self._loop.create_task(self._end("failure"))
 
     # -------------------------------------------------------------------------------------------------------------- end
 
@@ -229,6 +230,12 @@ class Extended:
 
         :param reason: ``spindown``, ``timeout`` or ``failure``; empty: nobody has any time.
         """
+        if self._ending is None:
+            await self._end(reason)
+        else:  # one has failed while nothing was to be done
+            await asyncio.wait([self._ending])
+
+    async def _end(self, reason: str) -> None:
         instance = self._instance
         if instance is not None and reason and self.present:
             self.telemetry.resume()
