@@ -279,7 +279,7 @@ def ends(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedP
 
 def refuse_namespaces() -> None:
     """Take from this process, for ever, what the level needs of the kernel."""
-    confine.check(confine.libc.prctl(38, 1, 0, 0, 0), "no new privileges")
+    confine.control(confine.SET_NO_NEW_PRIVILEGES, 1, "no new privileges")
     seccomp.install(seccomp.HERE)
 
 

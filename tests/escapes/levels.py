@@ -53,7 +53,7 @@ folder, child, own, bait = sys.argv[1:]
 sys.path.insert(0, child)
 package = type(sys)("around"); package.__path__ = [child]; sys.modules["around"] = package
 from around import confine, landlock
-confine.check(confine.libc.prctl(38, 1, 0, 0, 0), "no new privileges")
+confine.control(confine.SET_NO_NEW_PRIVILEGES, 1, "no new privileges")
 programs = dict.fromkeys(("/usr", "/etc", "/lib", "/proc", sys.prefix, sys.base_prefix, folder, child), landlock.READ)
 landlock.restrict({**programs, "/dev": landlock.USE_DEVICES, own: landlock.everything()})
 os.environ["TMPDIR"] = own

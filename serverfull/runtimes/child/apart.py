@@ -22,19 +22,14 @@ TYPE_CHECKING = False  # the module typing is not needed to run
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_MOUNTS = 0x00020000
 _NAMES = 0x04000000
 _SYSTEM_V = 0x08000000
-_USERS = 0x10000000
 _PROCESSES = 0x20000000
 _NETWORK = 0x40000000
-_ALL = _MOUNTS | _NAMES | _SYSTEM_V | _PROCESSES | _NETWORK
+_ALL = confine.NEW_MOUNTS | _NAMES | _SYSTEM_V | _PROCESSES | _NETWORK
 
 _NOBODY = 65534
 _HOST_NAME = b"localhost"
-
-_SET_DUMPABLE = 4
-_SET_NO_NEW_PRIVILEGES = 38
 
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
 _FLAGS_OF = "16sh22x"
@@ -151,7 +146,7 @@ def _enter(spaces: Mapping[str, int]) -> None:
 def _part(alive: int) -> tuple[int, int]:
     """Make the namespaces and the two processes in them."""
     user, group = os.geteuid(), os.getegid()
-    confine.check(confine.libc.unshare(_ALL | (_USERS if user else 0)), "namespaces of its own")
+    confine.check(confine.libc.unshare(_ALL | (confine.NEW_USERS if user else 0)), "namespaces of its own")
     if user:
         confine.write("/proc/self/setgroups", "deny")
         confine.write("/proc/self/uid_map", f"{user} {user} 1")
@@ -191,6 +186,6 @@ def _be_init(alive: int, *, is_root: bool) -> None:
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     confine.drop_capabilities()
-    for option, value in ((_SET_NO_NEW_PRIVILEGES, 1), (_SET_DUMPABLE, 0)):
-        confine.check(confine.libc.prctl(option, value, 0, 0, 0), "giving up rights")
+    confine.control(confine.SET_NO_NEW_PRIVILEGES, 1, "no new privileges")
+    confine.control(confine.SET_DUMPABLE, 0, "not to be looked at")
     os.read(alive, 1)

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-_NEW_MOUNTS = 0x00020000
-_NEW_USER = 0x10000000
+NEW_MOUNTS = 0x00020000
+NEW_USERS = 0x10000000
 
-_READ_ONLY = 0x1
-_NO_SETUID = 0x2
-_NO_DEVICES = 0x4
-_NO_EXECUTION = 0x8
+READ_ONLY = 0x1
+NO_SETUID = 0x2
+NO_DEVICES = 0x4
+NO_EXECUTION = 0x8
 _REMOUNT = 0x20
-_BIND = 0x1000
-_RECURSIVE = 0x4000
+BIND = 0x1000
+RECURSIVE = 0x4000
 _SLAVE = 0x80000
 
 # What statvfs says of a mount, in the words of mount: a user namespace may not take these away from a bind mount.
@@ -44,6 +44,8 @@ _OPT = "/opt"
 _HOSTS = "/etc/hosts"
 
 _SET_DEATH_SIGNAL = 1
+SET_DUMPABLE = 4
+SET_NO_NEW_PRIVILEGES = 38
 _CAPABILITIES_VERSION = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -122,7 +124,7 @@ def die_with(parent: int) -> None:
     A change of user takes this back, so it comes last.
     """
     if hasattr(libc, "prctl"):
-        check(libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0), "the death signal")
+        control(_SET_DEATH_SIGNAL, signal.SIGKILL, "the death signal")
     if os.getppid() != parent:
         os._exit(1)
 
@@ -168,12 +170,12 @@ def _own_mounts(
     :param copy: copies what the old ``/tmp`` has into the new one; None: that is empty.
     """
     user, group = os.geteuid(), os.getegid()
-    check(libc.unshare(_NEW_MOUNTS | (_NEW_USER if orders["user"] else 0)), "a mount namespace of its own")
+    check(libc.unshare(NEW_MOUNTS | (NEW_USERS if orders["user"] else 0)), "a mount namespace of its own")
     if orders["user"]:
         write("/proc/self/setgroups", "deny")
         write("/proc/self/uid_map", f"{user} {user} 1")
         write("/proc/self/gid_map", f"{group} {group} 1")
-    mount(None, "/", None, _RECURSIVE | _SLAVE, None)
+    mount(None, "/", None, RECURSIVE | _SLAVE, None)
     paths = [*orders.get("visible", ()), *visible]
     tmp_mb, opt = orders.get("tmp_mb"), orders.get("opt")
     # All is taken in hand before anything is covered: one may lie below the other's place.
@@ -187,7 +189,7 @@ def _own_mounts(
         before = os.open(_TMP, os.O_RDONLY | os.O_DIRECTORY)
         if orders.get("hosts"):
             _cover_hosts(orders["hosts"])
-        mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={tmp_mb}m,mode=1777")
+        mount("tmpfs", _TMP, "tmpfs", NO_SETUID | NO_DEVICES, f"size={tmp_mb}m,mode=1777")
         if copy is not None:
             now = os.open(_TMP, os.O_RDONLY | os.O_DIRECTORY)
             copy(before, now)
@@ -214,12 +216,12 @@ def _join(pid: int, *, user: bool) -> None:
 
 def _cover_opt(layers: int, kept: _Kept) -> None:
     source = f"/proc/self/fd/{layers}"
-    flags = _READ_ONLY | _NO_SETUID | _NO_DEVICES
+    flags = READ_ONLY | NO_SETUID | NO_DEVICES
     if not kept:
         _bind(source, _OPT, flags)
         return
     # Something that the process needs lies in the /opt of this machine: both have to be there.
-    mount("tmpfs", _OPT, "tmpfs", _NO_SETUID | _NO_DEVICES, "size=1m,mode=755")
+    mount("tmpfs", _OPT, "tmpfs", NO_SETUID | NO_DEVICES, "size=1m,mode=755")
     for name in os.listdir(source):
         path = os.path.join(source, name)
         if os.path.islink(path):
@@ -228,7 +230,7 @@ def _cover_opt(layers: int, kept: _Kept) -> None:
         make_place(os.stat(path), os.path.join(_OPT, name))
         _bind(path, os.path.join(_OPT, name), flags)
     kept.put_back()
-    mount(None, _OPT, None, _REMOUNT | _BIND | flags, None)
+    mount(None, _OPT, None, _REMOUNT | BIND | flags, None)
 
 
 def _cover_hosts(line: str) -> None:
@@ -240,12 +242,12 @@ def _cover_hosts(line: str) -> None:
     with open(_HOSTS, "rb") as file:
         lines = [known for known in file.read().splitlines() if not known.endswith(names)]
     text = b"\n".join([*lines, own, b""])
-    mount("tmpfs", _TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={len(text) + 65536},mode=755")
+    mount("tmpfs", _TMP, "tmpfs", NO_SETUID | NO_DEVICES, f"size={len(text) + 65536},mode=755")
     path = f"{_TMP}/hosts"
     with open(path, "wb") as file:
         os.fchmod(file.fileno(), 0o644)
         file.write(text)
-    _bind(path, _HOSTS, _READ_ONLY | _NO_SETUID | _NO_DEVICES)
+    _bind(path, _HOSTS, READ_ONLY | NO_SETUID | NO_DEVICES)
 
 
 class _Kept:
@@ -263,7 +265,7 @@ class _Kept:
     def put_back(self) -> None:
         for path, held in self._held.items():
             make_place(os.fstat(held), path)
-            mount(f"/proc/self/fd/{held}", path, None, _BIND | _RECURSIVE, None)
+            mount(f"/proc/self/fd/{held}", path, None, BIND | RECURSIVE, None)
             os.close(held)
 
 
@@ -296,12 +298,12 @@ def ways_to(path: str) -> tuple[str, str]:
 
 
 def _bind(source: str, target: str, flags: int) -> None:
-    mount(source, target, None, _BIND | _RECURSIVE, None)
+    mount(source, target, None, BIND | RECURSIVE, None)
     was = os.statvfs(target).f_flag
     for there, flag in _KEPT_FLAGS.items():
         if was & there:
             flags |= flag
-    mount(None, target, None, _REMOUNT | _BIND | flags, None)
+    mount(None, target, None, _REMOUNT | BIND | flags, None)
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None) -> None:
@@ -330,6 +332,15 @@ def check(done: int, what: str) -> None:
     if done != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def control(option: int, value: int, what: str) -> None:
+    """Call prctl(2).
+
+    :param what: is asked for.
+    :raises OSError: that cannot be done.
+    """
+    check(libc.prctl(option, value, 0, 0, 0), what)
 
 
 def _yield_to_the_host() -> None:

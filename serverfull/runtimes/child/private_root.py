@@ -12,6 +12,7 @@ import struct
 import sys
 
 from . import confine
+from .confine import BIND, NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, RECURSIVE
 
 TYPE_CHECKING = False  # the module typing is not needed to run
 if TYPE_CHECKING:
@@ -60,9 +61,8 @@ _COVERED = (
 _EMPTIED = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi")
 """Folders there that are too."""
 
-_READ_ONLY, _NO_SETUID, _NO_DEVICES, _NO_EXECUTION = 0x1, 0x2, 0x4, 0x8
-_USABLE = _NO_SETUID | _NO_DEVICES
-_BIND, _RECURSIVE, _PRIVATE = 0x1000, 0x4000, 0x40000
+_USABLE = NO_SETUID | NO_DEVICES
+_PRIVATE = 0x40000
 _DETACH = 2
 
 _SET_ATTRIBUTES = 442  # the same on all architectures
@@ -81,7 +81,7 @@ def enter(orders: Mapping[str, Any], user: int, group: int) -> None:
     :param user: who ``/etc/passwd`` says that the process is.
     :raises OSError: the machine does not allow that, or lacks something.
     """
-    confine.mount(None, "/", None, _RECURSIVE | _PRIVATE, None)
+    confine.mount(None, "/", None, RECURSIVE | _PRIVATE, None)
     shown = [*_PROGRAMS, *(f"/etc/{name}" for name in _SETTINGS), *_ways_of_python()]
     shown += [way for path in (*orders["visible"], *orders["shared"]) for way in confine.ways_to(path)]
     plan = _plan(shown, [way for path in orders["hidden"] for way in confine.ways_to(path)])
@@ -90,7 +90,7 @@ def enter(orders: Mapping[str, Any], user: int, group: int) -> None:
     devices = {name: _hold(f"/dev/{name}") for name in _DEVICES}
     layers = _hold(orders["opt"]) if orders["opt"] else None
     # From here on the machine's /tmp is not to be seen: what is needed of it is held.
-    confine.mount("tmpfs", TMP, "tmpfs", _NO_SETUID, "size=4m,mode=755")
+    confine.mount("tmpfs", TMP, "tmpfs", NO_SETUID, "size=4m,mode=755")
     base = TMP
     _make_tmp(base, orders["tmp_mb"])
     _make_devices(base, devices)
@@ -103,12 +103,12 @@ def enter(orders: Mapping[str, Any], user: int, group: int) -> None:
             os.makedirs(os.path.dirname(base + path), exist_ok=True)
             os.symlink(links[path], base + path)
         elif is_shown:
-            _show(held[path], base + path, _USABLE if path in orders["shared"] else _USABLE | _READ_ONLY)
+            _show(held[path], base + path, _USABLE if path in orders["shared"] else _USABLE | READ_ONLY)
         else:
-            confine.mount("tmpfs", base + path, "tmpfs", _NO_SETUID | _NO_DEVICES, "size=1m,mode=755")
+            confine.mount("tmpfs", base + path, "tmpfs", NO_SETUID | NO_DEVICES, "size=1m,mode=755")
     _write_settings(base + "/etc", user, group)
     for path in [path for path, is_shown in plan.items() if not is_shown] + ["/proc", "/"]:
-        set_attributes(base + path, _READ_ONLY, recursively=False)
+        set_attributes(base + path, READ_ONLY, recursively=False)
     for descriptor in (*held.values(), *devices.values(), *(() if layers is None else (layers,))):
         os.close(descriptor)
     _turn_to(base)
@@ -154,35 +154,35 @@ def _hold(path: str) -> int:
     return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
-def _show(held: int, place: str, attributes: int = _USABLE | _READ_ONLY) -> None:
+def _show(held: int, place: str, attributes: int = _USABLE | READ_ONLY) -> None:
     confine.make_place(os.fstat(held), place)
-    confine.mount(f"/proc/self/fd/{held}", place, None, _BIND | _RECURSIVE, None)
+    confine.mount(f"/proc/self/fd/{held}", place, None, BIND | RECURSIVE, None)
     set_attributes(place, attributes)
 
 
 def _make_tmp(base: str, size_mb: int) -> None:
     os.mkdir(base + TMP, 0o755)
-    confine.mount("tmpfs", base + TMP, "tmpfs", _NO_SETUID | _NO_DEVICES, f"size={size_mb}m,mode=1777")
+    confine.mount("tmpfs", base + TMP, "tmpfs", NO_SETUID | NO_DEVICES, f"size={size_mb}m,mode=1777")
 
 
 def _make_devices(base: str, devices: Mapping[str, int]) -> None:
     os.mkdir(base + "/dev", 0o755)
     for name, held in devices.items():
-        _show(held, f"{base}/dev/{name}", _NO_SETUID | _NO_EXECUTION)
+        _show(held, f"{base}/dev/{name}", NO_SETUID | NO_EXECUTION)
     for name, target in _LINKS.items():
         os.symlink(target, f"{base}/dev/{name}")
 
 
 def _make_proc(base: str, null: int) -> None:
     os.mkdir(base + "/proc", 0o755)
-    confine.mount("proc", base + "/proc", "proc", _NO_SETUID | _NO_DEVICES | _NO_EXECUTION, None)
+    confine.mount("proc", base + "/proc", "proc", NO_SETUID | NO_DEVICES | NO_EXECUTION, None)
     for name in _COVERED:
         if os.path.exists(f"{base}/proc/{name}"):
-            confine.mount(f"/proc/self/fd/{null}", f"{base}/proc/{name}", None, _BIND, None)
+            confine.mount(f"/proc/self/fd/{null}", f"{base}/proc/{name}", None, BIND, None)
     for name in _EMPTIED:
         if os.path.exists(f"{base}/proc/{name}"):
             confine.mount(
-                "tmpfs", f"{base}/proc/{name}", "tmpfs", _READ_ONLY | _USABLE | _NO_EXECUTION, "size=4k,mode=555"
+                "tmpfs", f"{base}/proc/{name}", "tmpfs", READ_ONLY | _USABLE | NO_EXECUTION, "size=4k,mode=555"
             )
 
 

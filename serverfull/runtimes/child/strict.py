@@ -33,8 +33,6 @@ _FIRST_USER = 2_000_000_000
 _OWN_GROUP_ROOT = 0x02000000
 
 _DROP_FROM_BOUND = 24
-_SET_DUMPABLE = 4
-_SET_NO_NEW_PRIVILEGES = 38
 
 
 def enclose(orders: Mapping[str, Any], mounts: int = -1) -> None:
@@ -85,7 +83,7 @@ def _own_user(joined: int | None) -> tuple[int, int]:
 def _give_up_rights(user: int, group: int) -> None:
     with contextlib.suppress(OSError):  # after the last one; nobody can gain any of them by what follows either
         for capability in range(64):
-            confine.check(confine.libc.prctl(_DROP_FROM_BOUND, capability, 0, 0, 0), "a capability")
+            confine.control(_DROP_FROM_BOUND, capability, "a capability")
     if os.geteuid() == 0:
         for stream in (1, 2):  # so that the function may open them anew by /dev/stdout
             os.fchown(stream, user, group)
@@ -93,9 +91,9 @@ def _give_up_rights(user: int, group: int) -> None:
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
         # A change of user hides a process's own files in /proc from itself.
-        confine.check(confine.libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0), "files of its own in /proc")
+        confine.control(confine.SET_DUMPABLE, 1, "files of its own in /proc")
     confine.drop_capabilities()
-    confine.check(confine.libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no new privileges")
+    confine.control(confine.SET_NO_NEW_PRIVILEGES, 1, "no new privileges")
 
 
 def attempt() -> None:
