@@ -360,12 +360,10 @@ class PendingDelivery:
     """A delivery that is to be made now.
 
     :param attempts: times that it has been tried.
-    :param since: when it was asked for first.
     """
 
     delivery: Delivery
     attempts: int
-    since: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,6 @@ CREATE TABLE deliveries (
     event INTEGER NOT NULL,
     target TEXT NOT NULL,
     due REAL,
-    since REAL NOT NULL,
     attempts INTEGER NOT NULL,
     details TEXT NOT NULL,
     body BLOB NOT NULL
@@ -261,8 +260,8 @@ class EventFile:
             return False
         for delivery in deliveries:
             self._connection.execute(
-                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
-                (delivery.id, lease.key, delivery.target, end.at, end.at, _delivery_details(delivery), delivery.body),
+                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, 0, ?, ?)",
+                (delivery.id, lease.key, delivery.target, end.at, _delivery_details(delivery), delivery.body),
             )
         return True
 
@@ -273,13 +272,10 @@ class EventFile:
         now = self._clock.now()
         others = f"id NOT IN ({', '.join('?' * len(running))}) AND target NOT IN ({', '.join('?' * len(besides))})"
         rows = self._connection.execute(
-            f"SELECT details, body, attempts, since FROM deliveries WHERE due <= ? AND {others} ORDER BY due LIMIT ?",
+            f"SELECT details, body, attempts FROM deliveries WHERE due <= ? AND {others} ORDER BY due LIMIT ?",
             (now, *running, *besides, limit),
         )
-        found = [
-            PendingDelivery(Delivery(**loads(details), body=body), attempts, since)
-            for details, body, attempts, since in rows
-        ]
+        found = [PendingDelivery(Delivery(**loads(details), body=body), attempts) for details, body, attempts in rows]
         later = self._connection.execute("SELECT min(due) FROM deliveries WHERE due > ?", (now,)).fetchone()[0]
         return found, later
 
@@ -347,15 +343,15 @@ class EventFile:
                 added = execute(f"INSERT INTO events ({columns}) VALUES ({', '.join('?' * len(event))})", event)
                 for delivery in other._connection.execute("SELECT * FROM deliveries WHERE event = ?", (key,)):
                     values = delivery[0], added.lastrowid, *delivery[2:]
-                    execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+                    execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def redrive(self, keys: Sequence[int]) -> int:
         """Let ended events run again, or be delivered."""
         now, count = self._clock.now(), 0
         for key in keys:
             again = self._connection.execute(
-                "UPDATE deliveries SET due = ?, since = ?, attempts = 0 WHERE event = ? AND due IS NULL",
-                (now, now, key),
+                "UPDATE deliveries SET due = ?, attempts = 0 WHERE event = ? AND due IS NULL",
+                (now, key),
             ).rowcount
             if again:
                 statement = "UPDATE events SET state = 2, undelivered = '' WHERE key = ? AND state = 3"
