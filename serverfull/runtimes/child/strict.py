@@ -46,6 +46,8 @@ def enclose(orders: Mapping[str, Any], mounts: int = -1) -> None:
     :param mounts: the descriptor of those, as `apart.join` gives it.
     :raises OSError: a step could not be done; the message names it, and the process must not go on.
     """
+    # Extensions of the same sandbox may be there already, with the user that this process is about to have.
+    confine.control(confine.SET_DUMPABLE, 0, "not to be looked at")
     user, group = _own_user(orders.get("join"))
     confine.check(confine.libc.unshare(_OWN_GROUP_ROOT), "a namespace of control groups")
     if "join" in orders:
@@ -58,6 +60,7 @@ def enclose(orders: Mapping[str, Any], mounts: int = -1) -> None:
     if not seccomp.HERE:
         raise OSError(errno.ENOSYS, f"there is no filter of system calls for {os.uname().machine}")
     seccomp.install(seccomp.HERE)
+    confine.control(confine.SET_DUMPABLE, 1, "files of its own in /proc")  # until here it could not see them either
 
 
 def listen(channel: int) -> None:
@@ -90,8 +93,6 @@ def _give_up_rights(user: int, group: int) -> None:
         os.setgroups([])
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
-        # A change of user hides a process's own files in /proc from itself.
-        confine.control(confine.SET_DUMPABLE, 1, "files of its own in /proc")
     confine.drop_capabilities()
     confine.control(confine.SET_NO_NEW_PRIVILEGES, 1, "no new privileges")
 
