@@ -106,13 +106,14 @@ torture: $(STAMPS)/dev ## Try as root for half an hour to lose events: kill host
 test-osls: $(STAMPS)/dev $(OSLS)/node_modules/.done ## Install osls, 100 MB, and run its tests, which are in no other target
 	$(BIN)/python -m pytest -p no:cacheprovider integration/deployers/test_osls.py $(TEST_ARGS)
 
-# What drives other programs, engines, servers, builders and clients that are not Python, the pages of docs, the examples and the
-# benchmarks are tried on the default CPython alone, and so is the end of hosts at each point of each write, where the disk and
-# SQLite decide: they take as long as half of all the rest. `make test PYTHON=...` tries them on any other.
+# What drives other programs, engines, servers, builders, installers and clients that are not Python, the pages of docs, the
+# examples, the benchmarks, and what reads the project's files are tried on the default CPython alone, and so is the end of hosts
+# at each point of each write, where the disk and SQLite decide: they take as long as half of all the rest.
+# `make test PYTHON=...` tries them on any other.
 CONTAINERS := integration/docker
 PROGRAMS := $(addprefix integration/,lambda_mode deployers terraform cloudwatch destinations s3) tests/benchmarks tests/escapes \
 	tests/test_docs.py tests/test_examples.py tests/test_examples_in_folders.py tests/test_examples_of_runtimes.py \
-	tests/test_control_plane_crashes.py
+	tests/test_control_plane_crashes.py tests/test_dependencies_of_functions.py tests/test_project.py
 NEWEST = $(shell .ci/find-python newest)
 ON_NEWEST = PYTHON="$(NEWEST)" VENV=.venv-newest
 IS_DEFAULT = [ "$$($(NEWEST) -V)" = "$$($(PYTHON) -V)" ]
