@@ -41,6 +41,7 @@
         ├── ResourceNotFound          no such resource other than a function
         │   ├── CodeSigningConfigNotFound
         │   └── ProvisionedConcurrencyConfigNotFound
+        ├── DurableExecutionAlreadyStarted  another event of the function has the name of this one
         ├── ResourceConflict          it exists already, or another change is under way
         ├── PreconditionFailed        the RevisionId is not that of the resource as it is now
         ├── ResourceInUse             it cannot be changed or deleted while it is used
@@ -346,6 +347,17 @@ class ProvisionedConcurrencyConfigNotFound(ResourceNotFound):
 
     def __init__(self) -> None:
         super().__init__("No Provisioned Concurrency Config found for this function")
+
+
+class DurableExecutionAlreadyStarted(RequestError):
+    """An event with another payload was sent to the function under the same name.
+
+    :param name: what ``X-Amz-Durable-Execution-Name`` said.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The durable execution with the name '{name}' has already been started with another payload.")
+        self.name = name
 
 
 class ResourceConflict(RequestError):

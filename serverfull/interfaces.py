@@ -303,8 +303,11 @@ class EventQueue(ABC):
     """Holds ``Event`` invocations until they have run."""
 
     @abstractmethod
-    async def put(self, event: QueuedEvent) -> None:
+    async def put(self, event: QueuedEvent) -> bool:
         """Accept an event; when this returns, the caller may be told 202.
+
+        :return: False: the same event was accepted before, by its ``execution_name``.
+        :raises DurableExecutionAlreadyStarted: another event has that name.
 
         :raises TooManyRequests: the backlog is full.
         :raises ShuttingDown: the host drains.
@@ -387,6 +390,11 @@ class KeptEvent:
     size: int = 0
 
 
+ACCEPTED_BEFORE, NAME_TAKEN = 0, -1
+"""What `EventStore.append` gives in place of keys: an event of that name was accepted with the same payload, or with
+another one."""
+
+
 class EventStore(ABC):
     """Keeps events until they have ended, and then whom to tell. Called on the loop; the work is done elsewhere.
 
@@ -401,7 +409,7 @@ class EventStore(ABC):
 
         Calls that come together share what the disk takes.
 
-        :return: their keys.
+        :return: their keys, or why one with an ``execution_name`` was not taken.
         """
 
     @abstractmethod

@@ -53,6 +53,7 @@ ROWS: dict[type[errors.RequestError], ErrorRow] = {
     errors.RequestTooLarge: ErrorRow("RequestTooLargeException", 413, "User", "message"),
     errors.TooManyRequests: ErrorRow("TooManyRequestsException", 429, "User", "message"),
     errors.RecursiveInvocation: ErrorRow("RecursiveInvocationException", 400, "User", "Message"),
+    errors.DurableExecutionAlreadyStarted: ErrorRow("DurableExecutionAlreadyStartedException", 409, "User", "Message"),
     errors.FunctionNotReady: ErrorRow("ResourceConflictException", 409, "User", "message"),
     errors.DependenciesNotInstalled: ErrorRow("ResourceConflictException", 409, "User", "message"),
     errors.SnapStartFailed: ErrorRow("SnapStartException", 400, "User", "Message"),

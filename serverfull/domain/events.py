@@ -60,6 +60,7 @@ class QueuedEvent:
     :param cognito_identity: the same.
     :param tenant_id: the tenant of the call.
     :param simulation: what the call asks for beside an answer; in mock mode only.
+    :param execution_name: of all events of the function that share it one is taken; None: it has none.
     :param failures: attempts that the function failed.
     :param throttles: attempts since then that a limit, or a failure of the host, has refused.
     :param deaths: hosts that died while they ran it.
@@ -78,6 +79,7 @@ class QueuedEvent:
     cognito_identity: dict[str, Any] | None = None
     tenant_id: str | None = None
     simulation: Simulation | None = None
+    execution_name: str | None = None
     failures: int = 0
     throttles: int = 0
     deaths: int = 0

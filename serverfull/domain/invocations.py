@@ -42,6 +42,7 @@ class Invocation:
     :param tenant_id: ``X-Amz-Tenant-Id``.
     :param trace_id: the tracing header that ``_X_AMZN_TRACE_ID`` shows.
     :param simulation: what the call asks for beside an answer; in mock mode only.
+    :param execution_name: of an event: those of one function that share it are the same event.
     :param admitted: called when no limit can refuse an event any more; None for other calls.
     """
 
@@ -58,6 +59,7 @@ class Invocation:
     tenant_id: str | None = None
     trace_id: str | None = None
     simulation: Simulation | None = None
+    execution_name: str | None = None
     admitted: Callable[[], None] | None = None
 
 

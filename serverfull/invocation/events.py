@@ -33,6 +33,7 @@ def event_of(invocation: Invocation, generation: str, now: float) -> QueuedEvent
         cognito_identity=invocation.cognito_identity,
         tenant_id=invocation.tenant_id,
         simulation=invocation.simulation,
+        execution_name=invocation.execution_name,
     )
 
 

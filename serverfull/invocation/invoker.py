@@ -216,8 +216,8 @@ class Invoker:
         """
         unit = await self._resolve(invocation)
         decode_event(invocation.payload)
-        await self._queue.put(event_of(invocation, _generation(unit.function), self._clock.now()))
-        unit.metrics.async_received()
+        if await self._queue.put(event_of(invocation, _generation(unit.function), self._clock.now())):
+            unit.metrics.async_received()
 
     async def accept_record(self, invocation: Invocation) -> None:
         """Take a record of another event into the queue, as the event of a function that is its destination.

@@ -34,8 +34,14 @@ from serverfull.domain.events import (
     after,
     before,
 )
-from serverfull.errors import InternalFailure, ShuttingDown, TooManyRequests
-from serverfull.interfaces import EventQueue
+from serverfull.errors import (
+    DurableExecutionAlreadyStarted,
+    InternalFailure,
+    InvalidParameterValue,
+    ShuttingDown,
+    TooManyRequests,
+)
+from serverfull.interfaces import ACCEPTED_BEFORE, NAME_TAKEN, EventQueue
 from serverfull.invocation.lines import READ_AHEAD, Lines
 
 if TYPE_CHECKING:
@@ -61,6 +67,7 @@ class Policy:
     :param keep: seconds that events are kept for the operator that have ended with nobody to tell.
     :param retry: seconds after which a refused event is tried again although nothing was freed here, for limits that
         are shared with other processes; None: everything that is freed is heard of.
+    :param alone: whether no other process takes events of the same functions.
     """
 
     backlog: int
@@ -68,6 +75,7 @@ class Policy:
     base_delay: float = BASE_DELAY
     keep: float = 1_209_600.0
     retry: float | None = None
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,9 +201,11 @@ class StoredQueue(EventQueue):
             self._read_if_wanted(line)
         self._begin_next()
 
-    async def put(self, event: QueuedEvent) -> None:
-        """Accept an event.
+    async def put(self, event: QueuedEvent) -> bool:
+        """Accept an event; False: it was accepted before.
 
+        :raises DurableExecutionAlreadyStarted: another event has its name.
+        :raises InvalidParameterValue: it has a name, and other processes take events of the function.
         :raises TooManyRequests: as many wait as may.
         :raises ShuttingDown: the host drains.
         :raises InternalFailure: it cannot be kept now.
@@ -203,6 +213,11 @@ class StoredQueue(EventQueue):
         store = self._store or await self.store()
         if self._draining:
             raise ShuttingDown
+        if event.execution_name is not None and not self._policy.alone:
+            raise InvalidParameterValue(
+                "X-Amz-Durable-Execution-Name cannot be kept true here: the host has several workers, and each knows "
+                "the names of its own events alone. Remove the header."
+            )
         line = self._lines.line(event.line)
         self._check_backlog(line)
         line.waiting += 1
@@ -220,9 +235,16 @@ class StoredQueue(EventQueue):
         finally:
             line.appending -= 1
             self._changed.set()
+        if key <= ACCEPTED_BEFORE:
+            self._take(line)
+            self._lines.forget_if_idle(line)
+            if key == NAME_TAKEN:
+                raise DurableExecutionAlreadyStarted(event.execution_name or "")
+            return False
         line.added(key)
         self._read_if_wanted(line)
         self._offer(line)
+        return True
 
     def _check_backlog(self, line: Line) -> None:
         if self._waiting >= self._policy.backlog:

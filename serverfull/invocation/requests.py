@@ -29,6 +29,7 @@ from serverfull.domain.names import (
 from serverfull.errors import InvalidParameterValue, InvalidRequestContent, ValidationFailed
 
 _INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
+_EXECUTION_NAME_PATTERN = "[a-zA-Z0-9-_]+"
 _TENANT_PATTERN = r"[a-zA-Z0-9\._:\/=+\-@ ]+"
 _scope_of = lru_cache(maxsize=1024)(parse_credential)
 
@@ -97,11 +98,9 @@ class InvocationReader:
         tenant = get(self._tenant_id)
         if tenant is not None:
             invocation.tenant_id = _tenant(tenant)
-        if get(self._durable_name) is not None:
-            raise InvalidParameterValue(
-                "X-Amz-Durable-Execution-Name names a durable execution, which this host does not run. "
-                "Remove the header."
-            )
+        name = get(self._durable_name)
+        if name is not None:
+            invocation.execution_name = _execution_name(name, invocation.invocation_type)
         invocation.trace_id = get(self._trace_id) or None
         return invocation
 
@@ -129,6 +128,21 @@ def _tenant(tenant: str) -> str:
     if re.fullmatch(_TENANT_PATTERN, tenant, re.ASCII) is None:
         raise _broken("tenantId", tenant, f"satisfy regular expression pattern: {_TENANT_PATTERN}")
     return tenant
+
+
+def _execution_name(name: str, kind: str) -> str:
+    if kind != "Event":
+        raise InvalidParameterValue(
+            "X-Amz-Durable-Execution-Name names a durable execution, which this host does not run. Remove the header, "
+            "or send an Event: of those with one name a function gets one."
+        )
+    if not 1 <= len(name) <= 64:
+        rule = "less than or equal to 64" if name else "greater than or equal to 1"
+        raise _broken("durableExecutionName", name, f"have length {rule}")
+    if re.fullmatch(_EXECUTION_NAME_PATTERN, name, re.ASCII) is None:
+        rule = f"satisfy regular expression pattern: {_EXECUTION_NAME_PATTERN}"
+        raise _broken("durableExecutionName", name, rule)
+    return name
 
 
 def _broken(member: str, value: str, rule: str) -> ValidationFailed:

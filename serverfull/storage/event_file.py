@@ -7,6 +7,7 @@ the clock says, and needs no time after which a lease ends.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,13 +19,13 @@ from serverfull.domain.events import Delivery, EventEnd, QueuedEvent, Response
 from serverfull.domain.invocations import Simulation
 from serverfull.domain.json_functions import dumps, loads
 from serverfull.errors import InternalFailure, StateDamaged, StateInUse, StateTooNew
-from serverfull.interfaces import KeptEvent, Lease, PendingDelivery, Upcoming
+from serverfull.interfaces import ACCEPTED_BEFORE, NAME_TAKEN, KeptEvent, Lease, PendingDelivery, Upcoming
 from serverfull.storage.examination import unusable
 
 if TYPE_CHECKING:
     from serverfull.interfaces import Clock
 
-LAYOUT = 1
+LAYOUT = 2
 """The number of the tables below; a file of a lower one is brought up to it when it is opened."""
 
 _WAITING, _RUNNING, _DELIVERING, _ENDED = range(4)
@@ -64,6 +65,16 @@ CREATE TABLE deliveries (
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_due ON deliveries (due) WHERE due IS NOT NULL;
 CREATE INDEX deliveries_of ON deliveries (event);
+"""
+
+_NAMES = """
+CREATE TABLE names (
+    line TEXT NOT NULL,
+    name TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (line, name)
+) WITHOUT ROWID
 """
 
 _EVENT = "accepted_at, failures, throttles, deaths, details, payload"
@@ -121,9 +132,12 @@ class EventFile:
             if layout == 0:
                 for statement in _TABLES.split(";"):
                     execute(statement)
-                execute(f"PRAGMA user_version = {LAYOUT}")
             elif self._file is not None and self._file.stat().st_size <= _CHECKED_BYTES:
                 self._check()
+            if layout < 2:
+                execute(_NAMES)
+            if layout < LAYOUT:
+                execute(f"PRAGMA user_version = {LAYOUT}")
             now = self._clock.now()
             execute(
                 "UPDATE events SET state = 0, due = ?, deaths = deaths + 1, token = token + 1 WHERE state = 1", (now,)
@@ -192,6 +206,9 @@ class EventFile:
         """Add events that are due now; gives their keys."""
         now, keys = self._clock.now(), []
         for event in events:
+            if event.execution_name is not None and (taken := self._name(event, now)) is not None:
+                keys.append(taken)
+                continue
             row = (
                 event.line,
                 event.name,
@@ -211,6 +228,16 @@ class EventFile:
             assert added.lastrowid is not None
             keys.append(added.lastrowid)
         return keys
+
+    def _name(self, event: QueuedEvent, now: float) -> int | None:
+        """Give an event its name, or say why it is not to be taken."""
+        named = f"{event.line}/{event.generation}", event.execution_name
+        digest = hashlib.sha256(event.payload).digest()
+        found = self._connection.execute("SELECT digest FROM names WHERE line = ? AND name = ?", named).fetchone()
+        if found is None:
+            self._connection.execute("INSERT INTO names VALUES (?, ?, ?, ?)", (*named, digest, now))
+            return None
+        return ACCEPTED_BEFORE if found[0] == digest else NAME_TAKEN
 
     def lines(self) -> dict[str, int]:
         """Count what waits, by line."""
@@ -339,6 +366,8 @@ class EventFile:
         columns = "line, name, state, due, token, accepted_at, failures, throttles, deaths, details, ended, undelivered"
         columns += ", response, payload"
         with self.transaction(accepting=True):
+            for name in other._connection.execute("SELECT * FROM names"):
+                execute("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", name)
             for key, *event in other._connection.execute(f"SELECT key, {columns} FROM events ORDER BY key"):
                 added = execute(f"INSERT INTO events ({columns}) VALUES ({', '.join('?' * len(event))})", event)
                 for delivery in other._connection.execute("SELECT * FROM deliveries WHERE event = ?", (key,)):
@@ -376,7 +405,8 @@ class EventFile:
         return count
 
     def forget(self, ended_before: float) -> int:
-        """Delete what ended long ago."""
+        """Delete what ended long ago, and names that were given then."""
+        self._connection.execute("DELETE FROM names WHERE at < ?", (ended_before,))
         rows = self._connection.execute(
             "SELECT key FROM events WHERE state = 3 AND due < ? LIMIT 1000", (ended_before,)
         )

@@ -84,6 +84,7 @@ class Events:
                 base_delay=settings.events.base_delay,
                 keep=settings.events.keep,
                 retry=retry,
+                alone=settings.server.workers == 1,
             ),
             logger,
             durable=folder is not None,

@@ -26,6 +26,7 @@ EXAMPLES = [
     (errors.RequestTooLarge(7, 6), "RequestTooLargeException", 413),
     (errors.TooManyRequests("ConcurrentInvocationLimitExceeded", 3), "TooManyRequestsException", 429),
     (errors.RecursiveInvocation("hello", 16), "RecursiveInvocationException", 400),
+    (errors.DurableExecutionAlreadyStarted("order-7"), "DurableExecutionAlreadyStartedException", 409),
     (errors.FunctionNotReady("hello", "Failed", "threads were lost"), "ResourceConflictException", 409),
     (errors.DependenciesNotInstalled("hello", "no such package"), "ResourceConflictException", 409),
     (errors.SnapStartFailed("ValueError: no"), "SnapStartException", 400),

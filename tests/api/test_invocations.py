@@ -265,7 +265,23 @@ HEADERS_REFUSED = [
     ({"Invocation_Type": "event"}, "ValidationException"),
     ({"Log_Type": "All"}, "ValidationException"),
     ({"Durable_Execution_Name": "x"}, "InvalidParameterValueException"),
+    ({"Durable_Execution_Name": "x" * 65, "Invocation_Type": "Event"}, "ValidationException"),
+    ({"Durable_Execution_Name": "", "Invocation_Type": "Event"}, "ValidationException"),
+    ({"Durable_Execution_Name": "a.b", "Invocation_Type": "Event"}, "ValidationException"),
 ]
+
+
+async def test_of_the_events_with_one_name_a_function_gets_one(start_host: Any) -> None:
+    ran: list[Any] = []
+    host = await start_host({"f": ran.append, "g": ran.append})
+    named = {"Invocation_Type": "Event", "Durable_Execution_Name": "order-7"}
+    answers = [await host.invoke(*call, **named) for call in (("f", 1), ("f", 1), ("f", 2), ("g", 2))]
+    assert [answer.status for answer in answers] == [202, 202, 409, 202]
+    assert answers[2].error_type == "DurableExecutionAlreadyStartedException"
+    assert set(answers[2].json()) == {"Type", "Message"}
+    await host.until(lambda: len(ran) == 2)
+    assert await host.host.drain(5) is None
+    assert sorted(ran) == [1, 2]
 
 
 async def test_headers_that_cannot_be_read_are_refused_before_anything_runs(start_host: Any) -> None:

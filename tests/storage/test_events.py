@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,23 @@ async def test_callers_who_come_together_share_commits(tmp_path: Path) -> None:
         leases = await asyncio.gather(*(store.claim(key) for (key,) in keys))
         assert all(leases)
         assert not any(levels[before:])  # only what was promised waits for the disk
+
+
+async def test_of_the_events_of_a_function_that_share_a_name_one_is_taken(tmp_path: Path) -> None:
+    def named(number: int, **fields: Any) -> QueuedEvent:
+        return replace(event(number, **fields), execution_name="order-7", payload=b"1")
+
+    async with opened(tmp_path, number=1, processes=2) as store:
+        await store._do(lambda file: file._connection.execute("DROP TABLE names"))
+        await store._do(lambda file: file._connection.execute("PRAGMA user_version = 1"))
+    async with opened(tmp_path, number=1, processes=2) as store:  # the layout before there were names
+        assert await store.append([named(0), event(1), named(2), replace(named(3), payload=b"2")]) == [1, 2, 0, -1]
+    async with opened(tmp_path) as store:  # another worker's names are taken over with its events
+        assert await store.append([named(4), named(5, name="g"), named(6, generation="new")]) == [0, 3, 4]
+        assert await store.forget(CLOCK.now() - 60) == 0
+        assert await store.append([named(7)]) == [0]
+        await store.forget(CLOCK.now() + 1)
+        assert await store.append([named(8)]) == [5]
 
 
 async def test_work_that_cannot_be_done_fails_alone(tmp_path: Path) -> None:
