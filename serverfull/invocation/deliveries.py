@@ -18,6 +18,7 @@ from serverfull.domain.events import throttle_delay
 from serverfull.errors import DeliveryFailed, InternalFailure
 
 if TYPE_CHECKING:
+    from serverfull.domain.events import Delivery
     from serverfull.interfaces import Clock, Deliverer, EventStore, PendingDelivery
 
 MOST = 32
@@ -108,23 +109,34 @@ class Deliveries:
     async def _deliver(self, pending: PendingDelivery, store: EventStore) -> None:
         delivery = pending.delivery
         try:
-            try:
-                if self._deliverer is None:
-                    self._deliverer = self._make_deliverer()
-                await self._deliverer.deliver(delivery)
-            except DeliveryFailed as failure:
+            failure = await self._attempt(delivery)
+            if failure is None:
+                await _written(partial(store.delivered, delivery.id))
+            else:
                 again = None if failure.final else self._next(pending)
                 await _written(partial(store.undelivered, delivery.id, failure.reason, again))
-            else:
-                await _written(partial(store.delivered, delivery.id))
-        except Exception:  # a task's boundary: it is made again by the next host
-            self._logger.exception("delivery not handled", target=delivery.target, request_id=delivery.request_id)
+        except Exception:  # a task's boundary: it is made once more, and not at once
+            self._logger.exception("delivery not noted", target=delivery.target, request_id=delivery.request_id)
+            await asyncio.sleep(_OUTAGE)
         finally:
             del self._running[delivery.id]
             self._of_target[delivery.target] -= 1
             if not self._of_target[delivery.target]:
                 del self._of_target[delivery.target]
             self._wanted.set()
+
+    async def _attempt(self, delivery: Delivery) -> DeliveryFailed | None:
+        """Make a delivery; gives how that failed."""
+        try:
+            if self._deliverer is None:
+                self._deliverer = self._make_deliverer()
+            await self._deliverer.deliver(delivery)
+        except DeliveryFailed as failure:
+            return failure
+        except Exception as error:  # a bug must not cost what is to be delivered
+            self._logger.exception("delivery failed", target=delivery.target, request_id=delivery.request_id)
+            return DeliveryFailed(f"{type(error).__name__}: {error}")
+        return None
 
     def _next(self, pending: PendingDelivery) -> float | None:
         """Say when a delivery that has failed is tried again; None: it was tried often enough."""

@@ -150,6 +150,17 @@ async def test_a_delivery_is_tried_again_after_one_second_then_two_and_so_on_to_
     await scene.until(lambda: scene.told.made)
 
 
+async def test_a_bug_in_making_a_delivery_costs_an_attempt_and_not_the_delivery(scene: Scene) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    scene.told.first[QUEUE] = fail
+    await scene.end_event(QUEUE)
+    assert await scene.due() == scene.clock.time + 1
+    (kept,) = await scene.store.shown(["delivering"])
+    assert kept.undelivered == "ZeroDivisionError: division by zero"
+
+
 @pytest.mark.parametrize("final", [True, False])
 async def test_what_can_never_be_delivered_or_not_in_six_hours_is_kept_for_the_operator(
     scene: Scene, final: bool
