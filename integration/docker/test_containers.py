@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -519,35 +521,70 @@ async def test_what_a_registry_answers_is_the_reason_of_a_function_that_failed(c
     assert f"127.0.0.1:{port}/app:1" in unfit.reason
 
 
-async def test_a_private_registry_is_asked_with_the_credentials_of_the_docker_configuration(
-    container_kit, tmp_path, monkeypatch
-):
-    asked = []
+def registry_of_one_image():
+    """What a registry has of an image of nothing but an entry point, by path; and the digest of the image."""
+
+    def digest(data):
+        return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+    files = bytes(10_240)  # a tar of none
+    layer = gzip.compress(files)
+    system = {"os": "linux", "architecture": {"x86_64": "amd64"}.get(architecture(), architecture())}
+    root = {"type": "layers", "diff_ids": [digest(files)]}
+    config = json.dumps({**system, "config": {"Entrypoint": ["/program"]}, "rootfs": root}).encode()
+    kind = "application/vnd.docker."
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}distribution.manifest.v2+json",
+        "config": {"mediaType": f"{kind}container.image.v1+json", "size": len(config), "digest": digest(config)},
+        "layers": [{"mediaType": f"{kind}image.rootfs.diff.tar.gzip", "size": len(layer), "digest": digest(layer)}],
+    }
+    whole = json.dumps(manifest).encode()
+    names = ["1", digest(whole)]
+    return {
+        "/v2/": ("application/json", b"{}"),
+        **{f"/v2/app/manifests/{name}": (manifest["mediaType"], whole) for name in names},
+        **{f"/v2/app/blobs/{digest(blob)}": ("application/octet-stream", blob) for blob in (config, layer)},
+    }, digest(whole)
+
+
+async def test_a_private_registry_gives_its_images_to_who_has_logged_in(container_kit, engine, tmp_path, monkeypatch):
+    kept, digest = registry_of_one_image()
+    secret = base64.b64encode(b"user:secret").decode()
 
     async def answer(reader, writer):
         first = await reader.readexactly(1)
-        if first != b"\x16":
-            head = first + await reader.readuntil(b"\r\n\r\n")
-            asked.append(head.decode())
-            known = b"authorization: basic " in head.lower()
-            status = 404 if b"/manifests/" in head else 200
-            extra = b"" if known else b'WWW-Authenticate: Basic realm="r"\r\n'
-            body = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
-            writer.write(b"HTTP/1.1 %d X\r\n%s" % (status if known else 401, extra))
-            writer.write(b"Content-Type: application/json\r\nConnection: close\r\n")
-            writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-            await writer.drain()
+        if first != b"\x16":  # TLS, which is tried before
+            method, path, *rest = (first + await reader.readuntil(b"\r\n\r\n")).decode().split(maxsplit=2)
+            known = f"authorization: basic {secret}".lower() in rest[0].lower()
+            unknown = ("application/json", b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}')
+            kind, body = kept.get(path, unknown) if known else ("text/plain", b"")
+            status = 401 if not known else 200 if path in kept else 404
+            head = [
+                f"HTTP/1.1 {status} X",
+                f"Content-Type: {kind}",
+                f"Content-Length: {len(body)}",
+                "Connection: close",
+            ]
+            head += [] if known else ['WWW-Authenticate: Basic realm="r"']
+            head += [f"Docker-Content-Digest: {digest}"] if "/manifests/" in path else []
+            writer.write("\r\n".join([*head, "", ""]).encode() + (b"" if method == "HEAD" else body))
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     registry = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    secret = base64.b64encode(b"user:secret").decode()
-    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": secret}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     kit = container_kit()
+    refused = await kit.runtime.unfit(deployed_image(kit, f"{registry}/app:1").identity)
+    assert refused.code == "ImageAccessDenied"
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": secret}}}))
+    missing = await kit.runtime.unfit(deployed_image(kit, f"{registry}/app:2").identity)
+    assert missing.code == "InvalidImage"
     function = deployed_image(kit, f"{registry}/app:1")
-    unfit = await kit.runtime.unfit(function.identity)
+    assert await kit.runtime.unfit(function.identity) is None
+    assert function.identity.function.handler.image_found == f"{registry}/app@{digest}"
     server.close()
-    assert unfit is not None
-    assert unfit.code == "InvalidImage"
-    assert any(f"Basic {secret}" in head and "/manifests/1" in head for head in asked)
+    ran = await function.do("")
+    assert ran.reason == ("Runtime.InvalidEntrypoint", "fork/exec /program: no such file or directory")
+    with engine.client() as client:
+        client.images.remove(f"{registry}/app:1", force=True)

@@ -221,7 +221,19 @@ def test_a_host_whose_containers_could_not_find_it_does_not_start(start, gateway
         start(docker__dns_suffixes=SUFFIX, docker__engine="unix:///nowhere/docker.sock")
 
 
-def test_nothing_listens_on_port_53_unless_it_is_asked_for(start, gateway):
-    with start():
+READ = """
+def handler(event, context):
+    return [open(path).read().split() for path in ("/etc/hosts", "/etc/resolv.conf")]
+"""
+
+
+def test_containers_know_the_hosts_and_servers_that_the_operator_names_and_no_server_of_ours(start, gateway):
+    with start(docker__extra_hosts="db.internal:host-gateway,other:192.0.2.7", docker__dns="192.0.2.53") as host:
         listening = subprocess.run(["ss", "-lnHtu"], capture_output=True, text=True).stdout
         assert f"{gateway}:53" not in listening
+        client = lambda_client(host.url)
+        deploy(client, "read", {"app.py": READ}, Runtime=RUNTIME, Timeout=30)
+        hosts, servers = invoke(client, "read")
+    assert hosts[hosts.index("db.internal") - 1] == gateway
+    assert hosts[hosts.index("other") - 1] == "192.0.2.7"
+    assert servers == ["nameserver", "192.0.2.53"]

@@ -396,7 +396,8 @@ class DockerSettings(_Theme):
     for ``bucket.localhost.localstack.cloud``. A name server of the host's own says so, on port 53 of this machine's
     address in ``network``; everything else it asks those of ``dns``, or of this machine. Empty: there is none."""
     user: UserNumbers = "993:990"
-    """User and group of containers, as numbers: those of AWS, which own nothing. Packages are readable for all."""
+    """User and group of containers, as numbers: those of AWS, which own nothing: files of a package have to be readable
+    for all, as there."""
     volumes: tuple[VolumeMapping, ...] = ()
     """``/HERE:/THERE`` or ``/HERE:/THERE:ro``: folders of this machine that all containers see. What is in them is
     open to every function."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import os
 import socket
 from collections.abc import Callable
-from typing import Any
+
+from serverfull.runtimes.docker.engine import PATIENCE, EngineGone
 
 _CHUNK = 65_536
 _MOST_AT_ONCE = 4
+_MOST_HEAD = 16_384
 _HEAD = 8
 """Bytes before each piece: which stream it is of, and how long it is.
 
@@ -37,14 +38,14 @@ class AttachedLog:
         self._heard = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def attach(self, client: Any, container: str) -> None:
-        """Have the engine pass on the output of a container that is not started yet; called on a thread."""
-        parameters = {"stdout": 1, "stderr": 1, "stream": 1}
-        answer = client.attach_socket(container, parameters)
-        line = socket.socket(fileno=os.dup(answer.fileno()))
-        line.setblocking(False)
-        answer.close()
-        self._line = line
+    def attach(self, address: str, container: str) -> None:
+        """Have the engine pass on the output of a container that is not started yet; called on a thread.
+
+        :param address: of the engine.
+        :raises EngineGone: it does not.
+        """
+        self._line, said = upgraded(address, f"/containers/{container}/attach?stdout=1&stderr=1&stream=1")
+        self._heard += said
 
     def take(self, line: socket.socket, said: bytes) -> None:
         """Pass on what comes by a line, from now on.
@@ -110,3 +111,40 @@ class AttachedLog:
         if rest:
             self._write(rest)
         self._at_end()
+
+
+def upgraded(address: str, path: str, body: bytes = b"") -> tuple[socket.socket, bytes]:
+    """Ask the engine for something that has a line of its own; called on a thread.
+
+    The package's own calls lose what comes right behind the headers of the answer, and forget to close.
+
+    :param address: of the engine.
+    :return: the line, and what has come by it already.
+    :raises EngineGone: it does not give one.
+    """
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.settimeout(PATIENCE)
+        line.connect(address.removeprefix("unix://"))
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
+            f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        line.sendall(head.encode() + body)
+        heard = b""
+        while b"\r\n\r\n" not in heard and len(heard) < _MOST_HEAD:
+            data = line.recv(4096)
+            if not data:
+                break
+            heard += data
+        answer, _, said = heard.partition(b"\r\n\r\n")
+        if not answer.startswith((b"HTTP/1.1 101", b"HTTP/1.1 200")):
+            raise EngineGone(f"the Docker engine refuses {path}: {heard[:200].decode('utf-8', 'replace')}")
+        line.setblocking(False)
+    except OSError as error:
+        line.close()
+        raise EngineGone(f"the Docker engine does not answer to {path}: {error}") from None
+    except BaseException:
+        line.close()
+        raise
+    return line, said

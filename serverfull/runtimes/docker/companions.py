@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.json_functions import dumps
-from serverfull.runtimes.docker.attached import AttachedLog
-from serverfull.runtimes.docker.engine import PATIENCE, EngineGone
+from serverfull.runtimes.docker.attached import AttachedLog, upgraded
+from serverfull.runtimes.docker.engine import EngineGone
 from serverfull.runtimes.docker.options import OPT
 from serverfull.runtimes.docker.shells import said_by_engine
 from serverfull.runtimes.sandboxes.launching import Gone
@@ -27,8 +27,6 @@ from serverfull.runtimes.sandboxes.launching import Gone
 if TYPE_CHECKING:
     from serverfull.runtimes.docker.engine import Engine
     from serverfull.runtimes.runtime_api.extensions import Extensions
-
-_MOST_HEAD = 16_384
 
 
 class Companions:
@@ -127,34 +125,6 @@ def _execute(client: Any, address: str, container: str, path: str) -> tuple[str,
     """Have the engine start a process in a container.
 
     Gives its id, the line that its output comes by, and what has come by it already.
-
-    The package's own call loses what comes right behind the headers of the answer.
     """
     exec_id = client.exec_create(container, [path], stdout=True, stderr=True)["Id"]
-    line = socket.socket(socket.AF_UNIX)
-    try:
-        line.settimeout(PATIENCE)
-        line.connect(address.removeprefix("unix://"))
-        body = dumps({"Detach": False, "Tty": False}).encode()
-        head = (
-            f"POST /exec/{exec_id}/start HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
-            f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        line.sendall(head.encode() + body)
-        heard = b""
-        while b"\r\n\r\n" not in heard and len(heard) < _MOST_HEAD:
-            data = line.recv(4096)
-            if not data:
-                break
-            heard += data
-        answer, _, said = heard.partition(b"\r\n\r\n")
-        if not answer.startswith((b"HTTP/1.1 101", b"HTTP/1.1 200")):
-            raise EngineGone(f"the Docker engine does not start {path}: {heard[:200].decode('utf-8', 'replace')}")
-        line.setblocking(False)
-    except OSError as error:
-        line.close()
-        raise EngineGone(f"the Docker engine does not start {path}: {error}") from None
-    except BaseException:
-        line.close()
-        raise
-    return exec_id, line, said
+    return exec_id, *upgraded(address, f"/exec/{exec_id}/start", dumps({"Detach": False, "Tty": False}).encode())

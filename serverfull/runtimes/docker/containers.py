@@ -24,7 +24,7 @@ from serverfull.runtimes.docker.companions import Companions
 from serverfull.runtimes.docker.engine import EngineGone
 from serverfull.runtimes.docker.options import FUNCTION, HOST, MEGABYTE, Held, Shown, Wish, configuration
 from serverfull.runtimes.docker.shells import said_by_shell
-from serverfull.runtimes.docker.starting import ENDING, exit_code, start
+from serverfull.runtimes.docker.starting import ENDING, UNEXECUTED, exit_code, start, why_not_executed
 from serverfull.runtimes.runtime_api.api import RuntimeApi
 from serverfull.runtimes.runtime_api.door import Door
 from serverfull.runtimes.sandboxes.launching import Gone, Unstartable
@@ -54,6 +54,8 @@ class Recipe:
     :param wish: all but what each has for itself.
     :param name: of the function.
     :param program: that is executed in the end.
+    :param first: that the engine executes: the same, or a shell.
+    :param path: the folders that it is looked for in.
     :param own_client: our own client runs in them.
     :param led: their output goes into the named pipe.
     :param extensions: the names of their external extensions.
@@ -62,6 +64,8 @@ class Recipe:
     wish: Wish
     name: str
     program: str
+    first: str
+    path: str
     own_client: bool
     led: bool
     extensions: Sequence[str] = ()
@@ -103,6 +107,7 @@ class Container:
     def __init__(self, site: Site, recipe: Recipe, folder: Folder, api: RuntimeApi, log: Log) -> None:
         self._site = site
         self._program = recipe.program
+        self._first = {"program": recipe.first, "path": recipe.path}
         self._memory = recipe.wish.memory_mb * MEGABYTE
         self._folder = folder
         self._log = log
@@ -195,7 +200,8 @@ class Container:
         )
         attached = log if isinstance(log, AttachedLog) else None
         body = configuration(wish, held)
-        work = partial(start, name=self.name, body=body, program=self._program, log=attached)
+        attach = _no_more if attached is None else partial(attached.attach, self._site.engine.address)
+        work = partial(start, name=self.name, body=body, program=self._program, attach=attach)
         starting = asyncio.ensure_future(self._site.engine.ask(work))
         try:
             found = await asyncio.shield(starting)
@@ -334,18 +340,29 @@ class Container:
 
     async def _settle(self) -> None:
         """Ask how it has ended, and tell it."""
-        code = 137
+        end: Gone | Unstartable = Gone.with_code(-signal.SIGKILL)
         with suppress(EngineGone, Exception):
             async with asyncio.timeout(ENDING):
                 code = await self._site.engine.ask(partial(exit_code, name=self.name))
-        self.api.end(self._end_with(code))
+                end = self._end_with(code)
+                if code in UNEXECUTED and not self.api.begun:
+                    why = await self._site.engine.ask(partial(why_not_executed, name=self.name, **self._first))
+                    end = end if why is None else self._unstartable(why)
+        self.api.end(end)
         if not self._settled.done():
             self._settled.set_result(None)
 
     def _end_with(self, code: int) -> Gone | Unstartable:
         """Word a status: that of a shell which could not execute the program, or that of the program."""
         why = None if self.api.begun else said_by_shell(code)
-        return _gone_with(code) if why is None else Unstartable(f"fork/exec {self._program}: {why}")
+        return _gone_with(code) if why is None else self._unstartable(why)
+
+    def _unstartable(self, why: str) -> Unstartable:
+        return Unstartable(f"fork/exec {self._program}: {why}")
+
+
+def _no_more(container: str) -> None:
+    """Leave it to the container where its output goes."""
 
 
 def _gone_with(code: int) -> Gone:

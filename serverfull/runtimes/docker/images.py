@@ -216,13 +216,14 @@ def _pull(engine: Engine, name: str) -> None:
     repository, tag = parse_repository_tag(name)
     client = engine.connect(timeout=_PULL_PATIENCE)
     try:
-        for step in client.pull(repository, tag=tag or "latest", stream=True, decode=True):
-            if "error" in step:
-                raise _refusal(name, step["error"])
+        steps = client.pull(repository, tag=tag or "latest", stream=True, decode=True)
+        errors = [step["error"] for step in steps if "error" in step]  # read to the end: the package forgets to close
     except docker.errors.APIError as error:
         raise _refusal(name, error.explanation or str(error)) from None
     finally:
         client.close()
+    if errors:
+        raise _refusal(name, errors[0])
 
 
 def _registry_of(name: str) -> str:

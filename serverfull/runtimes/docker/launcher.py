@@ -179,10 +179,13 @@ class ContainerLaunchers:
         if program.own_client:
             shown.append(Shown(str(self.site.client), CLIENT))
         shown += self._profiles_shown()
+        wish = _wish(function, image, program, self._aws.of_container(), shown)
         return Recipe(
-            wish=_wish(function, image, program, self._aws.of_container(), shown),
+            wish=wish,
             name=name,
             program=program.program,
+            first=(*program.entry_point, *program.command)[0],
+            path={**image.environment, **wish.variables}.get("PATH", ""),
             own_client=program.own_client,
             led=program.led,
             extensions=program.extensions,

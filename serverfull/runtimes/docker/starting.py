@@ -5,22 +5,25 @@ Everything here is called on a thread, with the engine's client.
 
 from __future__ import annotations
 
+import base64
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from serverfull.domain.json_functions import loads
 from serverfull.runtimes.docker.site import remove_container
 from serverfull.runtimes.docker.vitals import Vitals
 from serverfull.runtimes.sandboxes.launching import Unstartable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from serverfull.runtimes.docker.attached import AttachedLog
+    from collections.abc import Callable, Mapping
 
 ENDING = 5.0
 """Seconds that the engine has to say with which status a container has ended."""
+
+UNEXECUTED = (126, 127)
+"""The statuses that the engine's own init ends with where it cannot execute a program."""
 
 _REASONS = (
     "no such file or directory",
@@ -35,7 +38,10 @@ _REASONS = (
 
 _OF_FOLDERS = ("lstat", "mkdir", "chdir")
 
-_IS_WRONG = 400
+_FOUND, _IS_WRONG = 200, 400
+
+_FOLDER, _LINK, _EXECUTABLE = 1 << 31, 1 << 27, 0o111
+"""Bits of a mode as programs in Go have it."""
 
 
 class ImageGone(Exception):
@@ -55,11 +61,11 @@ class Started:
     address: str
 
 
-def start(client: Any, name: str, body: Mapping[str, Any], program: str, log: AttachedLog | None) -> Started:
+def start(client: Any, name: str, body: Mapping[str, Any], program: str, attach: Callable[[str], object]) -> Started:
     """Make a container and start it; one that cannot be started is removed.
 
     :param program: that is executed in the end.
-    :param log: gets what it writes, by way of the engine.
+    :param attach: called with its id before it is started.
     :raises Unstartable: its program cannot be executed, or not in its folder.
     :raises ImageGone: its image is not there.
     """
@@ -72,8 +78,7 @@ def start(client: Any, name: str, body: Mapping[str, Any], program: str, log: At
     except APIError as error:  # it looks for the folder then, and calls all that is wrong with that its own fault
         raise _of_folder(error.explanation or "", body) or error from None
     try:
-        if log is not None:
-            log.attach(client, made)
+        attach(made)
         client.start(made)
         found = client.inspect_container(made)
         vitals = None
@@ -97,6 +102,33 @@ def exit_code(client: Any, name: str) -> int:
     if state["Running"] and time.monotonic() < deadline:
         return int(client.wait(name, timeout=ENDING)["StatusCode"])
     return int(state["ExitCode"])
+
+
+def why_not_executed(client: Any, name: str, program: str, path: str) -> str | None:
+    """Say why a program could not be executed in a container that has ended; None: it could be, for all that is seen.
+
+    The engine's own init ends with the status that such a program may have ended with too.
+
+    :param path: the folders that it is looked for in, where its name has none.
+    """
+    places = [program] if "/" in program else [f"{folder}/{program}" for folder in path.split(":") if folder]
+    modes = [mode for mode in (_mode(client, name, place) for place in places) if mode is not None]
+    if not modes:
+        return "no such file or directory"
+    return (
+        None
+        if any(mode & _LINK or (mode & _EXECUTABLE and not mode & _FOLDER) for mode in modes)
+        else "permission denied"
+    )
+
+
+def _mode(client: Any, name: str, path: str) -> int | None:
+    """Give the mode of a file of a container, as the engine has it; None: there is none."""
+    url = f"{client.base_url}/v{client.api_version}/containers/{name}/archive"
+    answer = client.head(url, params={"path": path}, timeout=client.timeout)
+    if answer.status_code != _FOUND:
+        return None
+    return int(loads(base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"]))["mode"])
 
 
 def _of_folder(said: str, body: Mapping[str, Any]) -> Unstartable | None:
