@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
-import tarfile
 import time
 
 import pytest
@@ -84,40 +82,6 @@ def test_what_a_killed_host_has_left_is_gone_soon_after_the_next_one_starts(star
     assert instances(engine) == {"f", "idle"}
     start()  # nobody asks it for anything that needs a container
     assert until(lambda: not instances(engine), 5.0)
-
-
-def test_an_image_is_a_function_and_its_config_wins_over_what_it_says(start, engine):
-    name = "serverfull-test-app:1"
-    with engine.client() as client:
-        made = client.containers.create(engine.image)
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for path, text in {**FILES, "second.py": "def handler(event, context):\n    return 'second'\n"}.items():
-                entry = tarfile.TarInfo(path)
-                entry.size, entry.mode = len(text), 0o644
-                tar.addfile(entry, io.BytesIO(text.encode()))
-        made.put_archive("/var/task", packed.getvalue())
-        made.commit(*name.split(":"), changes='CMD ["app.handler"]')
-        made.remove()
-    try:
-        _, client = start()
-        role = "arn:aws:iam::123456789012:role/runner"
-        client.create_function(FunctionName="f", PackageType="Image", Role=role, Code={"ImageUri": name}, Timeout=30)
-        assert wait_until_settled(client, "f")["State"] == "Active"
-        assert invoke(client, "f", Payload=b'{"a": 1}') == ["helper", "/var/task", {"a": 1}]
-        client.update_function_configuration(FunctionName="f", ImageConfig={"Command": ["second.handler"]})
-        assert wait_until_settled(client, "f")["LastUpdateStatus"] == "Successful"
-        assert invoke(client, "f") == "second"
-        client.update_function_configuration(
-            FunctionName="f", ImageConfig={"EntryPoint": ["/no/such"], "WorkingDirectory": "/tmp"}
-        )
-        assert wait_until_settled(client, "f")["LastUpdateStatus"] == "Successful"
-        answer = client.invoke(FunctionName="f", LogType="Tail")
-        assert answer["FunctionError"] == "Unhandled"
-        assert "Runtime.InvalidEntrypoint" in answer["Payload"].read().decode()
-    finally:
-        with engine.client() as client:
-            client.images.remove(name, force=True)
 
 
 def test_a_function_whose_interpreter_is_not_here_runs_in_the_image_that_is_mapped(start, engine):

@@ -89,7 +89,7 @@ class Companions:
             self._extensions.ended(name, Gone.with_code(code if code <= 128 else 128 - code).why)
 
     def _hear(self, runtime_ended: Callable[[int], object]) -> None:
-        with suppress(BlockingIOError, ValueError):
+        with suppress(BlockingIOError, ValueError, IndexError):  # the function can write there too
             status = int(os.read(self._ended, 64).split()[0])
             self._loop.remove_reader(self._ended)
             runtime_ended(status)

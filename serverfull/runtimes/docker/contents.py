@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +15,9 @@ from serverfull.runtimes.docker.options import OPT
 _SHELL = "/bin/sh"
 
 _EXTENSIONS = f"{OPT}/extensions"
+
+_MOST = 64
+"""Names that are remembered; the eleventh extension is one too many already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,10 @@ def look_into(client: Any, image: str, labels: Mapping[str, str], folders: Seque
     made = client.create_container_from_config({"Image": image, "Cmd": [_SHELL], "Labels": dict(labels)})["Id"]
     try:
         archive = f"{client.base_url}/v{client.api_version}/containers/{made}/archive"
+        names = (name for name, is_folder in _listed(client, archive, _EXTENSIONS) if not is_folder)
         return Contents(
             has_shell=_is_there(client, archive, _SHELL),
-            extensions=tuple(
-                sorted(name for name, is_folder in _listed(client, archive, _EXTENSIONS) if not is_folder)
-            ),
+            extensions=tuple(sorted(islice(names, _MOST))),
             filled=tuple(folder for folder in folders if any(_listed(client, archive, folder))),
         )
     finally:

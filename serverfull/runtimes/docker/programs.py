@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.domain.json_functions import dumps
 from serverfull.runtimes.docker.options import CLIENT, HOST, OPT, TASK
-from serverfull.runtimes.docker.shells import HOLDING, LEADING
+from serverfull.runtimes.docker.shells import HOLDING, LEADING, TELLING
 from serverfull.runtimes.sandboxes.layers import extension_programs
 from serverfull.runtimes.sandboxes.variables import python_path
 from serverfull.runtimes.sandboxes.wanted import Unrunnable, chosen_client
@@ -64,7 +64,8 @@ def find_program(function: Wanted, image: Image, client: Client) -> Program:
             "runtime beside them"
         )
     found = _find_program(function, image, client)
-    return replace(found, entry_point=[*HOLDING, *found.entry_point], extensions=extensions)
+    first = [*TELLING, *found.entry_point] if found.own_client else found.entry_point
+    return replace(found, entry_point=[*HOLDING, *first], extensions=extensions)
 
 
 def _find_program(function: Wanted, image: Image, client: Client) -> Program:

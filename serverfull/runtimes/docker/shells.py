@@ -22,26 +22,31 @@ _SAYING = (
 
 _EXECUTE = 'exec "$0" "$@"'
 
+TELLING = ("/bin/sh", "-c", f"{_SAYING}; {_EXECUTE}; beyond")
+"""Replaces itself by the command behind it, or tells why not."""
+
 LEADING = ("/bin/sh", "-c", f"{_SAYING}; {_EXECUTE} > {HOST}/log 2>&1; beyond")
-"""Replaces itself by the command behind it, whose output goes to the host."""
+"""The same, and the output of the command goes to the host."""
 
 HOLDING = (
     "/bin/sh",
     "-c",
     f"""
 read -r word < {HOST}/go
-({_SAYING}; {_EXECUTE}; beyond) &
+"$0" "$@" &
 runtime=$!
 trap 'kill -TERM $runtime' TERM
 trap 'kill -KILL $runtime' USR1
+wait $runtime
+status=$?
 while kill -0 $runtime 2> /dev/null; do wait $runtime; status=$?; done
 echo $status > {HOST}/ended
 read -r word < {HOST}/go
 """,
 )
-"""Runs the command behind it as the runtime of a container with extensions: waits for a word before, tells the status
-by a named pipe, and stays, so that extensions can be told of the end, until the container is killed. Signals for the
-runtime go by it."""
+"""Runs the command behind it, which is one of the above, as the runtime of a container with extensions: waits for a
+word before, tells the status by a named pipe, and stays, so that extensions can be told of the end, until the container
+is killed. Signals for the runtime go by it, and each of them ends a ``wait``."""
 
 
 def said_by_engine(status: int) -> str | None:
@@ -53,7 +58,7 @@ def said_by_engine(status: int) -> str | None:
 
 
 def said_by_shell(status: int) -> str | None:
-    """Say why a program behind `LEADING` or `HOLDING` could not be executed; None: it could.
+    """Say why a program behind `LEADING` or `TELLING` could not be executed; None: it could.
 
     :param status: that the shell ended with.
     """
