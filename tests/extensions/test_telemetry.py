@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,6 +267,32 @@ def test_a_flood_is_dropped_and_counted(deployed: Any) -> None:
     assert dropped
     assert len(lines) + sum(record["droppedRecords"] for record in dropped) == 200 * 201
     assert all(record["droppedBytes"] > 0 and record["reason"] for record in dropped)
+
+
+FLOODING_AT_INIT = """
+import sys
+for _ in range(300): sys.stdout.write("x" * 1_000_000 + "\\n")
+open("/tmp/loaded", "w").close()
+def handler(event, context): return "done"
+"""
+
+
+def test_a_flood_before_a_subscription_costs_the_host_little_and_is_counted(deployed: Any) -> None:
+    loaded = 'while not os.path.exists("/tmp/loaded"): time.sleep(0.01)\nport = listen()'
+    late = SUBSCRIBING.replace("port = listen()", loaded)
+    status = Path(f"/proc/{deployed.host.process.pid}/status")
+
+    def most_megabytes() -> int:
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) >> 10
+
+    before = most_megabytes()
+    deployed.deploy(FLOODING_AT_INIT, {"agent": agent(deployed, late)})
+    assert deployed.invoke() == "done"
+    assert most_megabytes() - before < 50
+    events = gathered(deployed)
+    assert records(events, "platform.initStart")
+    lost = sum(record["droppedBytes"] for record in records(events, "platform.logsDropped"))
+    assert lost + sum(map(len, records(events, "function"))) >= 300_000_000
 
 
 @pytest.mark.parametrize("listener", ["never answers", "is not there", "refuses", "speaks no HTTP"])

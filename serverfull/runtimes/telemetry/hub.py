@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +24,37 @@ if TYPE_CHECKING:
     from serverfull.runtimes.runtime_api.extension_messages import Api
     from serverfull.runtimes.telemetry.destinations import Connect
 
-MOST_EARLY = 1_000
-"""Events that are kept for those who have not subscribed yet."""
+MOST_EARLY = 1_048_576
+"""Bytes of lines that are kept for those who have not subscribed yet: as much as a subscription may ask for."""
 
 _OK = b'"OK"'
+
+
+class _Early:
+    """What has happened before somebody subscribed, as far as there was room for it."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._bytes = 0
+        self._lost: dict[str, tuple[int, int]] = {}  # records and bytes, by stream
+
+    def keep(self, event: Event) -> None:
+        """Keep an event, or count that it is not kept."""
+        if isinstance(event.record, str) and self._bytes + event.size > MOST_EARLY:
+            records, size = self._lost.get(event.stream, (0, 0))
+            self._lost[event.stream] = records + 1, size + event.size
+        else:
+            self._events.append(event)
+            self._bytes += event.size
+
+    def give(self, subscriber: Subscriber) -> None:
+        """Give all that a subscriber wants of it."""
+        for event in self._events:
+            if subscriber.wants(event.stream):
+                subscriber.take(event)
+        for stream, lost in self._lost.items():
+            if subscriber.wants(stream):
+                subscriber.drop(*lost)
 
 
 class Telemetry:
@@ -42,7 +68,7 @@ class Telemetry:
         self._json_log = json_log
         self._subscribed = subscribed
         self._subscribers: dict[str, Subscriber] = {}
-        self._early: deque[Event] | None = deque(maxlen=MOST_EARLY)
+        self._early: _Early | None = _Early()
         self._connect: Connect | None = None
 
     # --------------------------------------------------------------------------------------------------- subscriptions
@@ -67,9 +93,7 @@ class Telemetry:
                 return 200, _OK  # once more changes nothing
             return 400, _error(f"{prefix}ValidationError", "The extension has subscribed by the other API already")
         subscriber = self._subscribers[name] = Subscriber(subscription, json_log=self._json_log)
-        for event in self._early:
-            if subscriber.wants(event.stream):
-                subscriber.take(event)
+        self._early.give(subscriber)
         if self._connect is not None:
             subscriber.open(sender_to(subscription.destination, self._connect))
         kind = "telemetrySubscription" if api == "telemetry" else "logsSubscription"
@@ -122,14 +146,14 @@ class Telemetry:
             for subscriber in wanting:
                 subscriber.take(event)
             if self._early is not None:
-                self._early.append(event)
+                self._early.keep(event)
 
     def _give(self, event: Event) -> None:
         for subscriber in self._subscribers.values():
             if subscriber.wants("platform"):
                 subscriber.take(event)
         if self._early is not None:
-            self._early.append(event)
+            self._early.keep(event)
 
     # -------------------------------------------------------------------------------------------------------- lifecycle
 
