@@ -41,7 +41,7 @@ from benchmarks.harness.servers import (
 from benchmarks.harness.starts import FunctionMemory, Start, function_memory, starts
 from benchmarks.harness.together import BUSY_LEVELS, WORKLOADS, Pair, measure_together
 from benchmarks.harness.workloads import workloads
-from serverfull.runtimes.process.confinement import probe_strict
+from serverfull.runtimes.process.means import probe_strict
 
 EXTRAS = ("together", "workers", "start", "memory", "management", "events", "environments", "containers")
 DEFAULT_SERVERS = (BARE, ASYNC, SYNC, MOCK, WORKER, OFFICIAL, *(() if probe_strict().why else (STRICT,)), FRAMEWORK)

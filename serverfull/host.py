@@ -196,7 +196,7 @@ class Host:
     async def _start(self) -> None:
         await self._check_functions()
         if self.settings.execution.sandbox == "strict":
-            from serverfull.runtimes.process.confinement import check_strict
+            from serverfull.runtimes.process.means import check_strict
 
             await asyncio.to_thread(check_strict)
         if self.settings.docker.dns_suffixes and refusal(self.settings, shared=self.sharing is not None) is None:

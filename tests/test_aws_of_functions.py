@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from serverfull.runtimes.process.confinement import probe_strict
+from serverfull.runtimes.process.means import probe_strict
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import create, deploy, invoke, wait_until_ready
 from serverfull.testing.process import HostProcess, plain_environment

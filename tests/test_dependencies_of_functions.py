@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from serverfull.config import DependencySettings, ExecutionSettings, LoggingSettings, Settings, StateSettings
-from serverfull.runtimes.process.confinement import probe_strict
+from serverfull.runtimes.process.means import probe_strict
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import (
     create,

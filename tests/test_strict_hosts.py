@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from serverfull.runtimes.child import confine, seccomp
-from serverfull.runtimes.process.confinement import probe_strict
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
+from serverfull.runtimes.process.means import probe_strict
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import create, wait_until_settled, zipped
 from serverfull.testing.process import HostProcess, plain_environment

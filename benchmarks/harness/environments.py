@@ -21,7 +21,7 @@ from benchmarks.harness.load import NotMeasured
 from benchmarks.harness.machine import Ticks, cores, ended_children_seconds, noise, pinned, pss_kilobytes, sandboxes
 from benchmarks.harness.rounds import settle
 from benchmarks.harness.servers import ROOT, STRICT, WORKER, Server, contestants, environment, invocations, running
-from serverfull.runtimes.process.confinement import probe_strict
+from serverfull.runtimes.process.means import probe_strict
 
 WARM_CALLS = 10
 """Warm calls whose median is taken from the time of a first call."""

@@ -16,7 +16,7 @@ from serverfull.cli.tables import output_option, table
 
 if TYPE_CHECKING:
     from serverfull.config import DependencySettings, DockerSettings, ExecutionSettings, ServerSettings, StateSettings
-    from serverfull.runtimes.process.confinement import Walls
+    from serverfull.runtimes.process.means import Walls
 
 _PATIENCE = 10.0
 """Seconds that the Docker engine may take for an answer."""
@@ -91,7 +91,7 @@ def _runtimes(settings: ExecutionSettings) -> Iterator[Finding]:
 
 
 def _sandbox(settings: ExecutionSettings) -> Iterator[Finding]:
-    from serverfull.runtimes.process.confinement import probe, probe_strict
+    from serverfull.runtimes.process.means import probe, probe_strict
 
     means = probe()
     is_held = settings.sandbox != "none"

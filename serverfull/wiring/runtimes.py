@@ -61,10 +61,10 @@ class DeployedRuntimes:
 
     def in_processes(self) -> Runtime:
         """Make what runs functions in processes of their own; most hosts of registered functions never need it."""
-        from serverfull.runtimes.process.confinement import Level
         from serverfull.runtimes.process.interpreters import Interpreters
         from serverfull.runtimes.process.launcher import ProcessLaunchers
         from serverfull.runtimes.process.machine import Machine
+        from serverfull.runtimes.process.means import Level
         from serverfull.runtimes.process.recipes import Recipes
         from serverfull.runtimes.process.snapshots import ProcessSnapshots, SnapshotPolicy
         from serverfull.runtimes.sandboxes.restoring import RestoringRuntime

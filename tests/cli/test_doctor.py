@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.confinement import probe, probe_strict
 from serverfull.runtimes.process.interpreters import RUNTIMES
+from serverfull.runtimes.process.means import probe, probe_strict
 
 Run = Callable[..., Any]
 

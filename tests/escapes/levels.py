@@ -27,10 +27,10 @@ from serverfull.observability.logger import HostLogger
 from serverfull.runtimes import child
 from serverfull.runtimes.aws_access import AwsAccess
 from serverfull.runtimes.pool import PoolPolicy
-from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import Interpreters
 from serverfull.runtimes.process.launcher import ProcessLaunchers
 from serverfull.runtimes.process.machine import Machine
+from serverfull.runtimes.process.means import Level
 from serverfull.runtimes.process.recipes import Recipes
 from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 from serverfull.testing.escapes import HANDLER, attempts, baits, write

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from serverfull.runtimes import child
-from serverfull.runtimes.process.confinement import probe_strict
+from serverfull.runtimes.process.means import probe_strict
 from serverfull.testing import escapes
 from serverfull.testing.escapes import attempts, write
 from tests.escapes.levels import COLUMNS, CONTAINER, LANDLOCK, PAGE, THROUGH, Results, broken, everything, promised

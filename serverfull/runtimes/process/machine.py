@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serverfull.runtimes.process.cgroups import Place
-from serverfull.runtimes.process.confinement import Level, Means, check_strict, probe, sweep
+from serverfull.runtimes.process.means import Level, Means, check_strict, probe, sweep
 from serverfull.runtimes.process.spares import Spares
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder, remove_tree
 from serverfull.runtimes.sandboxes.watching import Watcher

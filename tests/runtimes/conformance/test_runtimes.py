@@ -19,8 +19,8 @@ from serverfull.observability.user_metrics import UserMetrics
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.deployed import DeployedRuntime
 from serverfull.runtimes.inprocess import InProcessEnvironment, InProcessRuntime
-from serverfull.runtimes.process.confinement import Level
 from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
+from serverfull.runtimes.process.means import Level
 from serverfull.testing.runtime_kit import BOOTSTRAP, NODE, NODE_BEFORE_24, PYTHON, RuntimeKit, deploy
 from serverfull.testing.runtime_suite import LoadingSuite, ProcessSuite, RestoringSuite, RuntimeSuite
 

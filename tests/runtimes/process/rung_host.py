@@ -13,7 +13,8 @@ from pathlib import Path
 
 from serverfull.runtimes import child
 from serverfull.runtimes.process.cgroups import make_group
-from serverfull.runtimes.process.confinement import Confinement, Level, probe
+from serverfull.runtimes.process.confinement import Confinement
+from serverfull.runtimes.process.means import Level, probe
 from serverfull.runtimes.process.places import find_place
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder
 

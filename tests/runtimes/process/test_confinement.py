@@ -25,7 +25,8 @@ import pytest
 from serverfull.errors import ConfigurationError
 from serverfull.runtimes import child
 from serverfull.runtimes.process.cgroups import GroupRefused, Place
-from serverfull.runtimes.process.confinement import MEGABYTE, Confinement, Level, Means, probe, sweep
+from serverfull.runtimes.process.confinement import MEGABYTE, Confinement
+from serverfull.runtimes.process.means import Level, Means, probe, sweep
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder, own_name, remove_tree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are the Linux kernel's")
@@ -516,7 +517,8 @@ def test_a_host_that_was_killed_leaves_nothing_to_the_next_one(groups: Means, tm
     script = """
 import json, subprocess, sys
 from pathlib import Path
-from serverfull.runtimes.process.confinement import Confinement, Level, probe
+from serverfull.runtimes.process.confinement import Confinement
+from serverfull.runtimes.process.means import Level, probe
 from serverfull.runtimes.sandboxes.leftovers import make_own_folder
 folder = make_own_folder(Path(sys.argv[1])) / "1"
 folder.mkdir()

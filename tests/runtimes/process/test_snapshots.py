@@ -23,10 +23,10 @@ from serverfull.errors import SnapStartTimeout
 from serverfull.invocation.invoker import identify
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes.pool import PoolPolicy
-from serverfull.runtimes.process.confinement import Level, probe_strict
 from serverfull.runtimes.process.interpreters import Interpreters
 from serverfull.runtimes.process.launcher import ProcessLaunchers
 from serverfull.runtimes.process.machine import Machine
+from serverfull.runtimes.process.means import Level, probe_strict
 from serverfull.runtimes.process.recipes import Recipes
 from serverfull.runtimes.process.snapshots import ProcessSnapshots, SnapshotPolicy
 from serverfull.runtimes.reserve import UNCOUNTED

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serverfull.runtimes.process.confinement import Level, probe_strict
 from serverfull.runtimes.process.machine import Machine
+from serverfull.runtimes.process.means import Level, probe_strict
 from serverfull.runtimes.process.spares import KEPT
 from serverfull.runtimes.process.zygotes import Order, Waiting, Zygote
 

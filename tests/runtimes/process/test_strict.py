@@ -24,10 +24,10 @@ from serverfull.invocation.invoker import identify
 from serverfull.observability.logger import HostLogger
 from serverfull.runtimes import child
 from serverfull.runtimes.pool import PoolPolicy
-from serverfull.runtimes.process.confinement import Level, probe_strict
 from serverfull.runtimes.process.interpreters import Interpreters
 from serverfull.runtimes.process.launcher import ProcessLaunchers
 from serverfull.runtimes.process.machine import Machine
+from serverfull.runtimes.process.means import Level, probe_strict
 from serverfull.runtimes.process.recipes import Recipes
 from serverfull.runtimes.sandboxes.runtime import SandboxRuntime
 from serverfull.testing.runtime_kit import Log

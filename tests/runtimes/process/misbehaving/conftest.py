@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.confinement import probe
+from serverfull.runtimes.process.means import probe
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import create, wait_until_ready, zipped
 from serverfull.testing.process import HostProcess

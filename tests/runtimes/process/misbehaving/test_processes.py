@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.confinement import probe
+from serverfull.runtimes.process.means import probe
 
 
 @pytest.mark.parametrize(
