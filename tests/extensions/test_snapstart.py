@@ -133,6 +133,14 @@ def test_a_version_whose_extensions_fail_is_failed(deployed: Any, code: str) -> 
     assert (version["State"], version["StateReasonCode"], version["StateReason"]) == ("Failed", *REFUSED[code])
 
 
+def test_extensions_are_told_that_the_code_cannot_be_loaded(deployed: Any) -> None:
+    deployed.deploy("raise LookupError('nothing here')", {"watcher": deployed.python(WATCHING)}, **SNAP_START)
+    version = wait_until_settled(deployed.client, deployed.name, "1")
+    assert (version["State"], version["StateReason"]) == ("Failed", "LookupError: nothing here")
+    (told,) = deployed.collector.wait_for("watcher")
+    assert (told["eventType"], told["shutdownReason"]) == ("SHUTDOWN", "failure")
+
+
 def test_an_extension_that_fails_at_a_restore_refuses_the_call(deployed: Any) -> None:
     code = """
     if os.path.exists("/tmp/model"):

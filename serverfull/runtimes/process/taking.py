@@ -72,7 +72,9 @@ class _Taking:
         try:
             process = await self._load()
             await self._part(process)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SnapshotFailed):
+                await self._extended.end("failure")
             if self._process is not None:
                 await self._process.aclose()
             await self._extended.telemetry.aclose()
