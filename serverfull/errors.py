@@ -18,6 +18,7 @@
     │   └── StateUnusable             the folder that keeps the state cannot be used
     │       ├── StateInUse            another host uses it
     │       ├── StateDamaged          the database in it is broken, or gone
+    │       ├── EventsDamaged         a file of events is broken
     │       └── StateTooNew           a newer serverfull wrote it
     ├── BuildFailed                   `serverfull build` cannot make the artifact
     ├── InvocationNotBegun            an idle execution environment ended before it got the invocation
@@ -161,6 +162,20 @@ class StateDamaged(StateUnusable):
         super().__init__(
             f'{file} {what}. Nothing was changed. "serverfull state check" says more; '
             'what "serverfull state backup" wrote can be restored'
+        )
+
+
+class EventsDamaged(StateUnusable):
+    """A file of events is broken.
+
+    :param file: the file.
+    :param what: what is wrong with it.
+    """
+
+    def __init__(self, file: object, what: str) -> None:
+        super().__init__(
+            f"{file} is damaged ({what}). Nothing was changed. Moved elsewhere, it lets the host start without the "
+            "events in it"
         )
 
 

@@ -85,6 +85,21 @@ class Line:
         return not (self.waiting or self.running or self.appending or self.ready or self.reading or self.held)
 
 
+class Beginning:
+    """One of the events of a line of which it is not known yet whether they may run; until it is."""
+
+    __slots__ = ("_line",)
+
+    def __init__(self, line: Line) -> None:
+        self._line: Line | None = line
+
+    def over(self) -> None:
+        """Hear that it is known, or that the event has ended. Hearing it twice is fine."""
+        if self._line is not None:
+            self._line.beginning -= 1
+            self._line = None
+
+
 class Lines:
     """All lines, by the names that `QueuedEvent.line` gives."""
 

@@ -16,12 +16,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serverfull.domain.events import (
-    BASE_DELAY,
     MOST_HOST_DEATHS,
     Again,
     Attempt,
@@ -42,11 +40,12 @@ from serverfull.errors import (
     TooManyRequests,
 )
 from serverfull.interfaces import ACCEPTED_BEFORE, NAME_TAKEN, EventQueue
-from serverfull.invocation.lines import READ_AHEAD, Lines
+from serverfull.invocation.lines import READ_AHEAD, Beginning, Lines
 
 if TYPE_CHECKING:
     from serverfull.interfaces import Clock, EventStore, Lease
     from serverfull.invocation.lines import Line
+    from serverfull.invocation.queueing import Policy, Running
 
 Result = TypeVar("Result")
 
@@ -55,44 +54,6 @@ _OUTAGE = 0.5
 
 _FORGET_EVERY = 600.0
 """Seconds between two looks for what was kept long enough."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What an operator decides about events.
-
-    :param backlog: events waiting at most, of all functions together.
-    :param function_backlog: the same, of one function.
-    :param base_delay: seconds before the first retry of a function that failed.
-    :param keep: seconds that events are kept for the operator that have ended with nobody to tell.
-    :param retry: seconds after which a refused event is tried again although nothing was freed here, for limits that
-        are shared with other processes; None: everything that is freed is heard of.
-    :param alone: whether no other process takes events of the same functions.
-    """
-
-    backlog: int
-    function_backlog: int
-    base_delay: float = BASE_DELAY
-    keep: float = 1_209_600.0
-    retry: float | None = None
-    alone: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """What the queue needs of whoever runs functions.
-
-    :param run: runs an event once; calls what it was given as soon as no limit can refuse the event any more. Must not
-        raise.
-    :param config: says what is to be done with an event.
-    :param deliveries: says who is to be told of one that has ended.
-    :param ended: hears of each event that has ended, and whether it is kept for the operator. Must not raise.
-    """
-
-    run: Callable[[QueuedEvent, Callable[[], None]], Awaitable[Attempt]]
-    config: Callable[[QueuedEvent], Awaitable[EventConfig]]
-    deliveries: Callable[[QueuedEvent, EventEnd, EventConfig], Sequence[Delivery]]
-    ended: Callable[[QueuedEvent, EventEnd, bool], None]
 
 
 class StoredQueue(EventQueue):
@@ -330,7 +291,7 @@ class StoredQueue(EventQueue):
 
     async def _attempt(self, store: EventStore, line: Line, key: int) -> None:
         """Try an event once."""
-        begun = _Begun(line)
+        begun = Beginning(line)
 
         def admitted() -> None:
             begun.over()
@@ -506,17 +467,3 @@ class StoredQueue(EventQueue):
         async with self._opening:
             if self._store is not None:
                 await self._store.aclose()
-
-
-class _Begun:
-    """One of the events of a line of which it is not known yet whether they may run; until it is."""
-
-    __slots__ = ("_line",)
-
-    def __init__(self, line: Line) -> None:
-        self._line: Line | None = line
-
-    def over(self) -> None:
-        if self._line is not None:
-            self._line.beginning -= 1
-            self._line = None

@@ -11,15 +11,14 @@ import hashlib
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.events import Delivery, EventEnd, QueuedEvent, Response
-from serverfull.domain.invocations import Simulation
-from serverfull.domain.json_functions import dumps, loads
-from serverfull.errors import InternalFailure, StateDamaged, StateInUse, StateTooNew
+from serverfull.domain.events import Delivery, EventEnd, QueuedEvent
+from serverfull.domain.json_functions import loads
+from serverfull.errors import EventsDamaged, InternalFailure, StateDamaged, StateInUse, StateTooNew, StateUnusable
 from serverfull.interfaces import ACCEPTED_BEFORE, NAME_TAKEN, KeptEvent, Lease, PendingDelivery, Upcoming
+from serverfull.storage.event_rows import delivery_details, details_of, end_details, end_of, event_of, in_ascii
 from serverfull.storage.examination import unusable
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class EventFile:
     :param longest_delay: seconds that an event may have to wait. One that would wait longer has been written by a clock
         that was ahead.
     :raises StateInUse: another host has the file.
-    :raises StateDamaged: it is broken.
+    :raises EventsDamaged: it is broken.
     :raises StateTooNew: a newer serverfull wrote it.
     :raises StateUnusable: it cannot be opened.
     """
@@ -110,9 +109,9 @@ class EventFile:
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise StateInUse(f"{file} is used by another host: stop that one, or name another folder") from error
-            raise unusable(file or Path(":memory:"), error) from error
+            raise _unusable(file, error) from error
         except sqlite3.Error as error:
-            raise unusable(file or Path(":memory:"), error) from error
+            raise _unusable(file, error) from error
         self._identity = _identity(file)
 
     def _open(self, longest_delay: float) -> None:
@@ -153,7 +152,7 @@ class EventFile:
     def _check(self) -> None:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise StateDamaged(self._file, f"is damaged ({found})")
+            raise EventsDamaged(self._file, found)
 
     def close(self) -> None:
         """Give the file back; what was leased is not, and no host has died. Closing twice is fine."""
@@ -217,7 +216,7 @@ class EventFile:
                 event.failures,
                 event.throttles,
                 event.deaths,
-                _details(event),
+                details_of(event),
                 event.payload,
             )
             added = self._connection.execute(
@@ -260,7 +259,7 @@ class EventFile:
         self._connection.execute(
             "UPDATE events SET state = 1, token = ?, due = ? WHERE key = ?", (token, self._clock.now(), key)
         )
-        return Lease(key, token, _event(found[1:]))
+        return Lease(key, token, event_of(found[1:]))
 
     def reschedule(self, lease: Lease, event: QueuedEvent, due: float) -> bool:
         """Let a leased event wait."""
@@ -276,19 +275,17 @@ class EventFile:
         valid = "key = ? AND token = ? AND state = 1", (lease.key, lease.token)
         if not deliveries and not keep:
             return self._connection.execute(f"DELETE FROM events WHERE {valid[0]}", valid[1]).rowcount == 1
-        response, text = b"", asdict(end)
-        if end.response is not None:
-            response = text["response"].pop("payload")
+        text, response = end_details(end)
         changed = self._connection.execute(
             f"UPDATE events SET state = ?, due = ?, ended = ?, response = ? WHERE {valid[0]}",
-            (_DELIVERING if deliveries else _ENDED, end.at, dumps(text), response, *valid[1]),
+            (_DELIVERING if deliveries else _ENDED, end.at, text, response, *valid[1]),
         )
         if changed.rowcount != 1:
             return False
         for delivery in deliveries:
             self._connection.execute(
                 "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, 0, ?, ?)",
-                (delivery.id, lease.key, delivery.target, end.at, _delivery_details(delivery), delivery.body),
+                (delivery.id, lease.key, delivery.target, end.at, delivery_details(delivery), delivery.body),
             )
         return True
 
@@ -314,7 +311,7 @@ class EventFile:
         """Note that a delivery has failed, for now or for good."""
         self._connection.execute(
             "UPDATE events SET undelivered = ? WHERE key = (SELECT event FROM deliveries WHERE id = ?)",
-            (_ascii(reason), delivery_id),
+            (in_ascii(reason), delivery_id),
         )
         if again is not None:
             self._connection.execute(
@@ -356,7 +353,7 @@ class EventFile:
             (*values, limit),
         )
         return [
-            KeptEvent(key, _event(event), STATES[state], due, _end(ended, response), undelivered, size)
+            KeptEvent(key, event_of(event), STATES[state], due, end_of(ended, response), undelivered, size)
             for key, state, due, ended, undelivered, size, response, *event in rows
         ]
 
@@ -413,6 +410,11 @@ class EventFile:
         return self.purge([key for (key,) in rows.fetchall()])
 
 
+def _unusable(file: Path | None, error: sqlite3.Error) -> StateUnusable:
+    found = unusable(file or Path(":memory:"), error)
+    return EventsDamaged(file, str(error)) if isinstance(found, StateDamaged) else found
+
+
 def _identity(file: Path | None) -> tuple[int, int] | None:
     if file is None:
         return None
@@ -421,66 +423,3 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _details(event: QueuedEvent) -> str:
-    """Write down what nothing is looked for by, in ASCII: what callers send need not be Unicode."""
-    details: dict[str, Any] = {"id": event.request_id, "account": event.account, "region": event.region}
-    details["name"] = event.name
-    if event.qualifier is not None:
-        details["qualifier"] = event.qualifier
-    if event.generation:
-        details["generation"] = event.generation
-    if event.trace_id is not None:
-        details["trace"] = event.trace_id
-    if event.client_context is not None:
-        details["context"] = event.client_context
-    if event.cognito_identity is not None:
-        details["identity"] = event.cognito_identity
-    if event.tenant_id is not None:
-        details["tenant"] = event.tenant_id
-    if event.simulation is not None:
-        details["simulation"] = asdict(event.simulation)
-    return dumps(details)
-
-
-def _event(row: Sequence[Any]) -> QueuedEvent:
-    accepted_at, failures, throttles, deaths, text, payload = row
-    details = loads(text)
-    simulation = details.get("simulation")
-    return QueuedEvent(
-        request_id=details["id"],
-        account=details["account"],
-        region=details["region"],
-        name=details["name"],
-        qualifier=details.get("qualifier"),
-        generation=details.get("generation", ""),
-        payload=payload,
-        accepted_at=accepted_at,
-        trace_id=details.get("trace"),
-        client_context=details.get("context"),
-        cognito_identity=details.get("identity"),
-        tenant_id=details.get("tenant"),
-        simulation=None if simulation is None else Simulation(**simulation),
-        failures=failures,
-        throttles=throttles,
-        deaths=deaths,
-    )
-
-
-def _delivery_details(delivery: Delivery) -> str:
-    names = (field.name for field in fields(Delivery) if field.name != "body")
-    return dumps({name: getattr(delivery, name) for name in names} | {"attributes": dict(delivery.attributes)})
-
-
-def _end(text: str | None, response: bytes | None) -> EventEnd | None:
-    if text is None:
-        return None
-    values = loads(text)
-    given = values.pop("response")
-    end = EventEnd(**values)
-    return end if given is None else replace(end, response=Response(**given, payload=response or b""))
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode()

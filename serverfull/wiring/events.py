@@ -13,7 +13,8 @@ from serverfull.domain.records import Partition
 from serverfull.errors import ConfigurationError
 from serverfull.invocation.clock import SteadyClock
 from serverfull.invocation.deliveries import Deliveries
-from serverfull.invocation.queue import Policy, Running, StoredQueue
+from serverfull.invocation.queue import StoredQueue
+from serverfull.invocation.queueing import Policy, Running
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack

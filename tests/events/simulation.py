@@ -27,7 +27,7 @@ from serverfull.domain.events import (
 )
 from serverfull.errors import RequestError
 from serverfull.interfaces import Lease
-from serverfull.invocation.queue import Running
+from serverfull.invocation.queueing import Running
 from tests.events.virtual import BEGAN, RESULT, DirectStore, Runner, VirtualLoop, event, virtual_loop
 
 ERROR = Response(status_code=200, executed_version="$LATEST", function_error="Unhandled", payload=b"{}")

@@ -16,7 +16,8 @@ from typing import Any
 from serverfull.domain.events import Attempt, Delivery, EventConfig, EventEnd, Held, QueuedEvent, Response, Succeeded
 from serverfull.errors import InternalFailure
 from serverfull.interfaces import Clock, EventStore, KeptEvent, Lease, PendingDelivery, Upcoming
-from serverfull.invocation.queue import Policy, Running, StoredQueue
+from serverfull.invocation.queue import StoredQueue
+from serverfull.invocation.queueing import Policy, Running
 from serverfull.storage.event_file import STATES, EventFile
 
 BEGAN = 1_700_000_000.0

@@ -17,7 +17,7 @@ import pytest
 
 from serverfull.domain.events import Delivery, EventEnd, QueuedEvent, Response
 from serverfull.domain.invocations import Simulation
-from serverfull.errors import InternalFailure, StateDamaged, StateInUse, StateTooNew, StateUnusable
+from serverfull.errors import EventsDamaged, InternalFailure, StateInUse, StateTooNew, StateUnusable
 from serverfull.invocation.clock import SteadyClock
 from serverfull.storage.events import EventFolder, SqliteEventStore
 
@@ -245,8 +245,8 @@ def _damage(file: Path) -> None:
     ("harm", "kind"),
     [
         (_layout, StateTooNew),
-        (_damage, StateDamaged),
-        (lambda file: file.write_bytes(b"no database" * 100), StateDamaged),
+        (_damage, EventsDamaged),
+        (lambda file: file.write_bytes(b"no database" * 100), EventsDamaged),
         (lambda file: (file.unlink(), file.mkdir()), StateUnusable),
     ],
 )
