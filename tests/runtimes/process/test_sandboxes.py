@@ -224,10 +224,14 @@ class Called:
         return document["errorType"], document["errorMessage"]
 
 
+INTERPRETERS = Interpreters()
+"""Asks Python once what it is, not once for each test."""
+
+
 def runtime_with(policy: PoolPolicy, level: Level = Level.LIMITS, shared: Sequence[Path] = ()) -> SandboxRuntime:
     logger = HostLogger(LoggingSettings(), stream=io.StringIO())
     machine = Machine(level, logger, shared=shared)
-    recipes = Recipes(machine, Interpreters(), "own", logger)
+    recipes = Recipes(machine, INTERPRETERS, "own", logger)
     return SandboxRuntime(ProcessLaunchers(recipes, machine), policy, logger)
 
 
