@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import subprocess
+import time
+import urllib.request
 from platform import machine
 
 import pytest
@@ -260,10 +262,16 @@ def test_an_image_has_neither_volumes_nor_processes_of_its_engine(aws_lambda, en
     assert f"The image {name} has files in /data, which it says is a volume" in found["LastUpdateStatusReason"]
 
 
-def test_a_function_fails_where_there_is_no_engine_and_is_made_once_there_is_one(engine, image, tmp_path):
+def logged(host, name):
+    with urllib.request.urlopen(f"{host.url}/_serverfull/logs/{name}") as answer:
+        return answer.read().decode()
+
+
+def test_a_function_fails_where_there_is_no_engine_and_runs_once_there_is_one(engine, image, tmp_path):
     where = tmp_path / "docker.sock"
     name, _ = image
-    with HostProcess.start(None, "--state", "memory", env={"SERVERFULL_DOCKER__ENGINE": f"unix://{where}"}) as host:
+    settings = {"SERVERFULL_DOCKER__ENGINE": f"unix://{where}", "SERVERFULL_EXECUTION__EPHEMERAL": "true"}
+    with HostProcess.start(None, "--state", "memory", env=settings) as host:
         client = lambda_client(host.url, read_timeout=60)
         create(client, "early", name)
         _, reason = failed(client, "early")
@@ -274,6 +282,18 @@ def test_a_function_fails_where_there_is_no_engine_and_is_made_once_there_is_one
             Resource=client.get_function(FunctionName="early")["Configuration"]["FunctionArn"], Tags={"a": "b"}
         )
         assert invoke(client, "early")["text"] == "first"  # the change has it tried again at once
+        where.unlink()
+        with pytest.raises(ClientError, match="ServiceException"):
+            client.invoke(FunctionName="early")
+        accepted = client.invoke(FunctionName="early", InvocationType="Event")["ResponseMetadata"]["RequestId"]
+        until = time.monotonic() + 30
+        while sum("container not started" in line for line in host.stderr_lines()) < 2:  # it waits, as the call did not
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        where.symlink_to(engine.url.removeprefix("unix://"))
+        while f"END RequestId: {accepted}" not in (log := logged(host, "early")):
+            assert time.monotonic() < until, log
+            time.sleep(0.1)
         client.close()
 
 
