@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serverfull.errors import InternalFailure
-from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order
+from serverfull.runtimes.process.orders import LaunchFailed, NotExecutable, Order
 from serverfull.runtimes.sandboxes.log_pipe import LogPipe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from serverfull.runtimes.process.confinement import Confinement
-    from serverfull.runtimes.process.zygotes import Exit, Launched
+    from serverfull.runtimes.process.orders import Exit
+    from serverfull.runtimes.process.zygotes import Launched
     from serverfull.runtimes.runtime_api.extensions import Extensions
 
 _OF_THE_RUNTIME = frozenset(

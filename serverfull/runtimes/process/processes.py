@@ -20,7 +20,8 @@ from serverfull.errors import InternalFailure
 from serverfull.runtimes.process.companions import Companions
 from serverfull.runtimes.process.confinement import Confinement
 from serverfull.runtimes.process.loopback import Loopback
-from serverfull.runtimes.process.zygotes import LaunchFailed, NotExecutable, Order, Zygote
+from serverfull.runtimes.process.orders import LaunchFailed, NotExecutable, Order
+from serverfull.runtimes.process.zygotes import Zygote
 from serverfull.runtimes.runtime_api.api import RuntimeApi
 from serverfull.runtimes.runtime_api.door import Door
 from serverfull.runtimes.runtime_api.extensions import ENDING
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from serverfull.runtimes.process.machine import Machine
+    from serverfull.runtimes.process.orders import Exit
     from serverfull.runtimes.process.recipes import Recipe
-    from serverfull.runtimes.process.zygotes import Exit, Launched, Waiting
+    from serverfull.runtimes.process.zygotes import Launched, Waiting
     from serverfull.runtimes.runtime_api.extensions import Extensions
 
 INSIDE = "127.0.0.1:9001"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serverfull.runtimes.process.cgroups import Group, GroupRefused, make_group
-from serverfull.runtimes.process.zygotes import LaunchFailed
+from serverfull.runtimes.process.orders import LaunchFailed
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serverfull.domain.json_functions import dumps, loads
-from serverfull.errors import ServerfullError
+from serverfull.runtimes.process.orders import Exit, LaunchFailed, NotExecutable, Order, in_memory
 
 PROGRAM = Path(__file__).parent.parent / "child" / "__main__.py"
 
@@ -40,89 +40,6 @@ END_TIMEOUT = 6.0
 _LARGEST = 65_536
 _MOST_SAID = 8_192
 """Bytes of its last words that are kept: why an interpreter does not start."""
-
-
-class LaunchFailed(ServerfullError):
-    """A process could not be started; the message says why."""
-
-
-class NotExecutable(LaunchFailed):
-    """The kernel does not execute the program that was ordered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be started.
-
-    :param environment: all variables of the process.
-    :param cwd: its folder.
-    :param confinement: what ``child/confine.py`` does to it.
-    :param command: what is executed; None: the runtime client.
-    :param client: what the runtime client is told: ``socket``, ``handler``, ``root`` and ``path``.
-    :param source: the snapshot that is copied, and has all else already; None: it is started anew.
-    :param held: such a copy waits until its host lets it go on.
-    :param log: the descriptor that gets its output; stays the caller's.
-    :param channel: of a process that is apart from the network, the descriptor of a socket that brings its host the
-        listener of its Runtime API; stays the caller's. -1: it finds that otherwise.
-    """
-
-    environment: Mapping[str, str]
-    cwd: Path
-    confinement: Mapping[str, Any] = field(default_factory=dict)
-    command: Sequence[str] | None = None
-    client: Mapping[str, Any] | None = None
-    source: Launched | None = None
-    held: bool = False
-    log: int
-    channel: int = -1
-
-    @property
-    def given(self) -> list[int]:
-        """The descriptors that go with it."""
-        return [self.log] if self.channel < 0 else [self.log, self.channel]
-
-    def message(self, number: int) -> bytes:
-        """Give what the zygote reads of it: nothing that is the function's own, which all others could find there."""
-        client, walls = self.client or {}, self.confinement.get("strict")
-        fields: dict[str, Any] = {"launch": number, "snapshot": bool(client.get("snapshot"))}
-        fields["walls"] = None if walls is None else {"join": walls.get("join", 0)}
-        if self.source is not None:
-            fields.update({"from": self.source.number, "socket": client["socket"]})
-        return dumps(fields).encode()
-
-    def content(self) -> bytes:
-        """Give what the started process reads of it."""
-        fields: dict[str, Any] = {
-            "environment": dict(self.environment),
-            "cwd": str(self.cwd),
-            "limits": dict(self.confinement),
-            "command": None if self.command is None else list(self.command),
-            "client": None if self.client is None else dict(self.client),
-        }
-        if self.source is not None:
-            fields["held"] = self.held
-        return dumps(fields, default=os.fspath).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended.
-
-    :param status: as `os.waitpid` gives it.
-    :param max_rss_kb: the most memory that it had at one time; 0 where nobody could say.
-    """
-
-    status: int
-    max_rss_kb: int
-
-    @property
-    def why(self) -> str:
-        """Why it has ended, as AWS words it; empty for a process that ended with status 0."""
-        code = os.waitstatus_to_exitcode(self.status)
-        if code >= 0:
-            return f"exit status {code}" if code else ""
-        name = (signal.strsignal(-code) or f"signal {-code}").lower()
-        return f"signal: {name}"
 
 
 class Launched:
@@ -320,7 +237,7 @@ class _Running:
         sent: asyncio.Future[None] = self._loop.create_future()
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                with _in_memory(order.content()) as content:
+                with in_memory(order.content()) as content:
                     self._send(order.message(number), [content, *order.given], sent)
                     await sent
                 await launched.begun
@@ -512,21 +429,6 @@ class _Running:
     def _why(self) -> str:
         words = self._words.decode("utf-8", "replace").strip()
         return f"it ended with status {self._process.returncode}" + (f": {words}" if words else "")
-
-
-@contextlib.contextmanager
-def _in_memory(content: bytes) -> Iterator[int]:
-    """Put something where whoever gets the descriptor can read it, and nobody else.
-
-    :raises LaunchFailed: there is no room.
-    """
-    try:
-        descriptor = os.memfd_create("order")
-    except OSError as error:
-        raise LaunchFailed(f"an order cannot be written down: {error.strerror}") from None
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
-        file.write(content)
-        yield descriptor
 
 
 def _failed_to_send(error: OSError) -> Exception:

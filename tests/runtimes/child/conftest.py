@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serverfull.runtimes.process.zygotes import Order, Zygote
+from serverfull.runtimes.process.orders import Order
+from serverfull.runtimes.process.zygotes import Zygote
 from serverfull.runtimes.runtime_api.api import Answer, RuntimeApi, Work
 
 if TYPE_CHECKING:

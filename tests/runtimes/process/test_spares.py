@@ -14,8 +14,9 @@ import pytest
 
 from serverfull.runtimes.process.machine import Machine
 from serverfull.runtimes.process.means import Level, probe_strict
+from serverfull.runtimes.process.orders import Order
 from serverfull.runtimes.process.spares import KEPT
-from serverfull.runtimes.process.zygotes import Order, Waiting, Zygote
+from serverfull.runtimes.process.zygotes import Waiting, Zygote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

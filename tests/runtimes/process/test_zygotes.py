@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serverfull.runtimes.process.zygotes import LaunchFailed, Order, Zygote
+from serverfull.runtimes.process.orders import LaunchFailed, Order
+from serverfull.runtimes.process.zygotes import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -429,7 +430,8 @@ async def test_launches_that_a_zygote_does_not_answer_go_to_another_one(
 HOST = """
 import asyncio, os, sys
 from pathlib import Path
-from serverfull.runtimes.process.zygotes import Order, Zygote
+from serverfull.runtimes.process.orders import Order
+from serverfull.runtimes.process.zygotes import Zygote
 
 async def main():
     zygote = Zygote(Path(sys.executable), None)
