@@ -19,6 +19,8 @@ from tests.events.virtual import DirectStore, LoopClock, Runner, event, virtuall
 TORTURE = "SERVERFULL_TORTURE" in os.environ
 """Whether to try as much as ``make torture`` does."""
 
+pytestmark = pytest.mark.timeout(1800 if TORTURE else 60)
+
 ERROR = Failed(Response(status_code=200, executed_version="$LATEST", function_error="Unhandled", payload=b"{}"))
 END = EventEnd(condition="Success", at=0.0, invoke_count=1)
 BROKEN = Held(Response(status_code=500, message="broken"))
@@ -121,11 +123,12 @@ def test_refused_events_are_tried_further_and_further_apart_until_they_are_too_o
         return held
 
     async def work() -> None:
-        runner = Runner(DirectStore(), attempt, config=EventConfig(maximum_age=3600, retries=0))
+        runner = Runner(DirectStore(), attempt, limit=10**6, config=EventConfig(maximum_age=3600, retries=0))
         runner.queue.freed = lambda _function: None  # type: ignore[method-assign]  # nothing ever becomes free
-        for number in range(50):
+        count = 5_000 if TORTURE else 50
+        for number in range(count):
             await runner.queue.put(event(f"f{number}", 0))
-        await runner.ended(50)
+        await runner.ended(count)
         assert {(end.condition, end.invoke_count) for end in runner.ends.values()} == {("EventAgeExceeded", 0)}
 
     virtually(work())
