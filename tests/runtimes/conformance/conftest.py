@@ -115,8 +115,8 @@ async def process_kit(
             machine = Machine(level, logger, shared=[tmp_path])
             recipes = Recipes(machine, interpreters, client, logger)
             launchers = ProcessLaunchers(recipes, machine)
-            policy = SnapshotPolicy(idle_timeout=0.0, new_log=log_of, logger=logger, found=lambda *_: None)
-            snapshots = ProcessSnapshots(launchers, policy)
+            keeping = SnapshotPolicy(idle_timeout=0.0, new_log=log_of, logger=logger, found=lambda *_: None)
+            snapshots = ProcessSnapshots(launchers, keeping)
             made = RestoringRuntime(launchers, policy, logger, lambda _name: UNCOUNTED, snapshots)
             stack.push_async_callback(made.aclose)
             return RuntimeKit(
