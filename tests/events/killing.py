@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import random
+import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -20,8 +21,58 @@ out = os.open({out!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 async def take(event):
     os.write(out, b"%d\\n" % event)
 
-functions = {{"take": take, "keep": serverfull.Function(take, max_concurrency=0)}}
+async def falter(event):
+    if event % 3 == 0 and not os.path.exists(mark := {out!r} + f"-{{event}}"):
+        open(mark, "x").close()
+        raise ValueError(event)
+    await take(event)
+
+functions = {{"take": take, "falter": falter, "keep": serverfull.Function(take, max_concurrency=0)}}
 """
+
+# Put before it: a host that kills itself when it has come by a point so often.
+DYING = """
+import os, signal
+from contextlib import contextmanager
+from serverfull.storage.event_file import EventFile
+
+wanted, left = os.environ["DIE_AT"], int(os.environ["DIE_THE"])
+
+def reached(point):
+    global left
+    if point == wanted:
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def watched(plain, name):
+    def call(*arguments, **named):
+        reached("before " + name)
+        result = plain(*arguments, **named)
+        reached(name + ", not committed")
+        return result
+    return call
+
+plain_transaction = EventFile.transaction
+
+@contextmanager
+def transaction(self, *, accepting):
+    with plain_transaction(self, accepting=accepting):
+        yield
+    reached("accepted, not answered" if accepting else "noted, not known")
+
+EventFile.transaction = transaction
+for name in ("append", "claim", "reschedule", "end"):
+    setattr(EventFile, name, watched(getattr(EventFile, name), name))
+"""
+
+POINTS = (
+    *(f"before {name}" for name in ("append", "claim", "reschedule", "end")),
+    *(f"{name}, not committed" for name in ("append", "claim", "reschedule", "end")),
+    "accepted, not answered",
+    "noted, not known",
+)
+"""Where a host can die between two steps of an event's life."""
 
 CLIENTS = 8
 CONCURRENCY = 50
@@ -38,6 +89,14 @@ class Tally:
     kills: int = 0
     acknowledged: list[int] = field(default_factory=list)
     ran: list[int] = field(default_factory=list)
+
+    def wait(self, folder: Path) -> None:
+        """Wait until all that was acknowledged has run, for a minute."""
+        deadline = time.monotonic() + 60
+        self.ran = ran(folder)
+        while self.lost and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self.ran = ran(folder)
 
     @property
     def lost(self) -> set[int]:
@@ -102,9 +161,12 @@ class Clients:
             time.sleep(0.01)
 
 
-def start_host(folder: Path, events: Path, *args: str, **env: str) -> HostProcess:
-    """Start a host that keeps events in a folder; its function ``take`` notes each event in the file ``ran``."""
-    (folder / "app.py").write_text(APP.format(out=str(folder / "ran")))
+def start_host(folder: Path, events: Path, *args: str, before: str = "", **env: str) -> HostProcess:
+    """Start a host that keeps events in a folder; its function ``take`` notes each event in the file ``ran``.
+
+    :param before: code that is run first.
+    """
+    (folder / "app.py").write_text(before + APP.format(out=str(folder / "ran")))
     env = {
         "SERVERFULL_EVENTS__PATH": str(events),
         "SERVERFULL_LIMITS__MAX_CONCURRENCY": str(CONCURRENCY),
@@ -139,10 +201,34 @@ def kill_loop(folder: Path, *, kills: int, events: int, workers: int = 1, seed: 
                 tally.kills = kill + 1
                 host = start_host(folder, folder / "events", *args)
         tally.acknowledged = clients.acknowledged
-        deadline = time.monotonic() + 60
-        while tally.lost and time.monotonic() < deadline:
-            time.sleep(0.05)
-            tally.ran = ran(folder)
+        tally.wait(folder)
+    finally:
+        host.kill()
+    return tally
+
+
+def die_at_points(folder: Path, *, times: int, seed: int = 0) -> Tally:
+    """Let hosts kill themselves so often at each point while they take events and run them; the last one lives.
+
+    Each third event fails the first time, so that it is tried again.
+    """
+    dice, tally = random.Random(seed), Tally()
+    limits = {"SERVERFULL_EVENTS__BASE_DELAY": "0.2"}
+    with Clients("falter") as clients:
+        for point in POINTS * times:
+            host = start_host(
+                folder, folder / "events", before=DYING, DIE_AT=point, DIE_THE=str(dice.randint(1, 40)), **limits
+            )
+            try:
+                clients.port = host.port
+                assert host.process.wait(60) == -signal.SIGKILL, point
+            finally:
+                host.kill()
+            tally.kills += 1
+    tally.acknowledged = clients.acknowledged
+    host = start_host(folder, folder / "events", **limits)
+    try:
+        tally.wait(folder)
     finally:
         host.kill()
     return tally

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.events.disks import Disk, fill, needs_mounts, small_disk
-from tests.events.killing import CONCURRENCY, Clients, kill_loop, ran, start_host
+from tests.events.killing import CONCURRENCY, POINTS, Clients, die_at_points, kill_loop, ran, start_host
 
 TORTURE = "SERVERFULL_TORTURE" in os.environ
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if TORTURE else 120)]
@@ -26,6 +26,16 @@ def test_no_acknowledged_event_is_lost_when_hosts_are_killed(tmp_path: Path, wor
     assert (len(tally.acknowledged) >= events, tally.kills) == (True, kills)
     assert not tally.lost
     assert tally.duplicates <= kills * CONCURRENCY
+
+
+def test_no_acknowledged_event_is_lost_at_any_point_at_which_a_host_dies(tmp_path: Path) -> None:
+    times = 12 if TORTURE else 1
+    tally = die_at_points(tmp_path, times=times)
+    print(f"\n{len(POINTS)} points: {tally}")
+    assert tally.kills == len(POINTS) * times
+    assert len(tally.acknowledged) > tally.kills
+    assert not tally.lost
+    assert tally.duplicates <= tally.kills * CONCURRENCY
 
 
 def cut(tmp_path: Path, cuts: int, synchronous: str) -> tuple[int, list[int]]:
