@@ -220,8 +220,9 @@ def test_a_host_that_may_nothing_still_limits_and_says_why_not_more(interpreter:
     assert descriptors["said"] == {"last": 1023}
     assert greedy["over"]
     assert greedy["memory"] == 64
-    # Processes of the user that ended while the bomb went off made room for more of it.
-    assert 900 < bomb["said"]["others"] < bomb["most"] < 3000
+    # The user has other processes, perhaps bombs of other tests: those that ended meanwhile made room, new ones took it.
+    assert bomb["most"] >= 1024
+    assert 0 < bomb["said"]["others"] < bomb["most"]
     assert not any(result["killed"] for result in host["results"])
     assert list((open_folder / "tmp").iterdir()) == []
 
