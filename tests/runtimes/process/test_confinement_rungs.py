@@ -220,7 +220,7 @@ def test_a_host_that_may_nothing_still_limits_and_says_why_not_more(interpreter:
     assert descriptors["said"] == {"last": 1023}
     assert greedy["over"]
     assert greedy["memory"] == 64
-    # The user has other processes, perhaps bombs of other tests: those that ended meanwhile made room, new ones took it.
+    # The user has other processes, perhaps bombs of other tests: some ended meanwhile and made room, others took it.
     assert bomb["most"] >= 1024
     assert 0 < bomb["said"]["others"] < bomb["most"]
     assert not any(result["killed"] for result in host["results"])
