@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import re
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.harness.load import Load, NotMeasured, load
 from benchmarks.harness.machine import cores
 from benchmarks.harness.servers import Contestant, Server, ours, running
+
+if TYPE_CHECKING:
+    from serverfull.domain.events import QueuedEvent
+    from serverfull.interfaces import EventStore
 
 CONNECTIONS = 64
 WAITING = 100_000
@@ -29,13 +35,16 @@ class Events:
     """What events cost.
 
     :param durable: for each round, durable 202s a second to answers of DryRun a second, at 64 connections.
-    :param grouped: for each round, durable 202s a second to rows a second that SQLite commits one by one on that disk.
+    :param grouped: for each round, events a second that 64 callers put into the host's store without HTTP before it, to
+        rows a second that SQLite commits one by one on that disk.
+    :param over_http: for each round, durable 202s a second to such rows a second.
     :param rates: for each round, durable 202s a second.
     :param first_run: for each round, the seconds from a start with 100,000 waiting events to the first that has run.
     """
 
     durable: tuple[float, ...]
     grouped: tuple[float, ...]
+    over_http: tuple[float, ...]
     rates: tuple[float, ...]
     first_run: tuple[float, ...]
 
@@ -75,31 +84,59 @@ def single_commits(folder: Path, seconds: float) -> float:
         return rows / (time.perf_counter() - began)
 
 
-def fill(folder: Path, count: int) -> None:
-    """Leave events that wait, as many calls would have."""
+@asynccontextmanager
+async def stored(folder: Path) -> AsyncIterator[tuple[EventStore, Callable[[int], QueuedEvent]]]:
+    """Open a store as a host does; give it with what makes its events."""
     from serverfull.domain.events import QueuedEvent
     from serverfull.invocation.clock import SteadyClock
     from serverfull.storage.events import EventFolder, SqliteEventStore
 
-    async def fill_it() -> None:
-        clock = SteadyClock()
-        store = await SqliteEventStore.open(EventFolder(folder), clock)
-        for start in range(0, count, 1000):
-            made = [
-                QueuedEvent(
-                    request_id=f"00000000-0000-4000-8000-{number:012}",
-                    account="000000000000",
-                    region="us-east-1",
-                    name="hello_async",
-                    payload=BODY,
-                    accepted_at=clock.now(),
-                )
-                for number in range(start, start + 1000)
-            ]
-            await store.append(made)
+    clock = SteadyClock()
+    store = await SqliteEventStore.open(EventFolder(folder), clock)
+
+    def make(number: int) -> QueuedEvent:
+        return QueuedEvent(
+            request_id=f"00000000-0000-4000-8000-{number:012}",
+            account="000000000000",
+            region="us-east-1",
+            name="hello_async",
+            payload=BODY,
+            accepted_at=clock.now(),
+        )
+
+    try:
+        yield store, make
+    finally:
         await store.aclose()
 
+
+def fill(folder: Path, count: int) -> None:
+    """Leave events that wait, as many calls would have."""
+
+    async def fill_it() -> None:
+        async with stored(folder) as (store, make):
+            for start in range(0, count, 1000):
+                await store.append([make(number) for number in range(start, start + 1000)])
+
     asyncio.run(fill_it())
+
+
+def appended(folder: Path, seconds: float) -> float:
+    """Give the events a second that 64 callers put into a store, each one after the other, as connections do."""
+
+    async def measure() -> float:
+        numbers = itertools.count()
+        async with stored(folder) as (store, make):
+            began = time.perf_counter()
+
+            async def call() -> None:
+                while time.perf_counter() - began < seconds:
+                    await store.append((make(next(numbers)),))
+
+            await asyncio.gather(*(call() for _ in range(CONNECTIONS)))
+            return next(numbers) / (time.perf_counter() - began)
+
+    return asyncio.run(measure())
 
 
 def first_run(folder: Path) -> float:
@@ -123,7 +160,7 @@ def events(folder: Path, rounds: int, seconds: int, say: Callable[[str], None], 
     """
     body = folder / "event"
     body.write_bytes(BODY)
-    durable, grouped, rates, starts = [], [], [], []
+    durable, grouped, over_http, rates, starts = [], [], [], [], []
     for round_ in range(rounds):
         say(f"events: round {round_ + 1}")
         place = folder / f"events-{round_}"
@@ -133,9 +170,16 @@ def events(folder: Path, rounds: int, seconds: int, say: Callable[[str], None], 
             accepted = rate(server, "Event", body, seconds)
         single = single_commits(folder, seconds)
         durable.append(accepted / dry)
-        grouped.append(accepted / single)
+        grouped.append(appended(folder / f"stored-{round_}", seconds) / single)
+        over_http.append(accepted / single)
         rates.append(accepted)
         full = folder / f"full-{round_}"
         fill(full, waiting)
         starts.append(first_run(full))
-    return Events(durable=tuple(durable), grouped=tuple(grouped), rates=tuple(rates), first_run=tuple(starts))
+    return Events(
+        durable=tuple(durable),
+        grouped=tuple(grouped),
+        over_http=tuple(over_http),
+        rates=tuple(rates),
+        first_run=tuple(starts),
+    )
