@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,16 +121,17 @@ class Tally:
 class Clients:
     """Send events to a host all the time and note what was acknowledged, until they are told to stop.
 
+    :param numbers: what the events are called; None: they begin with 0.
     :ivar port: of the host; hosts come and go.
     """
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, numbers: Iterator[int] | None = None) -> None:
         self.port = 0
         self.acknowledged: list[int] = []
         self.refused: list[int] = []
         self._function = function
         self._over = False
-        self._numbers = iter(range(10**9))
+        self._numbers = itertools.count() if numbers is None else numbers
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._send) for _ in range(CLIENTS)]
 
@@ -211,27 +214,29 @@ def kill_loop(folder: Path, *, kills: int, events: int, workers: int = 1, seed: 
 
 
 def die_at_points(folder: Path, *, times: int, seed: int = 0) -> Tally:
-    """Let hosts kill themselves so often at each point while they take events and run them; the last one lives.
+    """Let hosts kill themselves so often at each point while they take events and run them.
 
-    Each third event fails the first time, so that it is tried again.
+    After each of them another one runs what is left: an event that has seen three deaths would be put aside. Each third
+    event fails the first time, so that it is tried again.
     """
-    dice, tally = random.Random(seed), Tally()
-    limits = {"SERVERFULL_EVENTS__BASE_DELAY": "0.2"}
-    with Clients("falter") as clients:
-        for point in POINTS * times:
-            host = start_host(
-                folder, folder / "events", before=DYING, DIE_AT=point, DIE_THE=str(dice.randint(1, 40)), **limits
-            )
-            try:
+    dice, tally, numbers = random.Random(seed), Tally(), itertools.count()
+    place, limits = folder / "events", {"SERVERFULL_EVENTS__BASE_DELAY": "0.2"}
+    for point in POINTS * times:
+        dying = {"DIE_AT": point, "DIE_THE": str(dice.randint(1, 40)), **limits}
+        host = start_host(folder, place, before=DYING, **dying)
+        try:
+            with Clients("falter", numbers) as clients:
                 clients.port = host.port
                 assert host.process.wait(60) == -signal.SIGKILL, point
-            finally:
-                host.kill()
-            tally.kills += 1
-    tally.acknowledged = clients.acknowledged
-    host = start_host(folder, folder / "events", **limits)
-    try:
-        tally.wait(folder)
-    finally:
-        host.kill()
+        finally:
+            host.kill()
+        tally.kills += 1
+        tally.acknowledged += clients.acknowledged
+        host = start_host(folder, place, **limits)
+        try:
+            tally.wait(folder)
+        finally:
+            host.kill()
+        if tally.lost:
+            break
     return tally
