@@ -100,8 +100,7 @@ class Warming:
         if key in self._tasks:
             self._again.add(key)
             return
-        task = self._tasks[key] = asyncio.create_task(self._follow(key))
-        task.add_done_callback(lambda _task: self._tasks.pop(key, None))
+        self._tasks[key] = asyncio.create_task(self._follow(key))
 
     def readiness(self, partition: Partition, config: ProvisionedConcurrency) -> Readiness:
         """Say how far the environments of a version or alias are."""
@@ -131,6 +130,9 @@ class Warming:
                 await self._look(key)
         except Exception as error:  # a task's boundary: the state cannot be read
             self._logger.error("environments not made ready", function=key[1], exc_info=error)
+        finally:  # at once: a change that came between the last look and a callback would be nobody's
+            self._again.discard(key)
+            self._tasks.pop(key, None)
 
     async def _look(self, key: _Key) -> None:
         partition, name = key
