@@ -413,8 +413,7 @@ class RuntimeApi:
         work, waiting = self._work, self._answer
         assert work is not None
         self._state, self._answered = _SENT, work.request_id
-        self._work = self._answer = None
-        self.expected = b""
+        self._forget_work()
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 

@@ -213,10 +213,10 @@ class Connection(asyncio.Protocol):
         expected = service.expected
         if not expected or self._unread or reader.incomplete is not None:
             return False
-        body = reader.body_of_turn(data, expected)
-        if body is None or reader.known is None:
+        turn = reader.turn(data, expected)
+        if turn is None:
             return False
-        request = reader.known[1]
+        body, request = turn
         if not request.keep_alive or not service.take_turn(self, request, body):
             return False
         self._request = request

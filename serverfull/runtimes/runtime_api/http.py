@@ -122,23 +122,26 @@ class RequestReader:
         self._told = True
         return True
 
-    def body_of_turn(self, data: bytes, expected: bytes) -> bytes | None:
+    def turn(self, data: bytes, expected: bytes) -> tuple[bytes, Request] | None:
         """Take a result apart that comes with the known request behind it, as our own client sends them, in one piece.
 
         What this takes means the same to `read`, which needs five times as long for it.
 
         :param expected: how it begins, up to its length.
-        :return: its body; None: this is something else, and to be fed.
+        :return: its body, and the known request; None: this is something else, and to be fed.
         """
-        if self.known is None or not data.startswith(expected) or not data.endswith(self.known[0]):
+        if self.known is None or not data.startswith(expected):
+            return None
+        words, request = self.known
+        if not data.endswith(words):
             return None
         start = len(expected)
         end = data.find(b"\r\n\r\n", start, start + 19)
         digits = data[start:end] if end > 0 else b""
         if not digits.isdigit():
             return None
-        begin, end = end + 4, len(data) - len(self.known[0])
-        return data[begin:end] if end - begin == int(digits) <= self._limit else None
+        begin, end = end + 4, len(data) - len(words)
+        return (data[begin:end], request) if end - begin == int(digits) <= self._limit else None
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived."""
