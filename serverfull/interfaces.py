@@ -25,12 +25,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
-    from serverfull.domain.events import Delivery, EventEnd, QueuedEvent
+    from serverfull.domain.events import Delivery, EventEnd, KeptEvent, Lease, PendingDelivery, QueuedEvent, Upcoming
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
     from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
@@ -331,68 +331,6 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Give the seconds since the epoch, as they go by: it never goes back, nor jumps, while the process lives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to run an event, until it is given back or its holder's process has ended.
-
-    :param key: the event's, in its store.
-    :param token: tells this lease from all others of the event, so that one who comes late changes nothing.
-    """
-
-    key: int
-    token: int
-    event: QueuedEvent
-
-
-class Upcoming(NamedTuple):
-    """An event that waits.
-
-    :param due: when it may run.
-    :param deaths: hosts that died while they ran it.
-    """
-
-    key: int
-    due: float
-    deaths: int
-
-
-@dataclass(frozen=True, slots=True)
-class PendingDelivery:
-    """A delivery that is to be made now.
-
-    :param attempts: times that it has been tried.
-    """
-
-    delivery: Delivery
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeptEvent:
-    """An event that a store has, as the operator sees it.
-
-    :param state: ``waiting``, ``running``, ``delivering`` (it has ended, and somebody is still to be told), or
-        ``ended`` (with nobody to tell, or nobody who could be told).
-    :param at: when it is due, was begun, or ended.
-    :param end: how it has ended; None: it has not.
-    :param undelivered: why a delivery has failed that did so last; empty: none has.
-    :param size: bytes of the payload, which is only there where the event was asked for by its key.
-    """
-
-    key: int
-    event: QueuedEvent
-    state: str
-    at: float
-    end: EventEnd | None = None
-    undelivered: str = ""
-    size: int = 0
-
-
-ACCEPTED_BEFORE, NAME_TAKEN = 0, -1
-"""What `EventStore.append` gives in place of keys: an event of that name was accepted with the same payload, or with
-another one."""
 
 
 class EventStore(ABC):

@@ -34,7 +34,8 @@ from serverfull.errors import (
 )
 
 if TYPE_CHECKING:
-    from serverfull.interfaces import EventStore, KeptEvent
+    from serverfull.domain.events import KeptEvent
+    from serverfull.interfaces import EventStore
 
 STATES = ("waiting", "running", "delivering", "ended")
 MOST = 1000

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from serverfull.domain.invocations import Simulation
 
@@ -222,6 +222,68 @@ class Delivery:
     body: bytes = field(repr=False)
     attributes: Mapping[str, str | int] = field(default_factory=dict)
     trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run an event, until it is given back or its holder's process has ended.
+
+    :param key: the event's, in its store.
+    :param token: tells this lease from all others of the event, so that one who comes late changes nothing.
+    """
+
+    key: int
+    token: int
+    event: QueuedEvent
+
+
+class Upcoming(NamedTuple):
+    """An event that waits.
+
+    :param due: when it may run.
+    :param deaths: hosts that died while they ran it.
+    """
+
+    key: int
+    due: float
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """A delivery that is to be made now.
+
+    :param attempts: times that it has been tried.
+    """
+
+    delivery: Delivery
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvent:
+    """An event that a store has, as the operator sees it.
+
+    :param state: ``waiting``, ``running``, ``delivering`` (it has ended, and somebody is still to be told), or
+        ``ended`` (with nobody to tell, or nobody who could be told).
+    :param at: when it is due, was begun, or ended.
+    :param end: how it has ended; None: it has not.
+    :param undelivered: why a delivery has failed that did so last; empty: none has.
+    :param size: bytes of the payload, which is only there where the event was asked for by its key.
+    """
+
+    key: int
+    event: QueuedEvent
+    state: str
+    at: float
+    end: EventEnd | None = None
+    undelivered: str = ""
+    size: int = 0
+
+
+ACCEPTED_BEFORE, NAME_TAKEN = 0, -1
+"""What a store of events gives in place of keys: an event of that name was accepted with the same payload, or with
+another one."""
 
 
 def before(event: QueuedEvent, config: EventConfig, now: float) -> EventEnd | None:

@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
 from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
-from serverfull.domain.events import EventConfig
 from serverfull.domain.functions import Function
-from serverfull.domain.invoke_configs import EVENT_INVOKE_CONFIGS
 from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 
     from serverfull.domain.changes import Changes, FunctionChanged
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
+    from serverfull.domain.events import EventConfig
     from serverfull.domain.invoke_configs import EventInvokeConfig
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Records, StateStore
@@ -192,6 +191,9 @@ class DeployedFetcher(Fetcher):
         The dead-letter queue is that of ``$LATEST`` for all versions, as on AWS:
         https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html#invocation-dlq
         """
+        from serverfull.domain.events import EventConfig
+        from serverfull.domain.invoke_configs import EVENT_INVOKE_CONFIGS
+
         if self._stores is None:
             return EventConfig()
         try:
@@ -386,6 +388,8 @@ class _View(Fetcher):
 
 def _event_config(found: EventInvokeConfig | None, latest: FunctionVersion | None) -> EventConfig:
     """Give what is configured, with AWS's defaults for what is not."""
+    from serverfull.domain.events import EventConfig
+
     letters = None if latest is None else latest.settings.get("DeadLetterConfig", {}).get("TargetArn")
     config = EventConfig(dead_letter=letters or None)
     if found is None:

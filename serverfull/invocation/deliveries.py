@@ -18,8 +18,8 @@ from serverfull.domain.events import throttle_delay
 from serverfull.errors import DeliveryFailed, InternalFailure
 
 if TYPE_CHECKING:
-    from serverfull.domain.events import Delivery
-    from serverfull.interfaces import Clock, Deliverer, EventStore, PendingDelivery
+    from serverfull.domain.events import Delivery, PendingDelivery
+    from serverfull.interfaces import Clock, Deliverer, EventStore
 
 MOST = 32
 """Deliveries at once."""

@@ -28,7 +28,6 @@ from serverfull.errors import (
 )
 from serverfull.interfaces import FunctionIdentity
 from serverfull.invocation.admission import PoolAdmission
-from serverfull.invocation.events import attempt_of, event_of, invocation_of, refused
 from serverfull.invocation.logs import InvocationLog, MemoryFigure
 from serverfull.runtimes.marshal import decode_event
 
@@ -216,6 +215,8 @@ class Invoker:
         """
         unit = await self._resolve(invocation)
         decode_event(invocation.payload)
+        from serverfull.invocation.events import event_of
+
         if await self._queue.put(event_of(invocation, _generation(unit.function), self._clock.now())):
             unit.metrics.async_received()
 
@@ -240,6 +241,8 @@ class Invoker:
 
         :param admitted: called when no limit can refuse it any more.
         """
+        from serverfull.invocation.events import attempt_of, invocation_of, refused
+
         metrics = self._metrics.function(event.name)
 
         def begun() -> None:

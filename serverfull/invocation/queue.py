@@ -20,7 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serverfull.domain.events import (
+    ACCEPTED_BEFORE,
     MOST_HOST_DEATHS,
+    NAME_TAKEN,
     Again,
     Attempt,
     Delivery,
@@ -39,11 +41,12 @@ from serverfull.errors import (
     ShuttingDown,
     TooManyRequests,
 )
-from serverfull.interfaces import ACCEPTED_BEFORE, NAME_TAKEN, EventQueue
+from serverfull.interfaces import EventQueue
 from serverfull.invocation.lines import READ_AHEAD, Beginning, Lines
 
 if TYPE_CHECKING:
-    from serverfull.interfaces import Clock, EventStore, Lease
+    from serverfull.domain.events import Lease
+    from serverfull.interfaces import Clock, EventStore
     from serverfull.invocation.lines import Line
     from serverfull.invocation.queueing import Policy, Running
 

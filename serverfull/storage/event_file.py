@@ -14,10 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.events import Delivery, EventEnd, QueuedEvent
+from serverfull.domain.events import (
+    ACCEPTED_BEFORE,
+    NAME_TAKEN,
+    Delivery,
+    EventEnd,
+    KeptEvent,
+    Lease,
+    PendingDelivery,
+    QueuedEvent,
+    Upcoming,
+)
 from serverfull.domain.json_functions import loads
 from serverfull.errors import EventsDamaged, InternalFailure, StateDamaged, StateInUse, StateTooNew, StateUnusable
-from serverfull.interfaces import ACCEPTED_BEFORE, NAME_TAKEN, KeptEvent, Lease, PendingDelivery, Upcoming
 from serverfull.storage.event_rows import delivery_details, details_of, end_details, end_of, event_of, in_ascii
 from serverfull.storage.examination import unusable
 

@@ -25,8 +25,8 @@ from serverfull.interfaces import EventStore
 from serverfull.storage.event_file import STATES, EventFile
 
 if TYPE_CHECKING:
-    from serverfull.domain.events import Delivery, EventEnd, QueuedEvent
-    from serverfull.interfaces import Clock, KeptEvent, Lease, PendingDelivery, Upcoming
+    from serverfull.domain.events import Delivery, EventEnd, KeptEvent, Lease, PendingDelivery, QueuedEvent, Upcoming
+    from serverfull.interfaces import Clock
 
 Result = TypeVar("Result")
 

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.control_plane import MEMORY
-from serverfull.domain.events import EventConfig, longest_delay
 from serverfull.domain.records import Partition
 from serverfull.errors import ConfigurationError
 from serverfull.invocation.clock import SteadyClock
-from serverfull.invocation.deliveries import Deliveries
-from serverfull.invocation.queue import StoredQueue
-from serverfull.invocation.queueing import Policy, Running
+from serverfull.invocation.queue_at_need import QueueAtNeed
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from serverfull.config import Settings
-    from serverfull.domain.events import Delivery, EventEnd, QueuedEvent
-    from serverfull.interfaces import Deliverer, EventStore
+    from serverfull.domain.events import Delivery, EventConfig, EventEnd, QueuedEvent
+    from serverfull.interfaces import Deliverer, EventQueue, EventStore
+    from serverfull.invocation.deliveries import Deliveries
     from serverfull.invocation.invoker import Invoker
+    from serverfull.invocation.queue import StoredQueue
     from serverfull.observability.metrics import Metrics
 
     EventConfigs = Callable[[Partition, str, str | None], Awaitable[EventConfig]]
@@ -48,12 +47,13 @@ def event_folder(settings: Settings) -> Path | None:
 class Events:
     """The queue of a host and what it delivers, wired to what runs functions.
 
+    They are made at the start where events are kept in a folder, and at the first event where they are in memory.
+
     :param folder: where events are kept; None: in memory.
     :param number: of the process among those that serve the same functions; each has events of its own.
     :param retry: seconds after which an event that was refused is tried again, as another process may have freed what
         it needs; None: there is no other.
     :ivar config: says what is to be done with the events of a function.
-    :ivar queue: runs them.
     """
 
     def __init__(
@@ -72,10 +72,27 @@ class Events:
         self._logger = logger
         self._folder = folder
         self._number = number
+        self._retry = retry
         self._clock = SteadyClock()
         self.config: EventConfigs = _defaults_of_aws
-        self._deliveries = Deliveries(self._opened, self._make_deliverer, self._clock, logger)
-        self.queue = StoredQueue(
+        self._made: tuple[StoredQueue, Deliveries] | None = None
+        self._in_use: EventQueue = QueueAtNeed(lambda: self.queue)
+        invoker.use_queue(self._in_use, self._clock)
+        metrics.watch_events(lambda: self._made[0].waiting if self._made else 0)
+
+    @property
+    def queue(self) -> StoredQueue:
+        """What runs events, made now where nobody has needed it yet."""
+        return (self._made or self._make())[0]
+
+    def _make(self) -> tuple[StoredQueue, Deliveries]:
+        from serverfull.invocation.deliveries import Deliveries
+        from serverfull.invocation.queue import StoredQueue
+        from serverfull.invocation.queueing import Policy, Running
+
+        settings, invoker = self._settings, self._invoker
+        deliveries = Deliveries(self._opened, self._make_deliverer, self._clock, self._logger)
+        self._in_use = queue = StoredQueue(
             self._open,
             self._clock,
             Running(run=invoker.run_event, config=self._config_of, deliveries=_deliveries, ended=invoker.event_ended),
@@ -84,26 +101,35 @@ class Events:
                 function_backlog=settings.limits.function_event_backlog,
                 base_delay=settings.events.base_delay,
                 keep=settings.events.keep,
-                retry=retry,
+                retry=self._retry,
                 alone=settings.server.workers == 1,
             ),
-            logger,
-            durable=folder is not None,
-            wake_deliveries=self._deliveries.wake,
+            self._logger,
+            durable=self._folder is not None,
+            wake_deliveries=deliveries.wake,
         )
-        invoker.use_queue(self.queue, self._clock)
-        metrics.watch_events(lambda: self.queue.waiting)
+        invoker.use_queue(queue, self._clock)
+        self._made = queue, deliveries
+        return self._made
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Run what a host before this one has left, and let the stack end it.
 
         :raises StateUnusable: the events cannot be read.
         """
-        stack.push_async_callback(self.queue.aclose)
-        stack.push_async_callback(self._deliveries.aclose)
-        await self.queue.start()
+        stack.push_async_callback(self._aclose)
         if self._folder is not None:
-            self._deliveries.wake()
+            queue, deliveries = self._make()
+            await queue.start()
+            deliveries.wake()
+
+    async def _aclose(self) -> None:
+        if self._made:
+            queue, deliveries = self._made
+            try:
+                await deliveries.aclose()
+            finally:
+                await queue.aclose()
 
     async def drain(self, timeout: float) -> None:
         """Let accepted events finish; those that wait in a folder are left to the next host.
@@ -112,14 +138,17 @@ class Events:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        lost = await self.queue.drain(timeout)
+        lost = await self._in_use.drain(timeout)
+        if self._made is None:
+            return
         hint = "they were in memory; events.path names a folder"
-        if not await self._deliveries.drain(max(0.0, until - loop.time())) and self._folder is None:
+        if not await self._made[1].drain(max(0.0, until - loop.time())) and self._folder is None:
             self._logger.error("records lost at shutdown", hint=hint)
         if lost:
             self._logger.error("events lost at shutdown", count=lost, hint=hint)
 
     async def _open(self) -> EventStore:
+        from serverfull.domain.events import longest_delay
         from serverfull.storage.events import EventFolder, SqliteEventStore
 
         settings, folder = self._settings.events, self._folder
@@ -156,4 +185,6 @@ def _deliveries(event: QueuedEvent, end: EventEnd, config: EventConfig) -> Seque
 
 
 async def _defaults_of_aws(_partition: Partition, _name: str, _qualifier: str | None) -> EventConfig:
+    from serverfull.domain.events import EventConfig
+
     return EventConfig()

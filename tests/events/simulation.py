@@ -20,13 +20,13 @@ from serverfull.domain.events import (
     EventEnd,
     Failed,
     Held,
+    Lease,
     QueuedEvent,
     Refused,
     Response,
     Succeeded,
 )
 from serverfull.errors import RequestError
-from serverfull.interfaces import Lease
 from serverfull.invocation.queueing import Running
 from tests.events.virtual import BEGAN, RESULT, DirectStore, Runner, VirtualLoop, event, virtual_loop
 

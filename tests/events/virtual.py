@@ -13,9 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serverfull.domain.events import Attempt, Delivery, EventConfig, EventEnd, Held, QueuedEvent, Response, Succeeded
+from serverfull.domain.events import (
+    Attempt,
+    Delivery,
+    EventConfig,
+    EventEnd,
+    Held,
+    KeptEvent,
+    Lease,
+    PendingDelivery,
+    QueuedEvent,
+    Response,
+    Succeeded,
+    Upcoming,
+)
 from serverfull.errors import InternalFailure
-from serverfull.interfaces import Clock, EventStore, KeptEvent, Lease, PendingDelivery, Upcoming
+from serverfull.interfaces import Clock, EventStore
 from serverfull.invocation.queue import StoredQueue
 from serverfull.invocation.queueing import Policy, Running
 from serverfull.storage.event_file import STATES, EventFile
