@@ -17,6 +17,7 @@ STAMPS := $(VENV)/.stamps
 AWSCLI_VENV := .venv-awscli
 S3_VENV := .venv-s3
 CHALICE_VENV := .venv-chalice
+LINT_VENV := .venv-lint
 JS := integration/sdk/js
 OSLS := integration/deployers/osls
 TEST_ARGS ?=
@@ -63,6 +64,11 @@ $(AWSCLI_VENV)/.done: requirements-awscli.txt
 $(CHALICE_VENV)/.done: requirements-chalice.txt
 	$(PYTHON) -m venv $(CHALICE_VENV)
 	$(CHALICE_VENV)/bin/python $(PIP_INSTALL) --requirement requirements-chalice.txt
+	@touch $@
+
+$(LINT_VENV)/.done: requirements-lint.txt
+	$(PYTHON) -m venv $(LINT_VENV)
+	$(LINT_VENV)/bin/python $(PIP_INSTALL) --requirement requirements-lint.txt
 	@touch $@
 
 # Without Node.js the tests that need it say so, and are failures where SERVERFULL_REQUIRE_ALL=1 asks for all.
@@ -136,16 +142,16 @@ test-newest: ## Run the tests on the newest CPython found, if it is another one,
 test-all-pythons: test test-newest ## Run the tests on the default and on the newest CPython
 
 .PHONY: environments environment-newest
-environments: $(STAMPS)/dev clients s3-servers environment-newest ## Install all that tests need
+environments: $(STAMPS)/dev clients s3-servers $(LINT_VENV)/.done environment-newest ## Install all that tests need
 environment-newest:
 	@$(IS_DEFAULT) || $(MAKE) --no-print-directory $(ON_NEWEST) .venv-newest/.stamps/dev
 
 .PHONY: lint
-lint: $(STAMPS)/dev ## Check style, format, types and the layers
+lint: $(STAMPS)/dev $(LINT_VENV)/.done ## Check style, format, types and the layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo --no-cache
+	$(LINT_VENV)/bin/lint-imports --no-logo --no-cache
 
 .PHONY: format
 format: $(STAMPS)/dev ## Format and fix what can be fixed
@@ -164,6 +170,6 @@ docs: $(STAMPS)/dev ## Regenerate docs/settings.md and docs/operations.md from t
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	rm -rf .venv .venv-newest $(AWSCLI_VENV) $(CHALICE_VENV) $(S3_VENV) $(JS)/node_modules $(OSLS)/node_modules .base-image \
+	rm -rf .venv .venv-newest $(AWSCLI_VENV) $(CHALICE_VENV) $(S3_VENV) $(LINT_VENV) $(JS)/node_modules $(OSLS)/node_modules .base-image \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -97,10 +97,10 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 
 def test_every_development_dependency_is_pinned_to_an_exact_version_and_to_no_address() -> None:
-    pinned = _pins("requirements-dev.txt") | _pins("requirements-bench.txt")
+    pinned = _pins("requirements-dev.txt") | _pins("requirements-bench.txt") | _pins("requirements-lint.txt")
     groups = PYPROJECT["dependency-groups"]
     extras = PYPROJECT["project"]["optional-dependencies"]
-    asked = [*PYPROJECT["project"]["dependencies"], *extras["fast"], *groups["dev"], *groups["bench"]]
+    asked = [*PYPROJECT["project"]["dependencies"], *extras["fast"], *groups["dev"], *groups["bench"], *groups["lint"]]
     assert {_name(requirement) for requirement in asked} <= pinned
 
 
