@@ -111,7 +111,7 @@ def find_file(explicit: str | None, origin: str, cwd: Path) -> tuple[str, dict[s
     if (cwd / "serverfull.toml").is_file():
         return "serverfull.toml", _read(cwd / "serverfull.toml", "serverfull.toml")
     project = cwd / "pyproject.toml"
-    if project.is_file() and b"serverfull" in (content := project.read_bytes()):
+    if project.is_file() and _may_have_a_table(content := project.read_bytes()):
         try:
             return "pyproject.toml", _tool_table(_read(project, "pyproject.toml"), "pyproject.toml")
         except ConfigurationError:
@@ -119,6 +119,16 @@ def find_file(explicit: str | None, origin: str, cwd: Path) -> tuple[str, dict[s
             if b"tool.serverfull" in content:
                 raise
     return None
+
+
+def _may_have_a_table(project: bytes) -> bool:
+    """Say whether a pyproject.toml may have a table of ours. Most that have the name only require the package, and to
+    read them took 10 ms of a start.
+    """
+    if b"serverfull" not in project:
+        return False
+    # tool.serverfull in whatever quotes, tool as a table of its own or inline, or letters that are written as escapes
+    return bool(re.search(rb"""tool["']?\s*(\.\s*["']?serverfull|\]|=)|\\[uU]00""", project))
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:

@@ -7,9 +7,8 @@ of registered functions never read a record.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
 """Names, among a function's variables, a program of its package or a layer that starts its runtime.
@@ -18,8 +17,7 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-w
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """What a function says instead of its container image; None: what the image itself says.
 
     :param command: what the entry point gets, such as the name of a handler.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 InvocationType: TypeAlias = Literal["RequestResponse", "Event", "DryRun"]
 
 
-@dataclass(frozen=True, slots=True)
-class Simulation:
+class Simulation(NamedTuple):
     """What a call in mock mode asks to happen instead of, or before, its answer.
 
     :param error_type: the type of the declared error that it is to end with.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from serverfull.domain.records import Partition
 from serverfull.errors import InvalidParameterValue, NotFoundError, ValidationFailed
@@ -58,8 +58,7 @@ _PARTITIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionReference:
+class FunctionReference(NamedTuple):
     """What a caller named.
 
     :param name: the bare function name.
@@ -74,8 +73,7 @@ class FunctionReference:
     region: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialScope:
+class CredentialScope(NamedTuple):
     """What the credentials of a request say about it, verified or not.
 
     :param access_key: the access key id.
@@ -93,8 +91,7 @@ class CredentialScope:
         return self.access_key if _ACCOUNT.fullmatch(self.access_key) else None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestScope:
+class RequestScope(NamedTuple):
     """On whose behalf and where a request runs.
 
     :param account: twelve digits, a default where the credentials tell none.

@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from serverfull.config.values import duration
@@ -171,7 +170,7 @@ class SimulatingInvoker:
         if asked.error_type is not None:
             function = await self._fetcher.fetch(invocation.name, invocation.qualifier)
             name, message = declared_error(invocation.name, function, asked.error_type)
-            invocation.simulation = replace(asked, error_type=name, error_message=message)
+            invocation.simulation = asked._replace(error_type=name, error_message=message)
 
 
 def declared_error(name: str, function: Function, error_type: str) -> tuple[str, str]:

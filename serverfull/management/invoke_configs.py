@@ -133,7 +133,7 @@ class EventInvokeConfigs:
             return {"FunctionEventInvokeConfigs": []}
 
         def work(records: Records) -> Sequence[EventInvokeConfig]:
-            _check_exists(records, replace(reference, qualifier=None))
+            _check_exists(records, reference._replace(qualifier=None))
             return records.list(EVENT_INVOKE_CONFIGS, reference.name, after=page.after, limit=page.limit)
 
         cut = page.cut(await self._state.read(scope.partition, work), EVENT_INVOKE_CONFIGS.key_of)

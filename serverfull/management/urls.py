@@ -174,7 +174,7 @@ class FunctionUrls:
             return {"FunctionUrlConfigs": []}
 
         def work(records: Records) -> Sequence[FunctionUrl]:
-            _check_exists(records, replace(reference, qualifier=None))
+            _check_exists(records, reference._replace(qualifier=None))
             return records.list(FUNCTION_URLS, reference.name, after=page.after, limit=page.limit)
 
         cut = page.cut(await self._state.read(scope.partition, work), FUNCTION_URLS.key_of)

@@ -14,9 +14,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from serverfull.observability.handles import CURRENT
 from serverfull.runtimes.loops import HEARTBEAT, Heart
@@ -29,8 +28,7 @@ UNKNOWN = "unknown"
 """Stands for the function where no handler can be found that keeps a loop from turning."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stall:
+class Stall(NamedTuple):
     """A loop that does not turn.
 
     :param function: whose handler blocks it; ``unknown`` where the running code belongs to no function.
@@ -88,7 +86,7 @@ class Watchdog:
         stall = None if watched is None else watched.stall
         if watched is None or stall is None or heart.last != watched.since:  # it may have beaten since the last look
             return None
-        return replace(stall, seconds=max(stall.seconds, heart.silence()))
+        return stall._replace(seconds=max(stall.seconds, heart.silence()))
 
     def watch(self, heart: Heart) -> None:
         """Look after one more loop."""

@@ -28,7 +28,7 @@ def details_of(event: QueuedEvent) -> str:
     if event.tenant_id is not None:
         details["tenant"] = event.tenant_id
     if event.simulation is not None:
-        details["simulation"] = asdict(event.simulation)
+        details["simulation"] = event.simulation._asdict()
     return dumps(details)
 
 

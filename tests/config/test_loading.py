@@ -295,6 +295,25 @@ def test_a_table_of_pyproject_is_read_and_serverfull_toml_is_preferred(tmp_path:
     assert load({}, {}, tmp_path).settings.server.port == 2
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[tool.serverfull.server]\nport = 1",
+        "[ tool . serverfull . server ]\nport = 1",
+        "[tool.'serverfull'.server]\nport = 1",
+        '["tool"\t."serverfull".server]\nport = 1',
+        "[tool]\nserverfull.server.port = 1",
+        "['tool']\nserverfull = {server = {port = 1}}",
+        "tool = {serverfull = {server = {port = 1}}}",
+        "tool.serverfull.server.port = 1",
+        '["t\\u006fol"."serverf\\u0075ll".server]\nport = 1\n# serverfull',
+    ],
+)
+def test_a_table_of_pyproject_is_found_in_whatever_form_it_is_written(table: str, tmp_path: Path, write: Write) -> None:
+    write("pyproject.toml", table + "\n")
+    assert load({}, {}, tmp_path).settings.server.port == 1
+
+
 def test_a_pyproject_without_our_table_or_of_another_form_is_left_alone(tmp_path: Path, write: Write) -> None:
     write("pyproject.toml", "[project]\nname = 'uses-serverfull'\n")
     assert load({}, {}, tmp_path).settings == Settings()
