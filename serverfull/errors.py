@@ -21,6 +21,7 @@
     │       ├── EventsDamaged         a file of events is broken
     │       └── StateTooNew           a newer serverfull wrote it
     ├── BuildFailed                   `serverfull build` cannot make the artifact
+    ├── ManifestInvalid               what is written beside a function's code cannot be its configuration
     ├── InvocationNotBegun            an idle execution environment ended before it got the invocation
     ├── DeliveryFailed                nobody could be told of an event that has ended
     └── RequestError                  a caller's request is answered with an AWS error
@@ -185,6 +186,19 @@ class StateTooNew(StateUnusable):
 
 class BuildFailed(ServerfullError):
     """An artifact cannot be made; the message says which step failed and why."""
+
+
+class ManifestInvalid(ServerfullError):
+    """What is written beside a function's code cannot be its configuration.
+
+    :param where: the file, the object or the image that has it.
+    :param why: the member, and what is the matter with it.
+    """
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+        self.where = where
+        self.why = why
 
 
 class InvocationNotBegun(ServerfullError):

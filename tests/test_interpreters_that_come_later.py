@@ -13,9 +13,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from serverfull.config import ExecutionSettings, LoggingSettings, Settings
+from serverfull.domain.runtimes import RUNTIMES
 from serverfull.management import preparation
 from serverfull.runtimes.process import interpreters
-from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreters, Missing
+from serverfull.runtimes.process.interpreters import Interpreters, Missing
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import create, invoke, wait_until_settled
 from serverfull.testing.hosts import ThreadHost

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
+from serverfull.domain.runtimes import RUNTIMES
+from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import deploy, wait_until_ready
 from serverfull.testing.process import HostProcess

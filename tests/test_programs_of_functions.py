@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from serverfull.management.validation import RESERVED_VARIABLES
+from serverfull.domain.variables import RESERVED_VARIABLES
 from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import PYTHON, create, wait_until_settled, zipped

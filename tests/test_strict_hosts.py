@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from serverfull.domain.runtimes import RUNTIMES
 from serverfull.runtimes.child import confine, seccomp
-from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
+from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
 from serverfull.runtimes.process.means import probe_strict
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.deployments import create, wait_until_settled, zipped

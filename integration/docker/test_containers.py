@@ -18,8 +18,8 @@ import docker.errors
 import pytest
 
 from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
+from serverfull.domain.runtimes import architecture
 from serverfull.errors import InternalFailure
-from serverfull.management.configuration import architecture
 from serverfull.runtimes.docker import syscalls
 from serverfull.runtimes.docker.options import INSTANCE, OWNER
 from serverfull.runtimes.sandboxes import sandbox

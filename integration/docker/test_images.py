@@ -14,7 +14,7 @@ from platform import machine
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from serverfull.management.configuration import architecture
+from serverfull.domain.runtimes import architecture
 from serverfull.testing.clients import lambda_client
 from serverfull.testing.process import HostProcess, plain_environment
 

@@ -75,7 +75,8 @@ def _by_check(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
 
 
 def _runtimes(settings: ExecutionSettings) -> Iterator[Finding]:
-    from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreters, Missing
+    from serverfull.domain.runtimes import RUNTIMES
+    from serverfull.runtimes.process.interpreters import Interpreters, Missing
 
     looking = Interpreters(settings.other_python)
     for runtime in RUNTIMES:

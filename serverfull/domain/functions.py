@@ -100,8 +100,10 @@ class Function:
         _check_number("timeout", self.timeout, above=0, most=limits.MAX_TIMEOUT)
         _check_integer("memory_size", self.memory_size, limits.MIN_MEMORY_MB, limits.MAX_MEMORY_MB)
         _check_integer("max_concurrency", self.max_concurrency, 0, None)
-        if len(self.description) > 256:
-            raise ValueError(f"description takes at most 256 characters, not {len(self.description)}")
+        if len(self.description) > limits.MAX_DESCRIPTION:
+            raise ValueError(
+                f"description takes at most {limits.MAX_DESCRIPTION} characters, not {len(self.description)}"
+            )
         if self.loop not in ("host", "own"):
             raise ValueError(f"loop must be 'host' or 'own', not {self.loop!r}")
         if self.recursive_loop not in ("Terminate", "Allow"):

@@ -34,6 +34,13 @@ DEFAULT_MEMORY_MB = 128
 MIN_MEMORY_MB = 128
 MAX_MEMORY_MB = 32_768
 
+DEFAULT_EPHEMERAL_MB = 512
+MAX_EPHEMERAL_MB = 32_768
+"""Of ``/tmp``; the most that the AWS model knows. It takes no less than the default."""
+
+MAX_DESCRIPTION = 256
+"""Characters."""
+
 ZIPPED_PACKAGE_BYTES = 52_428_800
 """A deployment package that comes in the request itself, zipped: 50 MB."""
 

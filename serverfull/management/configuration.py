@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 import sys
 import uuid
 from typing import TYPE_CHECKING
 
 from serverfull.domain.checksums import code_sha256
 from serverfull.domain.json_functions import dumps
+from serverfull.domain.limits import DEFAULT_EPHEMERAL_MB
 from serverfull.domain.names import LATEST, function_arn, partition_of
+from serverfull.domain.runtimes import architecture, host_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
     from serverfull.management.sources import SourceCode
 
 
-EPHEMERAL_STORAGE_MB = 512
-"""AWS's default. Functions share the host's own /tmp, and nothing limits it."""
-
 _REVISIONS = uuid.UUID("8e1f1f2e-93a5-4e62-9f43-5a7a7b5e6d10")
-_ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
 
 # What AWS leaves out of ListFunctions and ListVersionsByFunction; their pages say to call GetFunction for these.
 _NOT_LISTED = (
@@ -85,7 +82,7 @@ class Configurations:
         configuration: Response = {
             "FunctionName": name,
             "FunctionArn": function_arn(name, account, region, qualifier),
-            "Runtime": f"python{sys.version_info.major}.{sys.version_info.minor}",
+            "Runtime": host_runtime(),
             "Role": f"arn:{partition_of(region)}:iam::{account}:role/serverfull",
             "Handler": function.handler_name,
             "CodeSize": source.size_bytes,
@@ -98,7 +95,7 @@ class Configurations:
             "TracingConfig": {"Mode": "PassThrough"},
             "PackageType": "Zip",
             "Architectures": [architecture()],
-            "EphemeralStorage": {"Size": EPHEMERAL_STORAGE_MB},
+            "EphemeralStorage": {"Size": DEFAULT_EPHEMERAL_MB},
             "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
             "LoggingConfig": _logging_config(
                 function.log_group or f"/aws/lambda/{name}", function.log_format, _levels(function)
@@ -132,7 +129,7 @@ class Configurations:
             "RevisionId": version.revision_id,
             "PackageType": version.package_type,
             "Architectures": [version.architecture],
-            "EphemeralStorage": settings.get("EphemeralStorage", {"Size": EPHEMERAL_STORAGE_MB}),
+            "EphemeralStorage": settings.get("EphemeralStorage", {"Size": DEFAULT_EPHEMERAL_MB}),
             "SnapStart": {
                 "ApplyOn": "None",
                 **settings.get("SnapStart", {}),
@@ -160,12 +157,6 @@ _VPC = {"SubnetIds": [], "SecurityGroupIds": [], "VpcId": "", "Ipv6AllowedForDua
 def listed(configuration: Response) -> Response:
     """Leave out what lists of functions and versions do not show."""
     return {member: value for member, value in configuration.items() if member not in _NOT_LISTED}
-
-
-def architecture() -> str:
-    """Tell the machine's architecture by AWS's name for it, or by its own where AWS has none."""
-    machine = platform.machine().lower()
-    return _ARCHITECTURES.get(machine, machine)
 
 
 def default_levels(log_format: str) -> Mapping[str, str]:

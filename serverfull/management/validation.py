@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.json_functions import dumps
 from serverfull.domain.layers import MAX_LAYERS
 from serverfull.domain.names import LATEST, FunctionReference, shown
+from serverfull.domain.runtimes import REFUSED_RUNTIMES
+from serverfull.domain.variables import measured, reserved_among, too_long
 from serverfull.errors import InvalidParameterValue
 
 if TYPE_CHECKING:
@@ -24,59 +25,6 @@ if TYPE_CHECKING:
 
 MAX_NAME = 64
 """Characters of a function's bare name."""
-
-ENVIRONMENT_BYTES = 4_096
-
-# https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
-RESERVED_VARIABLES = frozenset(
-    (
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    )
-)
-
-# Those for which "block function create" is past in the table of
-# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html#runtimes-deprecated
-REFUSED_RUNTIMES = frozenset(
-    (
-        "nodejs",
-        "nodejs4.3",
-        "nodejs4.3-edge",
-        "nodejs6.10",
-        "nodejs8.10",
-        "nodejs10.x",
-        "nodejs12.x",
-        "nodejs14.x",
-        "java8",
-        "python2.7",
-        "python3.6",
-        "python3.7",
-        "dotnetcore1.0",
-        "dotnetcore2.0",
-        "dotnetcore2.1",
-        "dotnetcore3.1",
-        "go1.x",
-        "ruby2.5",
-        "ruby2.7",
-        "provided",
-    )
-)
 
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html: Java from 11, Python from 3.12, .NET from 8.
 _SNAP_START_FROM = {"java": 11, "python3.": 12, "dotnet": 8}
@@ -127,7 +75,7 @@ def check_new_name(reference: FunctionReference) -> None:
 def check_runtime(runtime: str | None) -> None:
     """Refuse a runtime that AWS takes no more.
 
-    :raises InvalidParameterValue: it is one of `REFUSED_RUNTIMES`.
+    :raises InvalidParameterValue: it is one of those.
     """
     if runtime in REFUSED_RUNTIMES:
         raise InvalidParameterValue(
@@ -205,15 +153,15 @@ def _check_image_config(config: Mapping[str, Any]) -> None:
 
 
 def _check_environment(variables: Mapping[str, str]) -> None:
-    reserved = sorted(RESERVED_VARIABLES.intersection(variables))
+    reserved = reserved_among(variables)
     if reserved:
         raise InvalidParameterValue(
             "Lambda was unable to configure your environment variables because the environment variables you have "
             "provided contains reserved keys that are currently not supported for modification. "
             f"Reserved keys used in this request: {', '.join(reserved)}"
         )
-    text = dumps(variables, separators=(",", ":"), ensure_ascii=False)
-    if len(text.encode("utf-8", "surrogatepass")) > ENVIRONMENT_BYTES:
+    text = measured(variables)
+    if too_long(text):
         raise InvalidParameterValue(
             "Lambda was unable to configure your environment variables because the environment variables you have "
             f"provided exceeded the 4KB limit. String measured: {shown(text)}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.interpreters import RUNTIMES
+from serverfull.domain.runtimes import RUNTIMES
 from serverfull.runtimes.process.means import probe, probe_strict
 
 Run = Callable[..., Any]

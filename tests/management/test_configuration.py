@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from serverfull.domain.capacity import CAPACITY_PROVIDERS, CapacityProvider
 from serverfull.domain.code_signing import CODE_SIGNING_CONFIGS, CodeSigningConfig
 from serverfull.domain.deployed import FUNCTIONS
-from serverfull.management.validation import REFUSED_RUNTIMES, RESERVED_VARIABLES
+from serverfull.domain.runtimes import REFUSED_RUNTIMES
+from serverfull.domain.variables import RESERVED_VARIABLES
 from tests.management.answers import refused
 
 LAYER = "arn:aws:lambda:eu-west-1:123456789012:layer:known"

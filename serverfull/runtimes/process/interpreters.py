@@ -29,16 +29,6 @@ from typing import Literal, Protocol
 
 Kind = Literal["python", "node", "bootstrap"]
 
-RUNTIMES = (
-    *(f"python3.{minor}" for minor in range(8, 16)),
-    *(f"nodejs{major}.x" for major in range(16, 28, 2)),
-    *("provided.al2", "provided.al2023"),
-    *("java8.al2", "java8.al2023", "java11", "java11.al2023", "java17", "java17.al2023", "java21", "java25"),
-    *("dotnet6", "dotnet8", "dotnet10"),
-    *("ruby3.2", "ruby3.3", "ruby3.4", "ruby4.0"),
-)
-"""The runtimes that functions can be made for today."""
-
 AGAIN_AFTER = 30.0
 """Seconds after which what was not found is looked for again."""
 

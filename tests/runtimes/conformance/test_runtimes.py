@@ -13,13 +13,14 @@ import pytest
 
 from serverfull.config import LoggingSettings
 from serverfull.domain.functions import Handler
+from serverfull.domain.runtimes import RUNTIMES
 from serverfull.observability.logger import HostLogger
 from serverfull.observability.metrics import Metrics
 from serverfull.observability.user_metrics import UserMetrics
 from serverfull.runtimes.capture import CapturePatch
 from serverfull.runtimes.deployed import DeployedRuntime
 from serverfull.runtimes.inprocess import InProcessEnvironment, InProcessRuntime
-from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
+from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
 from serverfull.runtimes.process.means import Level
 from serverfull.testing.runtime_kit import BOOTSTRAP, NODE, NODE_BEFORE_24, PYTHON, RuntimeKit, deploy
 from serverfull.testing.runtime_suite import LoadingSuite, ProcessSuite, RestoringSuite, RuntimeSuite

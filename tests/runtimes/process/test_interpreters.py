@@ -18,11 +18,10 @@ from typing import Any
 import botocore
 import pytest
 
-from serverfull.management.validation import REFUSED_RUNTIMES
+from serverfull.domain.runtimes import REFUSED_RUNTIMES, RUNTIMES
 from serverfull.runtimes.process import interpreters
 from serverfull.runtimes.process.interpreters import (
     NODE_CLIENT,
-    RUNTIMES,
     Interpreter,
     Interpreters,
     Missing,

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.interpreters import NODE_CLIENT, RUNTIMES, Interpreter, Interpreters
+from serverfull.domain.runtimes import RUNTIMES
+from serverfull.runtimes.process.interpreters import NODE_CLIENT, Interpreter, Interpreters
 from serverfull.testing.process import plain_environment
 from serverfull.testing.runtime_api import NativeAnswer, NativeLambda
 

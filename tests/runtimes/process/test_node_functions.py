@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from serverfull.runtimes.process.interpreters import RUNTIMES, Interpreter, Interpreters
+from serverfull.domain.runtimes import RUNTIMES
+from serverfull.runtimes.process.interpreters import Interpreter, Interpreters
 from serverfull.testing import deployments
 from serverfull.testing.process import HostProcess
 
