@@ -60,10 +60,16 @@ def test_importing_the_package_imports_nothing_else() -> None:
 @pytest.mark.parametrize(
     "modules", ["serverfull.cli.application", "serverfull.serving, serverfull.host", "serverfull.cli.doctor"]
 )
-def test_a_start_imports_nothing_of_what_runs_processes(modules: str) -> None:
+def test_a_start_imports_nothing_of_what_runs_processes_and_keeps_events(modules: str) -> None:
+    late = (
+        "serverfull.runtimes.process",
+        "serverfull.runtimes.child",
+        "serverfull.domain.events",
+        "serverfull.storage",
+    )
     program = (
         f"import sys; import {modules}; print([name for name in sys.modules "
-        "if name.startswith(('serverfull.runtimes.process', 'serverfull.runtimes.child', 'sqlalchemy', 'botocore'))])"
+        f"if name.startswith({(*late, 'sqlalchemy', 'botocore', 'sqlite3')})])"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert eval(shown) == []
