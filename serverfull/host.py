@@ -25,7 +25,7 @@ from serverfull.domain.records import Partition
 from serverfull.errors import TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.observing import ObservingFetcher
-from serverfull.interfaces import Admission, Fetcher
+from serverfull.interfaces import Admission, Fetcher, Surroundings
 from serverfull.invocation.admission import LocalAdmission
 from serverfull.invocation.invoker import Invoker
 from serverfull.invocation.recent import RecentLog
@@ -194,6 +194,9 @@ class Host:
         return self
 
     async def _start(self) -> None:
+        self._stack.push_async_callback(self._fetcher.aclose)
+        surroundings = Surroundings(settings=self.settings, logger=self.logger, changed=self.invoker.forget_name)
+        await self._fetcher.open(surroundings)
         await self._check_functions()
         if self.settings.execution.sandbox == "strict":
             from serverfull.runtimes.process.means import check_strict

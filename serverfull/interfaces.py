@@ -25,11 +25,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
+    from serverfull.config import Settings
     from serverfull.domain.events import Delivery, EventEnd, KeptEvent, Lease, PendingDelivery, QueuedEvent, Upcoming
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
@@ -84,6 +85,55 @@ class Fetcher(ABC):
         identity for one partition, for callers keep some and forget others; decorators and chains pass the question on.
         """
         return self
+
+    async def survey(self) -> Sequence[Found]:
+        """Say what there is, with what cannot be served and what is hidden: for listings that people read.
+
+        Decorators and chains pass the question on.
+        """
+        return [Found(name=name, source=self.source_of(name), function=f) for name, f in (await self.list()).items()]
+
+    async def open(self, surroundings: Surroundings) -> None:  # noqa: B027 - most have nothing to do
+        """Get ready, on the loop of the host that serves it, before anything else is asked. A host that starts waits.
+
+        Decorators and chains pass it on. What is never opened may be asked all the same.
+
+        :raises StartupError: nothing can be fetched as things are, and the host is not to start.
+        """
+
+    async def aclose(self) -> None:  # noqa: B027 - most have nothing to do
+        """Give back what the fetcher holds; decorators and chains pass it on. Closing twice is fine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A function, as `Fetcher.survey` has found it.
+
+    :param source: the fetcher that it comes from.
+    :param function: None: it cannot be given.
+    :param failure: why it cannot; None: it can.
+    :param hidden_by: the source of another one of its name that is served instead; None: there is none.
+    """
+
+    name: str
+    source: str
+    function: Function | None = None
+    failure: str | None = None
+    hidden_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a host has for the fetcher that it serves.
+
+    :param logger: the host's own log; takes what structlog's loggers take.
+    :param changed: to be told the name of a function when `fetch` gives another one, or none, from now on: what its old
+        code is loaded in ends as soon as nothing runs there. Call it on the loop; it neither blocks nor raises.
+    """
+
+    settings: Settings
+    logger: Any
+    changed: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,14 @@ state is read before and written after an ``await``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
-from serverfull.interfaces import Fetcher
+from serverfull.interfaces import Fetcher, Found, Surroundings
 
 
 class ChainFetcher(Fetcher):
@@ -81,6 +83,32 @@ class ChainFetcher(Fetcher):
         if all(view is fetcher for view, fetcher in zip(views, self._fetchers, strict=True)):
             return self
         return ChainFetcher(*views)
+
+    async def survey(self) -> Sequence[Found]:
+        """Say what all of them have, in their order; a name that an earlier one has hides the later ones.
+
+        A function that cannot be served hides others all the same: `fetch` does not go past it either.
+        """
+        survey: list[Found] = []
+        first: dict[str, str] = {}
+        for fetcher in self._fetchers:
+            for found in await fetcher.survey():
+                hidden = found.hidden_by is None and found.name in first
+                survey.append(replace(found, hidden_by=first[found.name]) if hidden else found)
+            for found in survey:
+                first.setdefault(found.name, found.source)
+        return survey
+
+    async def open(self, surroundings: Surroundings) -> None:
+        """Open all of them, in their order."""
+        for fetcher in self._fetchers:
+            await fetcher.open(surroundings)
+
+    async def aclose(self) -> None:
+        """Close all of them, the last one first; each, whatever happens with another."""
+        async with AsyncExitStack() as stack:
+            for fetcher in self._fetchers:
+                stack.push_async_callback(fetcher.aclose)
 
 
 async def _knows(fetcher: Fetcher, name: str) -> bool:

@@ -9,7 +9,7 @@ callers have to keep to the contract. The real handler is looked at and never ca
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from serverfull.domain.functions import NOT_GIVEN, Function, Handler
 from serverfull.domain.records import Partition
 from serverfull.errors import ConfigurationError, FunctionNotReady, TargetInvalid
 from serverfull.fetchers.answers import Answer, MockAnswers, ZeroAnswers
-from serverfull.interfaces import Fetcher
+from serverfull.interfaces import Fetcher, Found, Surroundings
 
 if TYPE_CHECKING:
     from serverfull.contracts.contract import Contract
@@ -87,6 +87,18 @@ class MockingFetcher(Fetcher):
         mocking = MockingFetcher(view, self._answers)
         mocking._mocked = self._mocked
         return mocking
+
+    async def survey(self) -> Sequence[Found]:
+        """Ask the wrapped fetcher; its functions are shown as they are without mocking."""
+        return await self._fetcher.survey()
+
+    async def open(self, surroundings: Surroundings) -> None:
+        """Open the wrapped fetcher."""
+        await self._fetcher.open(surroundings)
+
+    async def aclose(self) -> None:
+        """Close the wrapped fetcher."""
+        await self._fetcher.aclose()
 
     def _mock(self, name: str, function: Function) -> Function:
         try:

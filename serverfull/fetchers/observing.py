@@ -6,13 +6,13 @@ the sums to the metrics, when somebody looks at them or when a fetch did not suc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError, TargetInvalid
-from serverfull.interfaces import Fetcher
+from serverfull.interfaces import Fetcher, Found, Surroundings
 
 
 class FetchLogger(Protocol):
@@ -89,6 +89,18 @@ class ObservingFetcher(Fetcher):
         observing = ObservingFetcher(view, self._logger, self._metrics)
         observing._fetched = self._fetched
         return observing
+
+    async def survey(self) -> Sequence[Found]:
+        """Ask the wrapped fetcher."""
+        return await self._fetcher.survey()
+
+    async def open(self, surroundings: Surroundings) -> None:
+        """Open the wrapped fetcher."""
+        await self._fetcher.open(surroundings)
+
+    async def aclose(self) -> None:
+        """Close the wrapped fetcher."""
+        await self._fetcher.aclose()
 
     def report(self) -> None:
         """Bring the counts of successful fetches to the metrics; call it on the event loop before they are read."""

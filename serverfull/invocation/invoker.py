@@ -334,6 +334,11 @@ class Invoker:
         for key in [key for key in self._units if key[:3] == of_function]:
             del self._units[key]
 
+    def forget_name(self, name: str) -> None:
+        """Let go of the operator's function of that name, wherever it was called from; as `forget`."""
+        for key in [key for key, unit in self._units.items() if unit.identity.name == name]:
+            del self._units[key]
+
     async def _resolve(self, invocation: Invocation) -> Unit:
         name = invocation.name
         fetcher = self._fetcher

@@ -6,21 +6,50 @@
         @pytest.fixture
         def fetcher(self):
             return MyFetcher(...)  # with at least one function in it
+
+What a fetcher needs of the host that serves it is in `surroundings`, for tests of one's own::
+
+    await fetcher.open(surroundings(changed=changes.append))
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from serverfull.config import Settings
 from serverfull.domain.functions import Function
+from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
-from serverfull.interfaces import Fetcher
+from serverfull.interfaces import Fetcher, Surroundings
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _UNKNOWN = "no-such-function"
+_PARTITION = Partition("123456789012", "eu-west-1")
+
+
+class NoLog:
+    """Stands for a host's log where nobody reads it."""
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def surroundings(
+    settings: Settings | None = None, logger: Any = None, changed: Callable[[str], None] | None = None
+) -> Surroundings:
+    """Give what a fetcher is opened with, outside of a host.
+
+    :param settings: None: all defaults.
+    :param logger: None: nobody reads the log.
+    :param changed: hears which functions are others than before; None: nobody does.
+    """
+    hear = changed or (lambda _name: None)
+    return Surroundings(settings=settings or Settings(), logger=logger or NoLog(), changed=hear)
 
 
 @pytest.mark.asyncio
@@ -92,3 +121,26 @@ class FetcherSuite:
         except (AttributeError, TypeError):
             return
         assert set(await fetcher.list()) == names
+
+    async def test_a_partition_sees_functions_that_stay_the_same_too(self, fetcher: Fetcher) -> None:
+        view = fetcher.at(_PARTITION)
+        for name in await view.list():
+            first = await view.fetch(name)
+            assert await view.fetch(name) is first
+            assert await fetcher.at(_PARTITION).fetch(name) is first
+        with pytest.raises(NotFoundError):
+            await view.fetch(_UNKNOWN)
+
+    async def test_the_survey_has_what_is_listed_once_and_where_it_comes_from(self, fetcher: Fetcher) -> None:
+        served = {found.name: found for found in await fetcher.survey() if found.hidden_by is None}
+        for name in await fetcher.list():
+            assert served[name].failure is None
+            assert served[name].source == fetcher.source_of(name)
+        for found in await fetcher.survey():
+            assert (found.function is None) == (found.failure is not None)
+
+    async def test_it_can_be_opened_and_closed_twice(self, fetcher: Fetcher) -> None:
+        await fetcher.open(surroundings())
+        assert await fetcher.list()
+        await fetcher.aclose()
+        await fetcher.aclose()

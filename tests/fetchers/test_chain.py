@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from serverfull.domain.functions import Function
 from serverfull.errors import NotFoundError
 from serverfull.fetchers.chain import ChainFetcher
+from serverfull.fetchers.mocking import MockingFetcher
+from serverfull.fetchers.observing import ObservingFetcher
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.testing.fetcher_suite import FetcherSuite
+from serverfull.interfaces import Fetcher, Found, Surroundings
+from serverfull.observability.metrics import Metrics
+from serverfull.testing.fetcher_suite import FetcherSuite, NoLog, surroundings
 from tests.fetchers.broken import Broken
 
 
@@ -138,3 +144,63 @@ async def test_an_empty_chain_knows_nothing() -> None:
     with pytest.raises(NotFoundError):
         await ChainFetcher().fetch("a")
     assert await ChainFetcher().list() == {}
+
+
+class Opened(StaticFetcher):
+    """Says when it is opened and closed."""
+
+    def __init__(self, name: str, told: list[str], fails: bool = False) -> None:
+        super().__init__({name: hello})
+        self.name, self.told, self.fails = name, told, fails
+
+    async def open(self, surroundings: Surroundings) -> None:
+        self.told.append(f"open {self.name}")
+
+    async def aclose(self) -> None:
+        self.told.append(f"close {self.name}")
+        if self.fails:
+            raise OSError(self.name)
+
+
+async def test_all_are_opened_in_order_and_closed_backwards_whatever_happens_with_one() -> None:
+    told: list[str] = []
+    chain = ChainFetcher(Opened("a", told), Opened("b", told, fails=True), Opened("c", told))
+    await chain.open(surroundings())
+    with pytest.raises(OSError, match="b"):
+        await chain.aclose()
+    assert told == ["open a", "open b", "open c", "close c", "close b", "close a"]
+
+
+class Failing(StaticFetcher):
+    """Has a function that cannot be given."""
+
+    source = "failing"
+
+    async def survey(self) -> list[Found]:
+        return [*await super().survey(), Found(name="torn", source="failing", failure="it is torn")]
+
+
+async def test_the_survey_tells_what_is_hidden_and_by_what() -> None:
+    inner = ChainFetcher(Failing({"a": hello}), StaticFetcher({"a": other, "torn": other}))
+    survey = await ChainFetcher(Writable({"b": hello}), inner, StaticFetcher({"b": other, "c": other})).survey()
+    assert [(found.name, found.source, found.hidden_by, found.failure) for found in survey] == [
+        ("b", "writable", None, None),
+        ("a", "failing", None, None),
+        ("torn", "failing", None, "it is torn"),
+        ("a", "static", "failing", None),
+        ("torn", "static", "failing", None),
+        ("b", "static", "writable", None),
+        ("c", "static", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "decorate", [MockingFetcher, lambda fetcher: ObservingFetcher(fetcher, NoLog(), Metrics())], ids=["mock", "log"]
+)
+async def test_decorators_pass_on_what_opens_closes_and_surveys(decorate: Callable[[Fetcher], Fetcher]) -> None:
+    told: list[str] = []
+    decorated = decorate(ChainFetcher(Opened("a", told), Failing({"a": hello})))
+    await decorated.open(surroundings())
+    await decorated.aclose()
+    assert told == ["open a", "close a"]
+    assert [found.hidden_by for found in await decorated.survey()] == [None, "static", None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from serverfull.domain.functions import Function
+from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
-from serverfull.interfaces import Fetcher
+from serverfull.interfaces import Fetcher, Found
 from serverfull.testing.fetcher_suite import FetcherSuite
 
 
@@ -84,6 +85,29 @@ class LongSource(Good):
     source = "two words"
 
 
+class NewForPartitions(Good):
+    def at(self, partition: Partition) -> Fetcher:
+        return Good()
+
+
+class SurveysLess(Good):
+    async def survey(self) -> Sequence[Found]:
+        return []
+
+
+class SurveysNothing(Good):
+    async def survey(self) -> Sequence[Found]:
+        return [*await super().survey(), Found(name="ghost", source="good")]
+
+
+class ClosesOnce(Good):
+    closed = False
+
+    async def aclose(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
 class Empty(Good):
     def __init__(self) -> None:
         self.functions = {}
@@ -96,16 +120,20 @@ RULES = [name for name in vars(FetcherSuite) if name.startswith("test_")]
     ("kind", "broken"),
     [
         (Good, set()),
-        (NewObjects, {"same_object", "latest_is", "concurrent_fetches"}),
+        (NewObjects, {"same_object", "latest_is", "concurrent_fetches", "a_partition_sees"}),
         (AnyQualifier, {"unknown_qualifier"}),
         (NoLatest, {"latest_is"}),
-        (OtherError, {"unknown_name_is_not_found", "unknown_qualifier", "still_not_listed"}),
-        (ListsMore, {"every_listed", "same_object", "latest_is", "concurrent_fetches"}),
+        (OtherError, {"unknown_name_is_not_found", "unknown_qualifier", "still_not_listed", "a_partition_sees"}),
+        (ListsMore, {"every_listed", "same_object", "latest_is", "concurrent_fetches", "a_partition_sees"}),
         (OpenListing, {"changes_to_a_listing"}),
         (BadName, {"names_that_aws_takes"}),
         (Remembers, {"still_not_listed"}),
         (LongSource, {"source_of_one_word"}),
-        (Empty, {"names_that_aws_takes"}),
+        (NewForPartitions, {"a_partition_sees"}),
+        (SurveysLess, {"survey_has"}),
+        (SurveysNothing, {"survey_has"}),
+        (ClosesOnce, {"closed_twice"}),
+        (Empty, {"names_that_aws_takes", "closed_twice"}),
     ],
 )
 async def test_each_rule_catches_a_fetcher_that_breaks_it(kind: type[Fetcher], broken: set[str]) -> None:
