@@ -11,6 +11,7 @@ from aiohttp import web
 from serverfull.api.app import Front, LazyProtocol, make_application
 from serverfull.api.code import add_code_downloads
 from serverfull.api.contracts import ContractDocuments
+from serverfull.api.event_views import OwnEvents
 from serverfull.api.events import add_events
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront
@@ -73,7 +74,8 @@ def create_app(
         new_request_id=host.request_ids.new,
     )
     add_code_downloads(app, host.control, admit=front.admit)
-    add_events(app, lambda: host.events, admit=front.admit)
+    own_events = OwnEvents(lambda: host.events)
+    add_events(app, sharing.events.view(own_events) if sharing else own_events, admit=front.admit)
     add_logs(app, *_kept_log(host), admit=front.admit, draining=lambda: host.draining)
     app[HOST] = host
     app[FRONT] = front

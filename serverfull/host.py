@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from serverfull import __version__
 from serverfull.config import Settings
@@ -42,18 +42,29 @@ from serverfull.wiring.modes import mock_mode, refusal, serve_mode
 from serverfull.wiring.runtimes import DeployedRuntimes
 
 if TYPE_CHECKING:
+    from serverfull.api.event_views import EventView
     from serverfull.api.server import HardenedServer
     from serverfull.domain.changes import Changes
     from serverfull.domain.functions import Function
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import FunctionIdentity, InvocationLog
+    from serverfull.interfaces import EventQueue, FunctionIdentity, InvocationLog
     from serverfull.invocation.queue import StoredQueue
     from serverfull.runtimes.watchdog import Stall
 
 _SETTLED = 1.0
 """Seconds after which a start is over and its first requests are answered."""
+
+
+class EventSharing(Protocol):
+    """Makes of the events of a process those of all that serve the same functions."""
+
+    def view(self, own: EventView) -> EventView:
+        """Give what an operator sees of all of them."""
+
+    def queue(self, own: EventQueue) -> EventQueue:
+        """Give what takes events as one process would."""
 
 
 class Sharing(NamedTuple):
@@ -63,6 +74,7 @@ class Sharing(NamedTuple):
     :param admission: limits of concurrency that hold for all of them together.
     :param lost_elsewhere: says how many threads of a function are stuck in the others.
     :param number: 0 for the first process; each has events of its own.
+    :param events: makes of these the events of all.
     :param event_retry: seconds after which an event that was refused is tried again, as another process may have freed
         what it needs.
     """
@@ -70,7 +82,8 @@ class Sharing(NamedTuple):
     metrics: Metrics
     admission: Admission
     lost_elsewhere: Callable[[str], int]
-    number: int = 0
+    number: int
+    events: EventSharing
     event_retry: float = 0.1
 
 
@@ -176,10 +189,10 @@ class Host:
             logger=self.logger,
         )
         self.front = mode.front(self.invoker)
-        number, retry = (sharing.number, sharing.event_retry) if sharing else (0, None)
-        self._events = Events(
-            settings, self.invoker, self.metrics, self.logger, event_folder(settings), number=number, retry=retry
-        )
+        among: dict[str, Any] = {}
+        if sharing:
+            among = {"number": sharing.number, "retry": sharing.event_retry, "shared": sharing.events.queue}
+        self._events = Events(settings, self.invoker, self.metrics, self.logger, event_folder(settings), **among)
         if settings.destinations.endpoint_url or settings.destinations.endpoints:
             from serverfull.destinations.endpoints import endpoints_of
 
@@ -326,9 +339,9 @@ class Host:
         }
 
     @property
-    def events(self) -> StoredQueue | None:
-        """What has the events; None where other processes have some of them."""
-        return self._events.queue if self.settings.server.workers == 1 else None
+    def events(self) -> StoredQueue:
+        """What has the events of this process."""
+        return self._events.queue
 
     def metrics_text(self) -> tuple[bytes, str]:
         """Give the figures as Prometheus reads them, and their content type."""

@@ -218,6 +218,7 @@ def _work(functions: Callable[[], Fetcher], settings: Settings, answers: MockAns
     """Serve as one of several workers."""
     from serverfull.workers.limits import check_functions, part_of
     from serverfull.workers.shared_admission import LostElsewhere
+    from serverfull.workers.shared_events import SharedEvents
 
     CapturePatch.install()
     fetcher = functions()
@@ -226,7 +227,8 @@ def _work(functions: Callable[[], Fetcher], settings: Settings, answers: MockAns
         known = runner.run(_list(fetcher))
         metrics = seat.metrics(known)
         admission = seat.admission(settings.limits.max_concurrency, known)
-        sharing = Sharing(metrics, admission, LostElsewhere(seat.memory.figure_cells(None), seat.number), seat.number)
+        lost_elsewhere = LostElsewhere(seat.memory.figure_cells(None), seat.number)
+        sharing = Sharing(metrics, admission, lost_elsewhere, seat.number, SharedEvents(seat.siblings))
         app = create_app(fetcher, part_of(settings, seat.number), sharing=sharing, mock=answers)
         status = runner.run(_serve(app, seat))
     leave_stuck_threads_behind(status)
@@ -322,6 +324,8 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
             with nullcontext() if seat is None else _attended(seat, signals, host):
                 await runner.setup()
                 host.attach_server(runner.hardened)
+                if seat is not None:
+                    await stack.enter_async_context(seat.siblings.answering(host.logger))
                 await web.SockSite(runner, sock, backlog=BACKLOG).start()
                 if settings.admin_address:
                     await stack.enter_async_context(_admin_listener(host))

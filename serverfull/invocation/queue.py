@@ -37,7 +37,6 @@ from serverfull.domain.events import (
 from serverfull.errors import (
     DurableExecutionAlreadyStarted,
     InternalFailure,
-    InvalidParameterValue,
     ShuttingDown,
     TooManyRequests,
 )
@@ -169,7 +168,6 @@ class StoredQueue(EventQueue):
         """Accept an event; False: it was accepted before.
 
         :raises DurableExecutionAlreadyStarted: another event has its name.
-        :raises InvalidParameterValue: it has a name, and other processes take events of the function.
         :raises TooManyRequests: as many wait as may.
         :raises ShuttingDown: the host drains.
         :raises InternalFailure: it cannot be kept now.
@@ -177,11 +175,6 @@ class StoredQueue(EventQueue):
         store = self._store or await self.store()
         if self._draining:
             raise ShuttingDown
-        if event.execution_name is not None and not self._policy.alone:
-            raise InvalidParameterValue(
-                "X-Amz-Durable-Execution-Name cannot be kept true here: the host has several workers, and each knows "
-                "the names of its own events alone. Remove the header."
-            )
         line = self._lines.line(event.line)
         self._check_backlog(line)
         line.waiting += 1

@@ -18,7 +18,6 @@ class Policy:
     :param keep: seconds that events are kept for the operator that have ended with nobody to tell.
     :param retry: seconds after which a refused event is tried again although nothing was freed here, for limits that
         are shared with other processes; None: everything that is freed is heard of.
-    :param alone: whether no other process takes events of the same functions.
     """
 
     backlog: int
@@ -26,7 +25,6 @@ class Policy:
     base_delay: float = BASE_DELAY
     keep: float = 1_209_600.0
     retry: float | None = None
-    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

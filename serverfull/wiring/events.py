@@ -53,6 +53,7 @@ class Events:
     :param number: of the process among those that serve the same functions; each has events of its own.
     :param retry: seconds after which an event that was refused is tried again, as another process may have freed what
         it needs; None: there is no other.
+    :param shared: makes of the queue here one that takes events as if there were no other.
     :ivar config: says what is to be done with the events of a function.
     """
 
@@ -65,6 +66,7 @@ class Events:
         folder: Path | None,
         number: int = 0,
         retry: float | None = None,
+        shared: Callable[[EventQueue], EventQueue] = lambda queue: queue,
     ) -> None:
         self._settings = settings
         self._invoker = invoker
@@ -73,11 +75,12 @@ class Events:
         self._folder = folder
         self._number = number
         self._retry = retry
+        self._shared = shared
         self._clock = SteadyClock()
         self.config: EventConfigs = _defaults_of_aws
         self._made: tuple[StoredQueue, Deliveries] | None = None
         self._in_use: EventQueue = QueueAtNeed(lambda: self.queue)
-        invoker.use_queue(self._in_use, self._clock)
+        invoker.use_queue(shared(self._in_use), self._clock)
         metrics.watch_events(lambda: self._made[0].waiting if self._made else 0)
 
     @property
@@ -102,13 +105,12 @@ class Events:
                 base_delay=settings.events.base_delay,
                 keep=settings.events.keep,
                 retry=self._retry,
-                alone=settings.server.workers == 1,
             ),
             self._logger,
             durable=self._folder is not None,
             wake_deliveries=deliveries.wake,
         )
-        invoker.use_queue(queue, self._clock)
+        invoker.use_queue(self._shared(queue), self._clock)
         self._made = queue, deliveries
         return self._made
 

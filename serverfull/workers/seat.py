@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from serverfull.domain.functions import Function
     from serverfull.workers.shared import SharedMemory
+    from serverfull.workers.siblings import Siblings
 
 SAMPLE_EVERY = 1.0
 """Seconds between two writings of a worker's own gauges; a scrape may ask another worker for them."""
@@ -42,11 +43,13 @@ class Seat:
     :param number: 0 for the first worker; also its row in the shared cells.
     :param memory: what it shares with the others.
     :param line: its end of the line to the supervisor.
+    :param siblings: how it asks the others, and they ask it.
     """
 
     number: int
     memory: SharedMemory
     line: socket.socket
+    siblings: Siblings
 
     def metrics(self, functions: Mapping[str, Function]) -> Metrics:
         """Make the metrics of this worker, in memory that every worker reads."""

@@ -24,6 +24,7 @@ from serverfull.errors import StartupError
 from serverfull.signals import say
 from serverfull.workers.seat import Seat, die_with_parent
 from serverfull.workers.shared import SharedMemory
+from serverfull.workers.siblings import Siblings, open_doors
 
 SETTLED = 5.0
 """Seconds after which a worker that dies is replaced at once; one that dies earlier is waited for, longer each time."""
@@ -129,6 +130,7 @@ class Supervisor:
         self._numbers = settings.signals.os_signals if settings.signals.installed else ()
         self._workers = [_Worker(number) for number in range(settings.server.workers)]
         self._memory: SharedMemory
+        self._doors: list[socket.socket]
         self._announced = False
         self._signal = 0
         self._deadline: float | None = None
@@ -146,6 +148,7 @@ class Supervisor:
                 "set server.workers to 1"
             )
         self._memory = SharedMemory.create(len(self._workers))
+        self._doors = open_doors(len(self._workers))
         self._bell = _Bell((*self._numbers, signal.SIGCHLD))
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._bell.ear, selectors.EVENT_READ)
@@ -158,6 +161,8 @@ class Supervisor:
             self._selector.close()
             self._bell.close()
             self._memory.close()
+            for door in self._doors:
+                door.close()
 
     def _supervise(self) -> int:
         for worker in self._workers:
@@ -202,8 +207,11 @@ class Supervisor:
             for other in self._workers:
                 if other.line is not None:
                     other.line.close()
+            siblings = Siblings(number, self._doors)
+            for door in self._doors[:number] + self._doors[number + 1 :]:
+                door.close()
             unmask()
-            seat = Seat(number, self._memory, line)
+            seat = Seat(number, self._memory, line, siblings)
             try:
                 status = self._work(seat)
             except BaseException as error:
