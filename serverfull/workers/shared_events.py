@@ -170,7 +170,7 @@ def written_event(event: QueuedEvent) -> dict[str, Any]:
 def read_event(written: Mapping[str, Any]) -> QueuedEvent:
     """Read what `written_event` wrote."""
     simulation, payload = written["simulation"], base64.b64decode(written["payload"])
-    simulated = None if simulation is None else Simulation(**simulation)
+    simulated = None if simulation is None else Simulation(*simulation)
     return QueuedEvent(**{**written, "simulation": simulated, "payload": payload})
 
 
