@@ -34,11 +34,12 @@ $(STAMPS)/venv:
 	$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
-# uvloop and orjson make the host faster and are not needed: a machine that cannot have them does without.
+# uvloop and orjson make the host faster, watchfiles is for reloading, and none is needed: a machine that cannot have them
+# does without.
 $(STAMPS)/run: $(STAMPS)/venv pyproject.toml
 	@echo "installing serverfull into $(VENV)"
-	@$(BIN)/python $(PIP_INSTALL) --editable '.[fast]' \
-		|| { echo "uvloop or orjson cannot be installed here: going on without them"; \
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[fast,reload]' \
+		|| { echo "uvloop, orjson or watchfiles cannot be installed here: going on without them"; \
 		     $(BIN)/python $(PIP_INSTALL) --editable . ; }
 	@$(COMPILE)
 	@touch $@

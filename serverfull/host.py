@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import EventQueue, FunctionIdentity, InvocationLog
+    from serverfull.interfaces import EventQueue, FunctionIdentity, InvocationLog, Watching
     from serverfull.invocation.queue import StoredQueue
     from serverfull.runtimes.watchdog import Stall
 
@@ -163,6 +163,7 @@ class Host:
             refusal=refusal(settings, shared=sharing is not None),
         )
         self._stack = AsyncExitStack()
+        self._watching: Watching | None = None
         self._deployed = DeployedRuntimes(
             settings,
             self.metrics,
@@ -208,7 +209,9 @@ class Host:
 
     async def _start(self) -> None:
         self._stack.push_async_callback(self._fetcher.aclose)
-        surroundings = Surroundings(settings=self.settings, logger=self.logger, changed=self.invoker.forget_name)
+        surroundings = Surroundings(
+            settings=self.settings, logger=self.logger, changed=self.invoker.forget_name, watching=self.watching
+        )
         await self._fetcher.open(surroundings)
         await self._check_functions()
         if self.settings.execution.sandbox == "strict":
@@ -240,6 +243,15 @@ class Host:
         self.metrics.process.loop = self.runtime.loop
         self.runtime.loop.call_later(_SETTLED, self._prepare)
         self.state = "serving"
+
+    def watching(self) -> Watching:
+        """Give what says that files have changed; made when it is first asked for, and closed with the host."""
+        if self._watching is None:
+            from serverfull.wiring.watching import watcher_of
+
+            self._watching = watcher_of(self.settings.reload, self.logger)
+            self._stack.push_async_callback(self._watching.aclose)
+        return self._watching
 
     def _close_sinks(self) -> None:
         for sink in self.sinks.values():

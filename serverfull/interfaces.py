@@ -16,6 +16,7 @@ seam            what it does                                      who implements
 `StateStore`    keeps what was deployed, in transactions          ``storage/state.py``
 `Records`       the records of an account in one transaction      ``storage/state.py``
 `CodeStore`     keeps deployment packages by their content        ``storage/code.py``
+`Watching`      says that files below a folder have changed       ``reload/watching.py``
 =============== ================================================= ==============================================
 """
 
@@ -129,11 +130,13 @@ class Surroundings:
     :param logger: the host's own log; takes what structlog's loggers take.
     :param changed: to be told the name of a function when `fetch` gives another one, or none, from now on: what its old
         code is loaded in ends as soon as nothing runs there. Call it on the loop; it neither blocks nor raises.
+    :param watching: gives the host's watcher of folders, which is made when it is first asked for, and ends with it.
     """
 
     settings: Settings
     logger: Any
     changed: Callable[[str], None]
+    watching: Callable[[], Watching]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -641,3 +644,44 @@ class CodeStore(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Give back what the store holds. Closing twice is fine."""
+
+
+class Watch(ABC):
+    """A folder that is watched; made by `Watching.watch`. Used on the loop."""
+
+    @abstractmethod
+    async def active(self) -> None:
+        """Wait until no change is missed any more: from there on the caller is told of each.
+
+        Changes between `Watching.watch` and this are told, too, but in the first milliseconds, until the file system's
+        clock has ticked: watch first, and read then what is there.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Watch no more: the callback is not called again. Closing twice is fine."""
+
+
+class Watching(ABC):
+    """Says that files have changed. One for a host, whose threads and native resources all roots share."""
+
+    @abstractmethod
+    def watch(
+        self, root: Path, changed: Callable[[], None], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> Watch:
+        """Watch a folder with all that is below it, or a file. Nothing is started before the first call.
+
+        It need not be there yet, and may be deleted, made again, replaced by a rename, or be a symbolic link that is
+        switched. Symbolic links below it are not followed.
+
+        :param changed: called on the loop that runs now, once for each burst of changes, when that is over; what it
+            raises is logged. It says that something may have changed: not what, nor that it is whole.
+        :param include: patterns as in ``.gitignore`` of files that count, besides those of the settings; where there
+            are any, others do not count.
+        :param exclude: patterns of what does not count, besides those of the settings.
+        :raises ExtraMissing: a package that this takes is not installed.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Watch nothing any more, and give back what that took. Closing twice is fine."""

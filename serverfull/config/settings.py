@@ -406,6 +406,51 @@ class DockerSettings(_Theme):
     and all of them when the next host finds that this one is gone."""
 
 
+class ReloadSettings(_Theme):
+    """How changes of code that is served from folders are noticed. Needs ``serverfull[reload]``."""
+
+    debounce_ms: Annotated[int, Range(least=1, most=10_000)] = 30
+    """Milliseconds without a further change after which a burst of changes is over and taken up; one that does not end
+    is taken up after ten times as many. Editors and tools write several files in a few milliseconds."""
+    include: tuple[str, ...] = ()
+    """Patterns as in ``.gitignore`` of files that count, such as ``*.py``. Empty: all files."""
+    exclude: tuple[str, ...] = (
+        ".git",
+        ".hg",
+        ".svn",
+        "__pycache__",
+        "node_modules",
+        ".venv",
+        "venv",
+        ".tox",
+        ".nox",
+        ".*_cache",
+        ".idea",
+        ".vscode",
+        ".serverfull",
+        ".terraform",
+        "*.py[co]",
+        "*.sw[a-p]",
+        "*~",
+        ".#*",
+        ".*.kate-swp",
+        ".goutputstream-*",
+        "*___jb_*___",
+        "4913",
+        ".DS_Store",
+    )
+    """Patterns as in ``.gitignore`` of what does not count and is not looked into: what tools and editors write beside
+    the code, and what is large and seldom changed by hand."""
+    gitignore: bool = True
+    """What ``.gitignore`` files in a watched folder and below it leave out does not count. Those above it do not
+    matter, so that a folder of built code may be watched."""
+    polling: bool = False
+    """Look at all files every ``poll_interval`` instead of having the kernel tell: for network mounts, where it hears
+    nothing of other machines. Done by itself, with a line in the log, where the kernel refuses to watch so much."""
+    poll_interval: Seconds = 1.0
+    """Seconds between two such looks. One at 10,000 files takes about 20 ms."""
+
+
 class MockSettings(_Theme):
     """Mock mode: typed answers without running any handler, for the tests of those who call the functions."""
 
@@ -568,6 +613,7 @@ class Settings(_Theme):
     destinations: DestinationSettings = field(default_factory=DestinationSettings)
     dependencies: DependencySettings = field(default_factory=DependencySettings)
     docker: DockerSettings = field(default_factory=DockerSettings)
+    reload: ReloadSettings = field(default_factory=ReloadSettings)
     mock: MockSettings = field(default_factory=MockSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     stats: StatsSettings = field(default_factory=StatsSettings)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from serverfull.config import Settings
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
-from serverfull.interfaces import Fetcher, Surroundings
+from serverfull.interfaces import Fetcher, Surroundings, Watch, Watching
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _UNKNOWN = "no-such-function"
@@ -39,17 +40,43 @@ class NoLog:
         return lambda *_, **__: None
 
 
+class Unwatched(Watching, Watch):
+    """Stands for a host's watcher where nothing changes: it never tells of anything."""
+
+    def watch(
+        self, root: Path, changed: Callable[[], None], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> Watch:
+        return self
+
+    async def active(self) -> None:
+        """Return at once."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+
 def surroundings(
-    settings: Settings | None = None, logger: Any = None, changed: Callable[[str], None] | None = None
+    settings: Settings | None = None,
+    logger: Any = None,
+    changed: Callable[[str], None] | None = None,
+    watching: Watching | None = None,
 ) -> Surroundings:
     """Give what a fetcher is opened with, outside of a host.
 
     :param settings: None: all defaults.
     :param logger: None: nobody reads the log.
     :param changed: hears which functions are others than before; None: nobody does.
+    :param watching: says that files have changed; None: nobody does.
     """
-    hear = changed or (lambda _name: None)
-    return Surroundings(settings=settings or Settings(), logger=logger or NoLog(), changed=hear)
+    return Surroundings(
+        settings=settings or Settings(),
+        logger=logger or NoLog(),
+        changed=changed or (lambda _name: None),
+        watching=lambda: watching or Unwatched(),
+    )
 
 
 @pytest.mark.asyncio
