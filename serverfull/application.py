@@ -16,6 +16,7 @@ from serverfull.api.events import add_events
 from serverfull.api.gates import Gates
 from serverfull.api.invocations import InvokeFront
 from serverfull.api.logs import LogReader, LogWriter, add_logs
+from serverfull.api.notifications import add_notifications
 from serverfull.api.probes import add_probes
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.host import Host
@@ -74,6 +75,7 @@ def create_app(
         new_request_id=host.request_ids.new,
     )
     add_code_downloads(app, host.control, admit=front.admit)
+    add_notifications(app, host.control.notice, admit=front.admit)
     own_events = OwnEvents(lambda: host.events)
     add_events(app, sharing.events.view(own_events) if sharing else own_events, admit=front.admit)
     add_logs(app, *_kept_log(host), admit=front.admit, draining=lambda: host.draining)

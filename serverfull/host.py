@@ -160,6 +160,7 @@ class Host:
             failure_of=self._failure_of,
             on_open=self._serve_deployed,
             running=_RunLater(self),
+            calls=self.metrics.invocations_of,
             refusal=refusal(settings, shared=sharing is not None),
         )
         self._stack = AsyncExitStack()

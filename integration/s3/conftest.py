@@ -71,11 +71,23 @@ def rclone(require, tmp_path_factory):
     (directory / BUCKET).mkdir()
     with (directory / BUCKET / HUGE).open("wb") as file:  # before rclone starts: it remembers what is in a folder
         os.truncate(file.fileno(), HUGE_BYTES)
+    # With ETags it reads all of a file before it answers.
+    yield from serving(path, directory, tmp_path_factory.mktemp("cache"), "--etag-hash", "")
+
+
+@pytest.fixture(scope="session")
+def rclone_with_etags(rclone, tmp_path_factory):
+    """Another one, of small objects."""
+    directory = tmp_path_factory.mktemp("rclone")
+    (directory / BUCKET).mkdir()
+    yield from serving(rclone_that_serves_s3(), directory, tmp_path_factory.mktemp("cache"))
+
+
+def serving(path, directory, cache, *flags):
     command = [path, "serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", "an-id,a-secret", "--config", "/dev/null"]
     # Without its caches rclone hangs now and then where an object is replaced.
     command += ["--vfs-cache-mode", "writes", "--vfs-write-back", "0s"]
-    command += ["--cache-dir", str(tmp_path_factory.mktemp("cache"))]
-    command += ["--etag-hash", "", str(directory)]  # or it reads all of a file before it answers
+    command += ["--cache-dir", str(cache), *flags, str(directory)]
     with started(command, r"Starting s3 server on \[(http://[^/]+)/\]") as url:
         endpoint = endpoint_at(url)
         with closing(client_of(endpoint)) as client:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from serverfull.errors import InvalidParameterValue, RequestRefused
-from serverfull.storage.s3 import S3Endpoint, S3Objects
+from serverfull.storage.objects import S3Objects
+from serverfull.storage.s3 import S3Endpoint
 
 BUCKET = "packages"
 
@@ -19,7 +20,7 @@ async def rclone_objects(rclone):
 
 async def test_an_object_is_fetched(rclone, rclone_objects):
     rclone.client.put_object(Bucket=BUCKET, Key="a b/ü.zip", Body=b"content")
-    assert await rclone_objects.fetch_object(BUCKET, "a b/ü.zip") == b"content"
+    assert (await rclone_objects.fetch_object(BUCKET, "a b/ü.zip")).content == b"content"
 
 
 async def test_an_object_that_is_not_there_is_refused_in_the_words_of_aws(rclone_objects):
@@ -63,8 +64,18 @@ async def test_versions_of_an_object_are_told_apart(moto):
     first = client.put_object(Bucket="versioned", Key="a.zip", Body=b"first")["VersionId"]
     client.put_object(Bucket="versioned", Key="a.zip", Body=b"second")
     objects = S3Objects(moto.endpoint)
-    assert await objects.fetch_object("versioned", "a.zip", first) == b"first"
-    assert await objects.fetch_object("versioned", "a.zip") == b"second"
+    assert (await objects.fetch_object("versioned", "a.zip", first)).content == b"first"
+    assert (await objects.fetch_object("versioned", "a.zip")).content == b"second"
     with pytest.raises(InvalidParameterValue, match=r"^Error occurred while GetObject\. S3 Error Code: NoSuchVersion"):
         await objects.fetch_object("versioned", "a.zip", "0" * 32)
     await objects.aclose()
+
+
+async def test_an_object_without_an_etag_is_told_by_its_size_and_its_time(rclone, rclone_objects):
+    rclone.client.put_object(Bucket=BUCKET, Key="untold.zip", Body=b"1")
+    before = await rclone_objects.look(BUCKET, "untold.zip")
+    assert (await rclone_objects.fetch_object(BUCKET, "untold.zip")).etag == before
+    rclone.client.delete_object(Bucket=BUCKET, Key="untold.zip")
+    assert await rclone_objects.look(BUCKET, "untold.zip") is None
+    rclone.client.put_object(Bucket=BUCKET, Key="untold.zip", Body=b"22")
+    assert await rclone_objects.look(BUCKET, "untold.zip") != before

@@ -233,6 +233,19 @@ class StateSettings(_Theme):
     """``s3://bucket/prefix``: deployment packages are kept there. Nothing: they are kept beside the state."""
 
 
+class S3Settings(_Theme):
+    """How the host follows code that lies in S3. ``docs/s3.md`` has the whole."""
+
+    sync: bool = True
+    """Whether a function that was made of an object (``S3Bucket`` and ``S3Key``, without ``S3ObjectVersion``) gets its
+    code again when the object changes. AWS never does that; whoever edits a function and uploads it is glad of it."""
+    sync_interval: Seconds = 2.0
+    """Seconds between two looks at the object of a function that was called in the last minute. Each is a request to
+    S3."""
+    sync_idle_interval: Seconds = 30.0
+    """The same of other functions. A call makes the host look at once where there has been none for a minute."""
+
+
 class EventSettings(_Theme):
     """What becomes of ``Event`` invocations between the 202 and the function. ``docs/events.md`` has the whole."""
 
@@ -607,6 +620,7 @@ class Settings(_Theme):
     functions: FunctionSettings = field(default_factory=FunctionSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     state: StateSettings = field(default_factory=StateSettings)
+    s3: S3Settings = field(default_factory=S3Settings)
     events: EventSettings = field(default_factory=EventSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     aws: AwsSettings = field(default_factory=AwsSettings)

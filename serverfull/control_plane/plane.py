@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.interfaces import CodeStore, Fetcher, FunctionIdentity, StateStore
+    from serverfull.reload.objects import LinkedObjects
     from serverfull.storage.code import FileCodeStore
+    from serverfull.storage.objects import S3Objects
 
     Operation = Callable[[dict[str, Any], RequestScope], Awaitable[Mapping[str, Any]]]
 
@@ -52,6 +54,7 @@ class ControlPlane:
     :param registered: the operator's own functions.
     :param failure_of: says why one of these is Failed; None where it is Active.
     :param running: runs functions.
+    :param calls: says how many calls there have been of functions with a name.
     :param refusal: why nothing can be deployed on this host; None: it can.
     :param on_open: called when the state is open and there may be deployed functions, with what gives these and what
         tells of changes.
@@ -66,6 +69,7 @@ class ControlPlane:
         failure_of: Callable[[str], str | None],
         on_open: Callable[[DeployedFetcher, Changes], None],
         running: Running,
+        calls: Callable[[str], float],
         refusal: str | None = None,
     ) -> None:
         self._registered = registered
@@ -74,6 +78,7 @@ class ControlPlane:
         self._failure_of = failure_of
         self._on_open = on_open
         self._running = running
+        self._calls = calls
         self._refusal = refusal
         self._opening = asyncio.Lock()
         self._closed = False
@@ -81,6 +86,7 @@ class ControlPlane:
         self._files: FileCodeStore | None = None
         self._bucket: tuple[str, str] | None = None
         self._resources: Resources | None = None
+        self._linked: LinkedObjects | None = None
         self._stack = AsyncExitStack()
 
     @property
@@ -116,6 +122,10 @@ class ControlPlane:
         if self._resources is not None and identity.partition is not None:
             self._resources.optimized(identity.partition, identity.name, identity.version, restores=restores)
 
+    def notice(self, bucket: str, key: str) -> bool:
+        """Look at an object in S3 now; tells whether a function follows it."""
+        return self._linked is not None and self._linked.notice(bucket, key)
+
     async def verify(self, sha256: str, expires: int, signature: str) -> bool:
         """Say whether the host signed a link to a package that is good until then."""
         return self._files is not None and await self._files.verify(sha256, expires, signature)
@@ -134,7 +144,7 @@ class ControlPlane:
         from serverfull.control_plane.wiring import Resources
         from serverfull.domain.changes import Changes
         from serverfull.fetchers.deployed import DeployedFetcher
-        from serverfull.storage.s3 import S3Objects
+        from serverfull.storage.objects import S3Objects
 
         changes = Changes()
         deployed = DeployedFetcher(changes)
@@ -173,7 +183,27 @@ class ControlPlane:
             self._stack.callback(changes.subscribe(warming.changed))
             await warming.start()
         updates = {name: _loading(deployed, resources.operations[name]) for name in _UPDATES}
+        if self._refusal is None and self._settings.s3.sync:
+            self._follow(objects, state, changes, updates["UpdateFunctionCode"])
         return {**resources.operations, **updates}
+
+    def _follow(self, objects: S3Objects, state: StateStore, changes: Changes, update: Operation) -> None:
+        """Deploy functions again whose objects in S3 change."""
+        from serverfull.reload.objects import LinkedObjects
+
+        settings = self._settings.s3
+        self._linked = LinkedObjects(
+            state,
+            look=objects.look,
+            update=update,
+            calls=self._calls,
+            logger=self._logger,
+            interval=settings.sync_interval,
+            idle_interval=settings.sync_idle_interval,
+        )
+        self._stack.push_async_callback(self._linked.aclose)
+        self._stack.callback(changes.subscribe(self._linked.changed))
+        self._linked.start()
 
     async def _begin(self, resources: Resources, state: StateStore, changes: Changes) -> None:
         """Begin with what is done in the background."""

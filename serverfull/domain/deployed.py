@@ -56,6 +56,8 @@ class FunctionVersion:
     :param image_uri: of a function that is an image, as it was given.
     :param resolved_image: the image that this meant when its code was prepared, as ``repository@sha256:digest``: what
         runs, whatever the same name means by now. None: that is not known yet.
+    :param s3_bucket: of the object that the package came from, for ``$LATEST`` to follow; empty: it came otherwise, or
+        from a version of the object that is always the same. With ``s3_key``, and the ``s3_etag`` that it had.
     :param settings: all other members of AWS's FunctionConfiguration that the caller gave, by their names there.
     :param state: ``Pending``, ``Active``, ``Inactive`` or ``Failed``, with its reason and the reason's code.
     :param last_update_status: ``Successful``, ``InProgress`` or ``Failed``, with its reason and the reason's code.
@@ -83,6 +85,9 @@ class FunctionVersion:
     image_uri: str | None = None
     resolved_image: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    s3_bucket: str = ""
+    s3_key: str = ""
+    s3_etag: str = ""
     state: str = "Active"
     state_reason: str | None = None
     state_reason_code: str | None = None

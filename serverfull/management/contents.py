@@ -29,6 +29,7 @@ _NOT_CONTENT = frozenset(
         "published_from",
         "optimization",
         "unzipped_size",  # follows from the code
+        *("s3_bucket", "s3_key", "s3_etag"),  # where it came from, and not what it is
         "resolved_image",  # counts as the image itself
     )
 )

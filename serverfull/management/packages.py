@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from serverfull.domain.checksums import sha256_of
 from serverfull.domain.limits import ZIPPED_PACKAGE_BYTES
+from serverfull.domain.objects import StoredObject
 from serverfull.errors import InvalidParameterValue, RequestEntityTooLarge
 from serverfull.management.code_signing import is_signed
 from serverfull.management.validation import check_image_uri
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.interfaces import CodeStore
 
-FetchObject: TypeAlias = Callable[[str, str, "str | None"], Awaitable[bytes]]
-"""Gives the content of a bucket's object, of that version or of the newest; raises InvalidParameterValue."""
+FetchObject: TypeAlias = Callable[[str, str, "str | None"], Awaitable[StoredObject]]
+"""Reads a bucket's object, of that version or of the newest; raises InvalidParameterValue."""
 
 
 class Unpackable(Protocol):
@@ -36,6 +37,8 @@ class Unpackable(Protocol):
 CheckPackage: TypeAlias = Callable[[bytes], Awaitable[Unpackable]]
 """Raises InvalidParameterValue where a package cannot be unpacked."""
 
+_NOWHERE = ("", "", "")
+
 KMS_KEY = "SourceKMSKeyArn"
 """The setting that keeps the key which encrypts the package; GetFunction shows it beside the code."""
 
@@ -48,6 +51,7 @@ class Package:
     :param sha256: of the archive, in hexadecimal; empty for an image.
     :param unzipped_size: bytes of its files.
     :param signed: whether the archive has a signature of AWS Signer, of whatever worth.
+    :param s3_bucket: of the object that the function follows from now on, with ``s3_key`` and ``s3_etag``; empty: none.
     """
 
     content: bytes | None = None
@@ -56,6 +60,9 @@ class Package:
     signed: bool = False
     image_uri: str | None = None
     kms_key: str | None = None
+    s3_bucket: str = ""
+    s3_key: str = ""
+    s3_etag: str = ""
 
     def put_on(self, version: FunctionVersion) -> FunctionVersion:
         """Give a version with this code instead of its own."""
@@ -69,6 +76,9 @@ class Package:
             unzipped_size=self.unzipped_size,
             image_uri=self.image_uri,
             resolved_image=None,
+            s3_bucket=self.s3_bucket,
+            s3_key=self.s3_key,
+            s3_etag=self.s3_etag,
             settings=settings,
         )
 
@@ -101,12 +111,15 @@ class PackageIntake:
             return Package(image_uri=members["ImageUri"], kms_key=kms_key)
         if "ZipFile" in members:
             content: bytes = members["ZipFile"]
+            source = _NOWHERE
             if len(content) > ZIPPED_PACKAGE_BYTES:
                 raise RequestEntityTooLarge(f"Zipped size must be smaller than {ZIPPED_PACKAGE_BYTES} bytes")
         else:
-            content = await self._fetch(members)
+            found = await self._fetch(members)
+            content, source = found.content, _followed(members, found.etag)
         facts = await self._check_package(content)
-        return await asyncio.to_thread(_described, content, facts.unzipped_bytes, kms_key)
+        package = await asyncio.to_thread(_described, content, facts.unzipped_bytes, kms_key)
+        return replace(package, s3_bucket=source[0], s3_key=source[1], s3_etag=source[2])
 
     async def keep(self, package: Package) -> None:
         """Keep a package, durably when this returns."""
@@ -120,13 +133,18 @@ class PackageIntake:
         """
         return await asyncio.to_thread(is_signed, await self._code.package(sha256))
 
-    async def _fetch(self, members: Mapping[str, Any]) -> bytes:
+    async def _fetch(self, members: Mapping[str, Any]) -> StoredObject:
         if self._fetch_object is None:
             raise InvalidParameterValue(
                 "Code in S3 cannot be read: that needs boto3, which is not installed on this host "
                 "(pip install 'serverfull[s3]')."
             )
         return await self._fetch_object(members["S3Bucket"], members["S3Key"], members.get("S3ObjectVersion"))
+
+
+def _followed(members: Mapping[str, Any], etag: str) -> tuple[str, str, str]:
+    """Say which object a function follows: bucket, key and ETag. One version of it never changes."""
+    return _NOWHERE if members.get("S3ObjectVersion") else (members["S3Bucket"], members["S3Key"], etag)
 
 
 def _described(content: bytes, unzipped_size: int, kms_key: str | None) -> Package:

@@ -218,6 +218,11 @@ class FunctionMetrics:
         self._block[SPILLOVER_TOTAL] += 1.0
 
     @property
+    def invocations(self) -> float:
+        """How many invocations have ended."""
+        return sum(self._block[DURATION + bucket] for bucket in range(len(DURATION_BUCKETS) + 1))
+
+    @property
     def concurrent(self) -> int:
         """How many invocations run now, in this process."""
         return self._concurrent
@@ -283,6 +288,11 @@ class Metrics:
                     figures.durations = Samples() if self._sampling else None
                     self._functions[name] = figures
         return figures
+
+    def invocations_of(self, name: str) -> float:
+        """Give how many invocations of a function have ended, none where it has no figures yet."""
+        figures = self._functions.get(name)
+        return 0.0 if figures is None else figures.invocations
 
     def functions(self) -> Iterator[FunctionMetrics]:
         """Give every function's figures that this process has."""

@@ -1,4 +1,4 @@
-"""S3 in two roles: as the code store of one or many hosts, and as the place that CreateFunction takes a package from.
+"""S3 as the code store of one or many hosts.
 
 Any S3 server will do: it is spoken to through boto3, on threads, with SigV4, and with checksums only where S3 demands
 them, because most servers that are not AWS's know none. boto3 is an extra (``s3``), imported when a client is made.
@@ -21,24 +21,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from serverfull.domain.checksums import is_sha256, sha256_of
-from serverfull.errors import ConfigurationError, ExtraMissing, InternalFailure, InvalidParameterValue, RequestRefused
+from serverfull.errors import ConfigurationError, ExtraMissing, InternalFailure
 from serverfull.interfaces import CodeStore
 from serverfull.storage.code import RECENT
 from serverfull.storage.durable import Threads, make_private
-from serverfull.storage.packages import check_unzipped_size
 from serverfull.storage.trees import Trees
 
 Result = TypeVar("Result")
 
-_MESSAGES = {
-    "NoSuchKey": "The specified key does not exist.",
-    "NoSuchBucket": "The specified bucket does not exist",
-    "NoSuchVersion": "The specified version does not exist.",
-    "AccessDenied": "Access Denied",
-}
-"""What AWS's S3 says; other servers may give the code alone."""
-_ABSENT = {"NoSuchKey", "404", "NotFound"}
-_DENIED = {"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden"}
+ABSENT = frozenset(("NoSuchKey", "404", "NotFound"))
+"""What S3 says where an object is not there; to HEAD it says no more than the status."""
+
+READ_TIMEOUT = 60.0
+"""Seconds that S3 may be silent, in the middle of a package too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +65,18 @@ def bucket_and_prefix(url: str) -> tuple[str, str]:
 
 
 class S3Client:
-    """boto3's client, made on the thread that first needs it; it may be used from many."""
+    """boto3's client, made on the thread that first needs it; it may be used from many.
 
-    def __init__(self, endpoint: S3Endpoint) -> None:
+    It follows no redirect to another host.
+
+    :param read_timeout: seconds that S3 may be silent.
+    :param attempts: how often a call is made that fails for reasons that may pass.
+    """
+
+    def __init__(self, endpoint: S3Endpoint, *, read_timeout: float = READ_TIMEOUT, attempts: int = 3) -> None:
         self._endpoint = endpoint
+        self._read_timeout = read_timeout
+        self._attempts = attempts
         self._client: Any = None
         self._lock = threading.Lock()
 
@@ -103,9 +106,9 @@ class S3Client:
             signature_version="s3v4",
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            retries={"mode": "standard", "total_max_attempts": 3},
-            connect_timeout=5,
-            read_timeout=60,
+            retries={"mode": "standard", "total_max_attempts": self._attempts},
+            connect_timeout=min(5.0, self._read_timeout),
+            read_timeout=self._read_timeout,
         )
         region = session.region_name or "us-east-1"
         return session.client("s3", endpoint_url=endpoint.url, region_name=region, config=config)
@@ -173,7 +176,7 @@ class S3CodeStore(CodeStore):
         try:
             answer = self._client.get().get_object(Bucket=self._bucket, Key=self._key(sha256))
         except ClientError as error:
-            if _code(error) in _ABSENT:
+            if code_of(error) in ABSENT:
                 raise KeyError(sha256) from None
             raise
         with closing(answer["Body"]) as body:
@@ -261,76 +264,15 @@ class S3CodeStore(CodeStore):
         self._client.close()
 
 
-class S3Objects:
-    """Fetches packages that callers have in buckets of theirs, with the host's own credentials."""
-
-    def __init__(self, endpoint: S3Endpoint | None = None) -> None:
-        self._client = S3Client(endpoint or S3Endpoint())
-        self._threads = Threads("serverfull-s3")
-
-    async def fetch_object(self, bucket: str, key: str, version: str | None = None) -> bytes:
-        """Give the content of an object, as CreateFunction takes it by S3Bucket, S3Key and S3ObjectVersion.
-
-        https://docs.aws.amazon.com/lambda/latest/api/API_FunctionCode.html
-
-        :raises InvalidParameterValue: S3 has no such object, or it is larger than a package may be, which is seen
-            before it is downloaded; or boto3 is not installed.
-        :raises RequestRefused: S3 does not let this host have it.
-        :raises InternalFailure: S3 cannot be reached, or fails.
-        """
-        return await self._threads.run(partial(self._fetch, bucket, key, version))
-
-    def _fetch(self, bucket: str, key: str, version: str | None) -> bytes:
-        try:
-            client = self._client.get()
-        except ExtraMissing as missing:
-            raise InvalidParameterValue(str(missing)) from None
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
-
-        place = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
-        try:
-            answer = client.get_object(**place)
-            with closing(answer["Body"]) as body:
-                check_unzipped_size(answer["ContentLength"])  # packed is less than unpacked, or close to it
-                content: bytes = body.read()
-                return content
-        except ClientError as error:
-            raise _refusal(error, bucket, key) from error
-        except ParamValidationError as error:
-            raise _not_fetched("InvalidBucketName", "The specified bucket is not valid.") from error
-        except NoCredentialsError as error:
-            raise _denied(bucket, key, "AccessDenied", "This host has no AWS credentials") from error
-        except BotoCoreError as error:
-            raise InternalFailure("S3 cannot be reached; see the host's log for the request id.") from error
-
-    async def aclose(self) -> None:
-        """Wait for what is under way. Closing twice is fine."""
-        await self._threads.aclose()
-        self._client.close()
-
-
-def _refusal(error: Any, bucket: str, key: str) -> Exception:
-    """Say in AWS's words that S3 refused."""
-    code = _code(error)
-    message = error.response["Error"].get("Message") or _MESSAGES.get(code, "")
-    if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
-        return InternalFailure("S3 failed; see the host's log for the request id.")
-    return _denied(bucket, key, code, message) if code in _DENIED else _not_fetched(code, message)
-
-
-def _not_fetched(code: str, message: str) -> InvalidParameterValue:
-    return InvalidParameterValue(f"Error occurred while GetObject. S3 Error Code: {code}. S3 Error Message: {message}")
-
-
-def _denied(bucket: str, key: str, code: str, message: str) -> RequestRefused:
-    return RequestRefused(
-        "Your access has been denied by S3, please make sure your request credentials have permission to GetObject "
-        f"for {bucket}/{key}. S3 Error Code: {code}. S3 Error Message: {message}"
-    )
-
-
-def _code(error: Any) -> str:
+def code_of(error: Any) -> str:
+    """Give S3's own name of what it refused for."""
     return str(error.response["Error"].get("Code", ""))
+
+
+def etag_of(answer: Any) -> str:
+    """Tell an object from what it was before and will be: by its ETag, or where a server has none by time and size."""
+    etag = str(answer.get("ETag", "")).strip('"')
+    return etag or f"{answer['LastModified']:%Y-%m-%dT%H:%M:%S.%f}/{answer['ContentLength']}"
 
 
 def _time_of(answer: Any) -> datetime:

@@ -32,7 +32,13 @@ def plane_on(directory: Path, code_store: str = "") -> ControlPlane:
     settings = Settings(state=StateSettings(path=str(directory), code_store=code_store))
     nobody: Any = None  # nothing is deployed that could be run
     return ControlPlane(
-        StaticFetcher({}), settings, Log(), failure_of=lambda _: None, on_open=lambda *_: None, running=nobody
+        StaticFetcher({}),
+        settings,
+        Log(),
+        failure_of=lambda _: None,
+        on_open=lambda *_: None,
+        running=nobody,
+        calls=lambda _: 0.0,
     )
 
 

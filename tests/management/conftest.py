@@ -42,6 +42,7 @@ from serverfull.domain.concurrency import AccountLimits
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS, Alias, DeployedFunction, FunctionVersion
 from serverfull.domain.layers import LayerVersion
 from serverfull.domain.names import LATEST
+from serverfull.domain.objects import StoredObject
 from serverfull.domain.readiness import Fitness, Unfit
 from serverfull.domain.records import Partition
 from serverfull.errors import InvalidParameterValue, NotFoundError
@@ -405,9 +406,10 @@ class Deploying:
         self.preparing.release()
         await self.preparations.aclose()
 
-    async def _fetch(self, bucket: str, key: str, version: str | None) -> bytes:
+    async def _fetch(self, bucket: str, key: str, version: str | None) -> StoredObject:
         try:
-            return self.objects[bucket, key, version]
+            content = self.objects[bucket, key, version]
+            return StoredObject(content, f'"{sha256_of(content)}"')
         except KeyError:
             raise InvalidParameterValue(
                 "Error occurred while GetObject. S3 Error Code: NoSuchKey. "

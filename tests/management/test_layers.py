@@ -15,6 +15,7 @@ from serverfull.domain.concurrency import AccountLimits
 from serverfull.domain.deployed import VERSIONS
 from serverfull.domain.layers import LAYER_VERSIONS
 from serverfull.domain.names import RequestScope
+from serverfull.domain.objects import StoredObject
 from serverfull.domain.records import Partition
 from serverfull.errors import InvalidParameterValue, RequestRefused
 from serverfull.management.layer_permissions import LayerPermissions
@@ -46,7 +47,7 @@ class Bucket:
         self.read.append((bucket, key, version))
         if key == "missing":
             raise InvalidParameterValue("Error occurred while GetObject.")
-        return PACKAGE
+        return StoredObject(PACKAGE, '"etag"')
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from serverfull.errors import ConfigurationError, ExtraMissing, InternalFailure, InvalidParameterValue
-from serverfull.storage.s3 import S3CodeStore, S3Endpoint, S3Objects, bucket_and_prefix
+from serverfull.storage.objects import S3Objects
+from serverfull.storage.s3 import S3CodeStore, S3Endpoint, bucket_and_prefix
 
 
 @pytest.mark.parametrize(
