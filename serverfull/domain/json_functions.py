@@ -7,5 +7,6 @@ A handler may replace those of the module itself (``json.dumps = …``). What is
 from __future__ import annotations
 
 from json import dumps, loads
+from json.encoder import encode_basestring_ascii as quoted
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "loads", "quoted"]

@@ -14,11 +14,13 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from serverfull.errors import InternalFailure, StateUnusable
 from serverfull.interfaces import EventStore
@@ -54,20 +56,56 @@ class EventFolder:
     longest_delay: float = 300.0
 
 
-class _Work:
-    """A piece of work, and who waits for it."""
+class _Call:
+    """Something that is done with the file, and who waits for it.
 
-    __slots__ = ("accepting", "call", "error", "result", "size", "waiter")
+    :param accepting: somebody is told afterwards that the host has it; see `EventFile.transaction`.
+    """
 
-    def __init__(
-        self, call: Callable[[EventFile], Any], waiter: asyncio.Future[None], *, accepting: bool, size: int
-    ) -> None:
-        self.call = call
+    __slots__ = ("accepting", "call", "error", "result", "waiter")
+    size = 0
+
+    def __init__(self, waiter: asyncio.Future[None], call: Callable[[EventFile], Any], accepting: bool) -> None:
         self.waiter = waiter
+        self.call = call
         self.accepting = accepting
-        self.size = size
         self.result: Any = None
         self.error: BaseException | None = None
+
+    @staticmethod
+    def do(file: EventFile, works: Iterable[_Call]) -> None:
+        """Do what was asked for one after the other."""
+        for work in works:
+            work.result = work.call(file)
+
+
+class _Append:
+    """Events to be kept, and who waits for that. Those of callers who come together are inserted together."""
+
+    __slots__ = ("error", "events", "result", "waiter")
+    accepting = True
+
+    def __init__(self, waiter: asyncio.Future[None], events: Sequence[QueuedEvent]) -> None:
+        self.waiter = waiter
+        self.events = events
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    @property
+    def size(self) -> int:
+        return sum([len(event.payload) for event in self.events])
+
+    @staticmethod
+    def do(file: EventFile, works: Iterable[_Append]) -> None:
+        """Append the events of several callers."""
+        works = list(works)
+        keys = iter(file.append([event for work in works for event in work.events]))
+        for work in works:
+            work.result = list(islice(keys, len(work.events)))
+
+
+_Work: TypeAlias = "_Call | _Append"
+_DO = attrgetter("do")
 
 
 class SqliteEventStore(EventStore):
@@ -100,8 +138,8 @@ class SqliteEventStore(EventStore):
 
     async def append(self, events: Sequence[QueuedEvent]) -> Sequence[int]:
         """Keep events; they are on the disk when this returns."""
-        size = sum(len(event.payload) for event in events)
-        return await self._do(lambda file: file.append(events), accepting=True, size=size)
+        keys: Sequence[int] = await self._done(_Append(self._loop.create_future(), events))
+        return keys
 
     async def lines(self) -> Mapping[str, int]:
         """Count what waits, by line."""
@@ -168,22 +206,24 @@ class SqliteEventStore(EventStore):
             self._works.put(None)
         await asyncio.shield(self._ended)
 
-    async def _do(self, call: Callable[[EventFile], Result], *, accepting: bool = False, size: int = 0) -> Result:
+    async def _do(self, call: Callable[[EventFile], Result], *, accepting: bool = False) -> Result:
+        result: Result = await self._done(_Call(self._loop.create_future(), call, accepting))
+        return result
+
+    async def _done(self, work: _Work) -> Any:
         """Have work done. It is done even if this is cancelled.
 
         :raises InternalFailure: it cannot be done now, and nothing of it was.
         """
         if self._closed:
             raise InternalFailure("The queue of events is closed.")
-        work = _Work(call, self._loop.create_future(), accepting=accepting, size=size)
         self._works.put(work)
         await work.waiter
+        if work.error is None:
+            return work.result
         if isinstance(work.error, sqlite3.Error):
             raise InternalFailure(f"The queue of events cannot be written: {work.error}.") from work.error
-        if work.error is not None:
-            raise work.error
-        result: Result = work.result
-        return result
+        raise work.error
 
     def _write(self) -> None:
         """Do the work: the thread's whole life."""
@@ -263,8 +303,8 @@ def _do_all(file: EventFile, works: Sequence[_Work]) -> None:
     """Do work in one transaction, or each piece in its own where that fails."""
     try:
         with file.transaction(accepting=any(work.accepting for work in works)):
-            for work in works:
-                work.result = work.call(file)
+            for do, some in groupby(works, _DO):
+                do(file, some)
     except Exception as error:
         if len(works) == 1:
             works[0].error = error

@@ -96,6 +96,28 @@ async def test_callers_who_come_together_share_commits(tmp_path: Path) -> None:
         assert not any(levels[before:])  # only what was promised waits for the disk
 
 
+async def test_no_key_is_given_twice_whatever_became_of_the_event_that_had_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        keys = list(await store.append([event(number, payload=b"%d" % number) for number in range(110)]))
+        assert keys == sorted(set(keys))
+        waiting = await store.shown(["waiting"], limit=200)
+        assert [(kept.key, kept.event.request_id) for kept in waiting] == [(k, f"f-{n}") for n, k in enumerate(keys)]
+        [last] = [await store.show(keys[-1])]
+        assert last is not None
+        assert last.event.payload == b"109"
+        assert await store.purge(keys) == 110
+        with pytest.raises(UnicodeEncodeError):  # nothing of it is kept, the good one neither
+            await store.append([event(0), event(1, payload="no bytes \ud800")])
+        keys += await store.append([event(0)])
+        assert await store.purge(keys) == 1
+    async with opened(tmp_path, number=1, processes=2) as store:
+        await store.append([event(number) for number in range(70)])
+    async with opened(tmp_path) as store:  # takes over the other file's
+        found = [kept.key for kept in await store.shown(["waiting"])]
+        keys += [*found, *await store.append([event(0)])]
+    assert (len(found), keys) == (70, sorted(set(keys)))
+
+
 async def test_of_the_events_of_a_function_that_share_a_name_one_is_taken(tmp_path: Path) -> None:
     def named(number: int, **fields: Any) -> QueuedEvent:
         return replace(event(number, **fields), execution_name="order-7", payload=b"1")
