@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -106,8 +106,7 @@ class Fetcher(ABC):
         """Give back what the fetcher holds; decorators and chains pass it on. Closing twice is fine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A function, as `Fetcher.survey` has found it.
 
     :param source: the fetcher that it comes from.
@@ -123,8 +122,7 @@ class Found:
     hidden_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What a host has for the fetcher that it serves.
 
     :param logger: the host's own log; takes what structlog's loggers take.

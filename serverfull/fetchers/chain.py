@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
@@ -94,7 +93,7 @@ class ChainFetcher(Fetcher):
         for fetcher in self._fetchers:
             for found in await fetcher.survey():
                 hidden = found.hidden_by is None and found.name in first
-                survey.append(replace(found, hidden_by=first[found.name]) if hidden else found)
+                survey.append(found._replace(hidden_by=first[found.name]) if hidden else found)
             for found in survey:
                 first.setdefault(found.name, found.source)
         return survey
