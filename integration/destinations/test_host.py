@@ -205,7 +205,7 @@ def test_a_record_that_can_never_arrive_is_kept_and_delivered_when_the_operator_
     assert "Message must be shorter than 1024 bytes" in kept[0]["Reason"]
     services.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={size: "262144"})
     body = json.dumps({"Ids": [kept[0]["Id"]]}).encode()
-    assert host.request("POST", "/_serverfull/events/redrive", body).json() == {"Redriven": 1}
+    assert host.request("POST", "/_serverfull/events/redrive", body).json() == {"Redriven": 1, "Unreached": []}
     assert services.records("narrow")[0]["requestContext"]["requestId"] == request_id
 
 
