@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from serverfull.destinations.messages import trace_header
+from serverfull.destinations.services import TRACE
 from serverfull.domain.destinations import KEY
 from serverfull.interfaces import Deliverer
 
@@ -35,6 +37,7 @@ class Buckets(Deliverer):
 
 
 def _put(delivery: Delivery, client: Any) -> None:
+    TRACE.set(trace_header(delivery))
     client.put_object(
         Bucket=delivery.target.rpartition(":")[2],
         Key=str(delivery.attributes[KEY]),

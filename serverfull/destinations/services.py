@@ -16,6 +16,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -24,6 +25,12 @@ from serverfull.errors import DeliveryFailed
 
 if TYPE_CHECKING:
     from serverfull.destinations.endpoints import Endpoint
+
+TRACE: ContextVar[str | None] = ContextVar("serverfull_trace", default=None)
+"""The tracing header that a call sends in HTTP, where its operation has no member for it. Each call has a context.
+
+AWS: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
+"""
 
 _MOST_OF_TARGET = 4
 """Calls of one target at once."""
@@ -189,7 +196,15 @@ def make_client(endpoint: Endpoint, region: str) -> Any:
     )
     nobody = endpoint.url is not None and session.get_credentials() is None
     keys = {"aws_access_key_id": "nobody", "aws_secret_access_key": "nobody"} if nobody else {}
-    return session.client(endpoint.service, endpoint_url=endpoint.url, config=config, **keys)
+    client = session.client(endpoint.service, endpoint_url=endpoint.url, config=config, **keys)
+    client.meta.events.register("before-call", _add_trace)
+    return client
+
+
+def _add_trace(params: dict[str, Any], **_context: Any) -> None:
+    """Give a request its header, as AWS's SDKs do in a function."""
+    if trace := TRACE.get():
+        params["headers"]["X-Amzn-Trace-Id"] = trace
 
 
 async def _on_thread(work: Callable[[], None], name: str) -> None:

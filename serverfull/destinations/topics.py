@@ -1,6 +1,7 @@
-"""Topics of SNS.
+"""Topics of SNS. The tracing header of a message is that of the request: a topic passes it on to who has subscribed.
 
-AWS: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+AWS: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html and
+https://docs.aws.amazon.com/xray/latest/devguide/xray-services-sns.html
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serverfull.destinations.messages import message_attributes
+from serverfull.destinations.messages import message_attributes, trace_header
+from serverfull.destinations.services import TRACE
 from serverfull.interfaces import Deliverer
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Topics(Deliverer):
 
 
 def _publish(delivery: Delivery, client: Any) -> None:
+    TRACE.set(trace_header(delivery))
     client.publish(
         TopicArn=delivery.target, Message=delivery.body.decode(), MessageAttributes=message_attributes(delivery)
     )

@@ -38,10 +38,12 @@ class Server:
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         server = self
         self.requests: list[str] = []
+        self.traces: list[str | None] = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 server.requests.append(self.path)
+                server.traces.append(self.headers["X-Amzn-Trace-Id"])
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
@@ -104,6 +106,18 @@ async def test_a_redirect_is_not_followed(elsewhere: Server, delivery: Delivery,
         await deliver_at(server, delivery)
     assert server.requests
     assert not elsewhere.requests
+
+
+@pytest.mark.parametrize("delivery", [replace(RECORD, target="arn:aws:sns:us-east-1:123456789012:t"), OBJECT])
+async def test_what_has_no_place_for_a_tracing_header_comes_with_one_unless_a_caller_made_it_up(
+    delivery: Delivery,
+) -> None:
+    answer = b"<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>"
+    trace = "Root=1-5dcd9a00-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=0;Lineage=1:abcdef01:1"
+    for sent, seen in ((trace, trace), ("Root=1\r\nX-Other: 1", None), (None, None)):
+        server = Server(200, {}, answer)
+        await deliver_at(server, replace(delivery, trace_id=sent))
+        assert server.traces == [seen]
 
 
 async def test_an_answer_that_cannot_be_read_is_a_failure_that_may_pass() -> None:

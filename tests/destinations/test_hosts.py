@@ -42,8 +42,10 @@ async def test_records_that_end_with_the_host_are_said_to_be_lost(target: str, l
         lease = await store.claim(key)
         assert lease is not None
         await store.end(lease, end, deliveries(EVENT, end, EventConfig(on_failure=target)), keep=False)
-        host._events._deliveries.wake()
-        assert await host._events._deliveries.drain(10) is not lost
+        assert host._events._made is not None
+        made = host._events._made[1]
+        made.wake()
+        assert await made.drain(10) is not lost
         await host.drain(10)
     assert (("error", "records lost at shutdown") in log.lines) is lost
     assert [record["requestContext"]["condition"] for record in heard] == ([] if lost else ["RetriesExhausted"])
