@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from serverfull import __version__
 from serverfull.config import Settings
 from serverfull.control_plane import ControlPlane
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.records import Partition
 from serverfull.errors import TargetInvalid
 from serverfull.fetchers.chain import ChainFetcher
@@ -276,6 +277,10 @@ class Host:
         self.invoker.use_fetcher(everything, lambda partition: pool - deployed.reserved(partition), deployed.set_aside)
         execution = self.settings.execution
         self.logger.info("deployed functions are served", execution=execution.mode, sandbox=execution.sandbox)
+        self._get_ready_soon()
+
+    def _get_ready_soon(self) -> None:
+        """Begin with what the first function that runs elsewhere would have to wait for, once the start is over."""
         getting_ready = asyncio.get_running_loop().call_later(_SETTLED, self.mode.runtime.get_ready)
         self._stack.callback(getting_ready.cancel)
 
@@ -297,6 +302,8 @@ class Host:
                 self.runtime.check(function)
             except TypeError as unfit:
                 raise TargetInvalid(f"function {name!r} cannot be served: {unfit}") from None
+        if any(isinstance(function.handler, DeployedHandler) for function in functions.values()):
+            self._get_ready_soon()
         if self.mode.answers is not None:
             await self.mode.fetcher.list()  # makes every answer, and tells here which one cannot be used
             for remark in self.mode.answers.remarks(functions.keys()):

@@ -14,7 +14,7 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -146,35 +146,35 @@ def _runner(app: web.Application) -> HardenedRunner:
     return HardenedRunner(app, settings=host.settings.server, logger=host.logger, fast=Dispatcher(app[FRONT], app))
 
 
-def run_serve(target: str | None, loaded: LoadedSettings) -> int:
-    """Do what ``serverfull serve [TARGET]`` does.
+def run_serve(targets: Sequence[str], loaded: LoadedSettings) -> int:
+    """Do what ``serverfull serve [TARGET]...`` does.
 
-    :param target: None serves only what is deployed, and keeps it in a directory unless the settings say otherwise.
-    :raises TargetError: the target cannot be turned into functions.
+    :param targets: none serves only what is deployed, and keeps it in a directory unless the settings say otherwise.
+    :raises TargetError: a target cannot be turned into functions.
     :raises ConfigurationError: there is no target, and nothing can be deployed either.
     :raises StartupError: the host cannot start.
     """
     settings = loaded.settings
     check_bind(settings.server)
-    if target is None and not settings.state.path:
+    if not targets and not settings.state.path:
         if reason := refusal(settings):
             raise ConfigurationError(f"{NOTHING_TO_SERVE} This host takes no deployments: {reason}")
         settings = replace(settings, state=replace(settings.state, path=DEFAULT_STATE))
     if settings.server.workers > 1:  # each of them imports the target, the supervisor does not
-        return _serve_with_workers(lambda: _functions_at(target), settings)
+        return _serve_with_workers(lambda: _functions_at(targets), settings)
     CapturePatch.install()  # before the target is imported, so that what it takes hold of is routed
     try:
-        return serve(_functions_at(target), settings)
+        return serve(_functions_at(targets), settings)
     finally:
         CapturePatch.uninstall()
 
 
-def _functions_at(target: str | None) -> Fetcher:
-    if target is None:
+def _functions_at(targets: Sequence[str]) -> Fetcher:
+    if not targets:
         return StaticFetcher({})
-    from serverfull.fetchers.targets import load_target
+    from serverfull.fetchers.targets import load_targets
 
-    return load_target(target)
+    return load_targets(targets)
 
 
 def check_bind(settings: ServerSettings) -> None:

@@ -69,7 +69,9 @@ class Reader:
 
     def follow(self, block: Block) -> None:
         if block.action.startswith("file="):
-            (self.folder / block.action.removeprefix("file=")).write_text(block.text)
+            path = self.folder / block.action.removeprefix("file=")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
         elif block.action == "serve":
             self.serve(block)
         elif block.action != "run":

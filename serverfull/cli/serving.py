@@ -11,7 +11,7 @@ from serverfull.signals import AtOnce
 
 
 @click.command()
-@click.argument("target", metavar="[TARGET]", required=False)
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @setting_option("server.host", text="Address to bind.")
 @setting_option("server.port", click.IntRange(0, 65535), text="TCP port; 0 lets the system choose.")
 @setting_option("server.workers", click.IntRange(1), text="Processes that share the port.")
@@ -37,18 +37,21 @@ from serverfull.signals import AtOnce
 @setting_option("mock.answers", text="What mock mode answers: zero, random, or a JSON file or folder.")
 @setting_option("mock.seed", int, text="Makes random answers repeatable.")
 @config_option
-def serve(target: str | None, server__insecure_no_auth: bool, mock__enabled: bool, **flags: Any) -> int:
+def serve(targets: tuple[str, ...], server__insecure_no_auth: bool, mock__enabled: bool, **flags: Any) -> int:
     """Serve functions behind the Lambda API.
 
     TARGET is module:attribute or path/file.py:attribute. The attribute is a dict of name → handler, a list of handlers,
     a Fetcher, one handler, or a module that has such a dict or list as "functions", which is also what is served when
-    TARGET has no attribute. Without TARGET, functions come through the management API alone and are kept in the
-    directory .serverfull.
+    TARGET has no attribute. A TARGET that is a folder, with a slash in it, has a sub-folder or a .py file for each
+    function. Of several TARGETs each hides functions of the later ones that have the same names.
+
+    Without TARGET, functions come through the management API alone and are kept in the directory .serverfull.
 
     \b
     serverfull serve
     serverfull serve app.py
-    serverfull serve shop.handlers:functions --port 9000
+    serverfull serve ./functions
+    serverfull serve shop.handlers:functions ./functions --port 9000
     """
     switches = {"server__insecure_no_auth": server__insecure_no_auth, "mock__enabled": mock__enabled}
     settings = loaded({**flags, **{name: given or None for name, given in switches.items()}})
@@ -57,4 +60,4 @@ def serve(target: str | None, server__insecure_no_auth: bool, mock__enabled: boo
         ending.keep(signals.os_signals if signals.installed else ())
     from serverfull.serving import run_serve
 
-    return run_serve(target, settings)
+    return run_serve(targets, settings)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from serverfull.domain.source_code import SourceCode
 
 WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
 """Names, among a function's variables, a program of its package or a layer that starts its runtime.
@@ -50,6 +53,8 @@ class DeployedHandler:
         None: none has. The runtime that looks writes it.
     :param snap_start: whether its environments begin as copies of one that has loaded the code.
     :param generation: tells the function from one of the same name that was deleted before.
+    :param source: what GetFunction tells of the code where it is not of a deployed function; a path: of the file or
+        folder there, which is looked at when somebody asks. None: of ``root``.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class DeployedHandler:
         image_config: ImageConfig | None = None,
         snap_start: bool = False,
         generation: str = "",
+        source: SourceCode | Path | None = None,
     ) -> None:
         self.name = name
         self.root = root
@@ -79,6 +85,7 @@ class DeployedHandler:
         self.image_found: str | None = None
         self.snap_start = snap_start
         self.generation = generation
+        self.source = root if source is None else source
         self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
 
     def __call__(self, event: Any, context: Any) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from serverfull.domain import limits
 from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
@@ -41,6 +41,9 @@ from serverfull.domain.runtimes import (
 )
 from serverfull.domain.variables import ENVIRONMENT_BYTES, VARIABLE_PATTERN, measured, reserved_among, too_long
 from serverfull.errors import ManifestInvalid
+
+if TYPE_CHECKING:
+    from serverfull.domain.source_code import SourceCode
 
 PackageType: TypeAlias = Literal["Zip", "Image"]
 
@@ -112,22 +115,38 @@ def parse_manifest(document: object, where: str, package_type: PackageType = "Zi
 
 
 def completed(manifest: Manifest, names: Collection[str], where: str) -> Manifest:
-    """Fill in runtime and handler where they are not said.
+    """Fill in runtime and handler where they are not said, as `with_runtime` and `with_handler` do.
 
-    Code with a ``.py`` file is for the Python that the host runs on, and else code with a file named ``bootstrap`` for
-    ``provided.al2023``.
+    :raises ManifestInvalid: one of them is needed, and only the function's owner knows it.
+    """
+    return with_handler(with_runtime(manifest, names, where), where)
+
+
+def with_runtime(manifest: Manifest, names: Collection[str], where: str) -> Manifest:
+    """Fill in the runtime: code with a ``.py`` file is for the Python that the host runs on, and else code with a file
+    named ``bootstrap`` for ``provided.al2023``.
 
     :param names: of the files and folders beside each other at the root of the code.
     :param where: as for `parse_manifest`.
-    :raises ManifestInvalid: one of them is needed, and only the function's owner knows it.
+    :raises ManifestInvalid: there is neither.
     """
     runtime = manifest.runtime or _runtime_of(names)
     if runtime is None:
         raise ManifestInvalid(where, "Runtime: say which one runs it; there is no .py file, and none named bootstrap")
-    handler = manifest.handler or default_handler(runtime)
+    return replace(manifest, runtime=runtime)
+
+
+def with_handler(manifest: Manifest, where: str) -> Manifest:
+    """Fill in the handler that functions of its runtime usually have.
+
+    :raises ManifestInvalid: there is none.
+    """
+    handler = manifest.handler or default_handler(manifest.runtime or "")
     if handler is None:
-        raise ManifestInvalid(where, f"Handler: say what {runtime} is to call; there is no usual name for that")
-    return replace(manifest, runtime=runtime, handler=handler)
+        raise ManifestInvalid(
+            where, f"Handler: say what {manifest.runtime} is to call; there is no usual name for that"
+        )
+    return replace(manifest, handler=handler)
 
 
 def function_of(
@@ -140,6 +159,7 @@ def function_of(
     version: str = LATEST,
     generation: str = "",
     snap_start: bool = False,
+    source: SourceCode | Path | None = None,
 ) -> Function:
     """Make the function that a manifest and its code are, with a `DeployedHandler`: a promise of the code.
 
@@ -151,6 +171,7 @@ def function_of(
     :param version: ``$LATEST`` or a number.
     :param generation: as `DeployedHandler` has it.
     :param snap_start: the same.
+    :param source: the same.
     """
     handler = DeployedHandler(
         manifest.handler or "",
@@ -164,6 +185,7 @@ def function_of(
         image_config=manifest.image_config,
         snap_start=snap_start,
         generation=generation,
+        source=source,
     )
     return Function(
         handler,

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from serverfull.domain.functions import Function
 from serverfull.errors import TargetAttributeMissing, TargetImportFailed, TargetInvalid, TargetNotFound
+from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.interfaces import Fetcher
 
@@ -59,6 +60,29 @@ def load_target(text: str, *, in_folder: bool = True) -> Fetcher:
     target = _parse(text)
     module = _import(target, str(Path.cwd()) if in_folder else None)
     return _fetcher(target, _attribute(target, module))
+
+
+def load_targets(texts: Sequence[str]) -> Fetcher:
+    """Give what ``serverfull serve`` serves: of several TARGETs each hides functions of the later ones, name by name.
+
+    :param texts: each is what `load_target` takes, or a folder of functions, which has a slash in it: ``./functions``.
+    :raises TargetError: one of them cannot be turned into functions.
+    """
+    fetchers = [_from_anywhere(text) for text in texts]
+    return fetchers[0] if len(fetchers) == 1 else ChainFetcher(*fetchers)
+
+
+def _from_anywhere(text: str) -> Fetcher:
+    if text in (".", "..") or ("/" in text and ":" not in text and not text.endswith(".py")):
+        from serverfull.fetchers.directory import DirectoryFetcher
+
+        return DirectoryFetcher(text)
+    try:
+        return load_target(text)
+    except (TargetNotFound, TargetAttributeMissing) as wrong:
+        if Path(text).is_dir():
+            raise type(wrong)(f"{wrong}; the functions of the folder of that name are ./{text}") from None
+        raise
 
 
 class TargetPlace(NamedTuple):

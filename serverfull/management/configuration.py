@@ -14,9 +14,10 @@ import uuid
 from typing import TYPE_CHECKING
 
 from serverfull.domain.checksums import code_sha256
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.limits import DEFAULT_EPHEMERAL_MB
-from serverfull.domain.names import LATEST, function_arn, partition_of
+from serverfull.domain.names import function_arn, partition_of
 from serverfull.domain.runtimes import architecture, host_runtime
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from serverfull.domain.deployed import FunctionVersion
     from serverfull.domain.functions import Function
     from serverfull.domain.names import RequestScope
+    from serverfull.domain.source_code import SourceCode
     from serverfull.management.operations import Response
-    from serverfull.management.sources import SourceCode
 
 
 _REVISIONS = uuid.UUID("8e1f1f2e-93a5-4e62-9f43-5a7a7b5e6d10")
@@ -82,29 +83,25 @@ class Configurations:
         configuration: Response = {
             "FunctionName": name,
             "FunctionArn": function_arn(name, account, region, qualifier),
-            "Runtime": host_runtime(),
             "Role": f"arn:{partition_of(region)}:iam::{account}:role/serverfull",
-            "Handler": function.handler_name,
             "CodeSize": source.size_bytes,
             "Description": function.description,
             "Timeout": math.ceil(function.timeout or settings.timeout),
             "MemorySize": function.memory_size or settings.memory_size,
             "LastModified": f"{source.changed:%Y-%m-%dT%H:%M:%S}.{source.changed.microsecond // 1000:03}+0000",
             "CodeSha256": source.sha256,
-            "Version": LATEST,
+            "Version": function.version,
             "TracingConfig": {"Mode": "PassThrough"},
-            "PackageType": "Zip",
-            "Architectures": [architecture()],
-            "EphemeralStorage": {"Size": DEFAULT_EPHEMERAL_MB},
             "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
             "LoggingConfig": _logging_config(
                 function.log_group or f"/aws/lambda/{name}", function.log_format, _levels(function)
             ),
+            **_program(function),
         }
         if function.environment:
             configuration["Environment"] = {"Variables": dict(function.environment)}
         configuration["RevisionId"] = _revision_of(configuration)
-        return configuration | _failure(self._failure_of(name)) | _runtime_version(region, "")
+        return configuration | _failure(self._failure_of(name)) | _runtime_version(region, _runtime_told(function))
 
     def deployed(self, version: FunctionVersion, scope: RequestScope, qualifier: str | None = None) -> Response:
         """Describe a version of a deployed function. Members that it does not have are None or not there.
@@ -149,6 +146,32 @@ class Configurations:
             configuration |= _runtime_version(scope.region, version.runtime)
         configuration |= {member: settings[member] for member in _ECHOED if member in settings}
         return configuration | _state(version)
+
+
+def _program(function: Function) -> Response:
+    """Say what runs the operator's own function: the host's Python, or what was fetched from elsewhere asks for."""
+    handler = function.handler
+    if not isinstance(handler, DeployedHandler):
+        return {
+            "Runtime": host_runtime(),
+            "Handler": function.handler_name,
+            "PackageType": "Zip",
+            "Architectures": [architecture()],
+            "EphemeralStorage": {"Size": DEFAULT_EPHEMERAL_MB},
+        }
+    program: Response = {"Architectures": [handler.architecture], "EphemeralStorage": {"Size": handler.ephemeral_mb}}
+    if not handler.image_uri:
+        return {"Runtime": handler.runtime, "Handler": handler.name, "PackageType": "Zip", **program}
+    config = handler.image_config
+    said = {"EntryPoint": config.entry_point, "Command": config.command, "WorkingDirectory": config.working_directory}
+    if any(said.values()):
+        program["ImageConfigResponse"] = {"ImageConfig": {name: value for name, value in said.items() if value}}
+    return {"PackageType": "Image", **program}
+
+
+def _runtime_told(function: Function) -> str:
+    """Give what the version of a runtime depends on beside the host's own Python."""
+    return function.handler.runtime if isinstance(function.handler, DeployedHandler) else ""
 
 
 _VPC = {"SubnetIds": [], "SecurityGroupIds": [], "VpcId": "", "Ipv6AllowedForDualStack": False}

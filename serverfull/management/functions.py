@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS, DeployedFunction, FunctionVersion
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.names import LATEST, FunctionReference, function_not_found
 from serverfull.errors import InvalidParameterValue, NotFoundError
 from serverfull.management.configuration import listed, resolved_image
 from serverfull.management.packages import KMS_KEY
 from serverfull.management.paging import Page, read_page
-from serverfull.management.sources import SourceCode, read_source
+from serverfull.management.sources import read_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from serverfull.domain.names import RequestScope
     from serverfull.domain.records import KeyPart
+    from serverfull.domain.source_code import SourceCode
     from serverfull.interfaces import CodeStore, Fetcher, Records, StateStore
     from serverfull.management.configuration import Configurations
     from serverfull.management.operations import Operations, Response
@@ -115,10 +117,7 @@ class Functions:
         own = await self._own(reference, scope)
         if own is not None:
             configuration = self._own_configuration(reference, own, scope)
-            location = {
-                "RepositoryType": self._registered.source_of(reference.name),
-                "Location": self._sources[own].location,
-            }
+            location = _own_location(own, self._registered.source_of(reference.name), self._sources[own])
             return _function_response(configuration, location, own.tags, own.max_concurrency)
 
         def work(records: Records) -> tuple[FunctionVersion, DeployedFunction]:
@@ -207,6 +206,14 @@ class Functions:
             "Location": scope.base_url + url if url.startswith("/") else url,
             KMS_KEY: version.settings.get(KMS_KEY),
         }
+
+
+def _own_location(function: Function, source: str, code: SourceCode) -> Response:
+    """Say where the code of the operator's own function lies; what is an image is said as AWS says it."""
+    handler = function.handler
+    if isinstance(handler, DeployedHandler) and handler.image_uri:
+        return {"RepositoryType": source, "ImageUri": code.location, "ResolvedImageUri": handler.image_uri}
+    return {"RepositoryType": source, "Location": code.location}
 
 
 def _first_names(registered: Mapping[str, Function], page: Page) -> list[str]:

@@ -1,8 +1,8 @@
 """Where the code of a function lies: what GetFunction tells about it.
 
 A function of the operator's own Python modules has no deployment package. The source file that defines its handler
-stands for one: its size, its hash and the time it was changed. All functions here block on the file system and run in a
-thread.
+stands for one: its size, its hash and the time it was changed. Of a function that is fetched from a folder all files
+do, with their paths; other fetchers say it themselves. All functions here block on the file system and run in a thread.
 """
 
 from __future__ import annotations
@@ -11,39 +11,34 @@ import base64
 import functools
 import hashlib
 import inspect
-from dataclasses import dataclass
+import os
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serverfull.domain.deployed_handler import DeployedHandler
+from serverfull.domain.source_code import SourceCode
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from serverfull.domain.functions import Function
+
+_PIECE = 1 << 20
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceCode:
-    """The code behind a function.
-
-    :param location: a ``file:`` URL, or ``module:`` and a name where there is no file to read.
-    :param size_bytes: of the file; 0 where there is none.
-    :param sha256: of the file's bytes, in base64 as AWS gives CodeSha256.
-    :param changed: when the file was last written.
-    """
-
-    location: str
-    size_bytes: int
-    sha256: str
-    changed: datetime
-
-
 def read_source(function: Function) -> SourceCode:
-    """Look at the file that defines a function's handler. Blocks.
+    """Look at the file that defines a function's handler, or at all files that are its code. Blocks.
 
     A handler that was made in C, at a prompt or by ``exec`` has no file, and one may have been deleted since: then the
     handler's name stands in for the content.
     """
+    if isinstance(function.handler, DeployedHandler):
+        source = function.handler.source
+        return source if isinstance(source, SourceCode) else _read_files(source)
     path = _source_file(function.handler)
     if path is not None:
         try:
@@ -54,6 +49,35 @@ def read_source(function: Function) -> SourceCode:
             moment = datetime.fromtimestamp(changed, UTC)
             return SourceCode(path.as_uri(), len(content), _base64_sha256(content), moment)
     return SourceCode(f"module:{function.handler_name}", 0, _base64_sha256(function.handler_name.encode()), EPOCH)
+
+
+def _read_files(place: Path) -> SourceCode:
+    """Look at a file, or at all that is in a folder. What goes away meanwhile is left out."""
+    digest, size, changed = hashlib.sha256(), 0, 0.0
+    for path in _files(place):
+        try:
+            with path.open("rb") as file:
+                told = os.fstat(file.fileno())
+                digest.update(f"{path.relative_to(place)}\0{told.st_size}\0".encode("utf-8", "surrogateescape"))
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
+        except OSError:
+            continue
+        size, changed = size + told.st_size, max(changed, told.st_mtime)
+    sha256 = base64.b64encode(digest.digest()).decode("ascii")
+    return SourceCode(place.as_uri(), size, sha256, datetime.fromtimestamp(changed, UTC))
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """Give the files of a folder in the order of their names, or the one that it is itself; links are not followed."""
+    if place.is_file():
+        yield place
+    for folder, folders, names in os.walk(place):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for name in sorted(names):
+            path = Path(folder, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                yield path
 
 
 def _source_file(handler: Any) -> Path | None:

@@ -7,9 +7,9 @@ from textwrap import dedent
 
 import pytest
 
-from serverfull.errors import TargetAttributeMissing, TargetImportFailed, TargetInvalid, TargetNotFound
+from serverfull.errors import TargetAttributeMissing, TargetError, TargetImportFailed, TargetInvalid, TargetNotFound
 from serverfull.fetchers.static import StaticFetcher
-from serverfull.fetchers.targets import TargetPlace, load_target, place_of
+from serverfull.fetchers.targets import TargetPlace, load_target, load_targets, place_of
 
 Write = Callable[[str, str], Path]
 
@@ -280,3 +280,31 @@ def test_a_package_file_that_another_package_hides_is_refused(write: Write) -> N
     write("json/__init__.py", "functions = [print]")
     with pytest.raises(TargetNotFound, match="hidden by another package 'json'"):
         load_target("json/__init__.py")
+
+
+async def test_several_targets_are_a_chain_and_one_with_a_slash_is_a_folder(write: Write) -> None:
+    write("handlers_a.py", HANDLERS)
+    write("functions/first.py", "")
+    write("functions/other.py", "")
+    chain = load_targets(["handlers_a.py", "./functions", "functions/../functions/"])
+    survey = [(found.name, found.source, found.hidden_by) for found in await chain.survey()]
+    static, folder = [("first", None), ("second-one", None)], [("first", "static"), ("other", None)]
+    assert survey[:4] == [*((n, "static", h) for n, h in static), *((n, "directory", h) for n, h in folder)]
+    assert [hidden_by for *_, hidden_by in survey[4:]] == ["static", "directory"]
+    assert sorted(await load_targets(["./functions"]).list()) == ["first", "other"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("./nope", r"there is no folder \./nope"),
+        ("./handlers_a.py", r"there is no file \./handlers_a\.py"),
+        ("folder_a", r"module 'folder_a' has no .*; the functions of the folder of that name are \./folder_a"),
+        ("folder-b", r"module 'folder-b' has no .*; the functions of the folder of that name are \./folder-b"),
+    ],
+)
+def test_what_is_no_folder_of_functions_is_told(write: Write, text: str, message: str) -> None:
+    write("folder_a/hello.py", "")
+    write("folder-b/hello.py", "")
+    with pytest.raises(TargetError, match=message):
+        load_targets([text])

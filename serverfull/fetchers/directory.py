@@ -1,0 +1,162 @@
+"""Functions that lie in a folder: one sub-folder or one ``.py`` file for each.
+
+What is there is known from a look at all of it, on a thread. The next look is due when the host's watcher says that
+something has changed; where nobody watches, with the first call a second after the last one. So no call looks at a disk
+by itself, and of calls that come together one look is waited for.
+
+A function is the same object until a look finds its files, its manifest or its layers otherwise than before. What was
+loaded of the old one ends when nothing runs there any more. Everything here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serverfull.domain.manifests import function_of
+from serverfull.errors import FunctionNotReady, InternalFailure, NotFoundError, TargetNotFound
+from serverfull.fetchers.folders import Placed, look
+from serverfull.interfaces import Fetcher, Found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from serverfull.domain.functions import Function
+    from serverfull.fetchers.folders import Looked
+    from serverfull.interfaces import Surroundings
+
+AGE = 1.0
+"""Seconds for which what was seen is taken as it was, where nobody watches."""
+
+SHARE = 0.05
+"""Of a thread's time, the most that looks take where nobody watches: a large folder is looked at less often."""
+
+PATIENCE = 2.0
+"""Seconds that a call waits for a look at a disk that does not answer, before it takes what was seen last."""
+
+_NEWEST = (None, "$LATEST")
+
+
+class DirectoryFetcher(Fetcher):
+    """Serves the functions of a folder, and takes up what changes there. The management API cannot write them.
+
+    Their code runs as that of deployed functions does, where the setting ``execution.mode`` says.
+
+    :param root: the folder.
+    :param region: where functions reach AWS by default; None: what the host's settings say.
+    :param age: seconds for which what was seen is taken as it was, where nobody watches; 0: each call looks.
+    :raises TargetNotFound: there is no such folder.
+    """
+
+    source = "directory"
+
+    def __init__(self, root: Path | str, *, region: str | None = None, age: float = AGE) -> None:
+        if not Path(root).is_dir():
+            raise TargetNotFound(f"there is no folder {root}")
+        self._root = Path(root).resolve()
+        self._region = region
+        self._age = age
+        self._surroundings: Surroundings | None = None
+        self._placed: dict[str, Placed] = {}
+        self._functions: dict[str, Function] = {}
+        self._failures: dict[str, str] = {}
+        self._seen = False
+        self._due = 0.0  # when what was seen is too old
+        self._looking: asyncio.Task[None] | None = None
+
+    async def open(self, surroundings: Surroundings) -> None:
+        """Take what the host has for it, and look what is there."""
+        self._surroundings = surroundings
+        for known in (self._placed, self._functions, self._failures):
+            known.clear()  # what was made without the host's settings
+        await self._looked()
+
+    async def fetch(self, name: str, qualifier: str | None = None) -> Function:
+        """Give the function of that name; there are no versions and no aliases, only ``$LATEST``.
+
+        :raises NotFoundError: there is none.
+        :raises FunctionNotReady: it lies there and cannot be served; the message names the file and says why.
+        """
+        if time.monotonic() >= self._due:
+            await self._looked()
+        if qualifier in _NEWEST and (function := self._functions.get(name)) is not None:
+            return function
+        if name in self._failures:
+            raise FunctionNotReady(name, "Failed", self._failures[name])
+        raise NotFoundError(name if qualifier in _NEWEST else f"{name}:{qualifier}")
+
+    def lacks(self, name: str) -> bool:
+        """Say whether there was no function of that name a moment ago."""
+        return name not in self._functions and name not in self._failures and time.monotonic() < self._due
+
+    async def list(self) -> Mapping[str, Function]:
+        """Give every function that can be served, by name."""
+        if time.monotonic() >= self._due:
+            await self._looked()
+        return dict(self._functions)
+
+    async def survey(self) -> Sequence[Found]:
+        """Say what there is, and why some of it cannot be served."""
+        functions = await self.list()
+        names = sorted({*functions, *self._failures})
+        return [
+            Found(name=name, source=self.source, function=functions.get(name), failure=self._failures.get(name))
+            for name in names
+        ]
+
+    async def aclose(self) -> None:
+        """Wait for a look that is under way."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+
+    async def _looked(self) -> None:
+        """Wait for a look that begins now, or for one that others wait for.
+
+        :raises InternalFailure: the disk has never answered.
+        """
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        await asyncio.wait([self._looking], timeout=PATIENCE)
+        if not self._seen:
+            raise InternalFailure(f"The folder {self._root} does not answer.")
+
+    async def _look(self) -> None:
+        began = time.monotonic()
+        try:
+            self._take_up(await asyncio.to_thread(look, self._root))
+        except OSError as error:
+            gone = f"the folder {self._root} cannot be read: {error.strerror or error}"
+            self._take_up(dict.fromkeys({*self._functions, *self._failures}, gone))
+        except Exception as error:  # a task's boundary: what was seen last is served on
+            self._log("error", "folder not looked at", folder=str(self._root), exc_info=error)
+        finally:
+            self._looking = None
+            now = time.monotonic()
+            self._due = now + (max(self._age, (now - began) / SHARE) if self._age else 0.0)
+
+    def _take_up(self, looked: Looked) -> None:
+        self._seen = True
+        known = {**self._placed, **self._failures}
+        others = [name for name in {*known, *looked} if known.get(name) != looked.get(name)]
+        for name in others:
+            for kept in (self._placed, self._functions, self._failures):
+                kept.pop(name, None)
+            found = looked.get(name)
+            if isinstance(found, Placed):
+                self._placed[name], self._functions[name] = found, self._function(found)
+            elif found is not None:
+                self._failures[name] = found
+                self._log("warning", "function cannot be served", function=name, reason=found)
+            if self._surroundings is not None:
+                self._surroundings.changed(name)
+
+    def _function(self, found: Placed) -> Function:
+        settings = None if self._surroundings is None else self._surroundings.settings.functions
+        region = self._region or (settings.region if settings is not None else "us-east-1")
+        return function_of(found.manifest, found.root, found.layers, region=region, source=found.place)
+
+    def _log(self, level: str, event: str, **fields: Any) -> None:
+        if self._surroundings is not None:
+            getattr(self._surroundings.logger, level)(event, **fields)

@@ -1,0 +1,237 @@
+"""Looks at a folder of functions: what is in it, what each is to be called by, and whether it is as it was.
+
+Everything here blocks on the disk; `serverfull.fetchers.directory` calls `look` on a thread, one look at a time.
+Nothing of a function is run or imported: of a Python file the names are read that it defines at its top.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from serverfull.domain.json_functions import loads
+from serverfull.domain.manifests import Manifest, parse_manifest, with_handler, with_runtime
+from serverfull.errors import ManifestInvalid
+
+MANIFEST = "function.json"
+"""The file in a function's folder that says how it is to be run."""
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
+
+_NOT_LOOKED_INTO = frozenset(("__pycache__", "node_modules"))
+"""Folders whose files are no part of what a change is noticed by, like those that begin with a dot: they are large, and
+written by programs."""
+
+_MODULES = ("app", "main", "handler", "index", "function")
+_ATTRIBUTES = ("lambda_handler", "handler")
+
+_MOST_OF_A_MANIFEST = 1 << 20
+_MOST_OF_A_MODULE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A function as it lies in the folder; equal to another look's where nothing has changed.
+
+    :param manifest: with runtime and handler.
+    :param root: the folder that its code is imported from.
+    :param place: the file or the folder that it is.
+    :param layers: the folders of its layers, the first one at the bottom.
+    :param state: of its files: their names, sizes and times.
+    """
+
+    manifest: Manifest
+    root: Path
+    place: Path
+    layers: tuple[Path, ...]
+    state: bytes
+
+
+Looked: TypeAlias = "Mapping[str, Placed | str]"
+"""What is in a folder by the names of the functions; a text says why one cannot be served."""
+
+
+def look(root: Path) -> Looked:
+    """Look at all functions of a folder.
+
+    :param root: without links in it.
+    :raises OSError: the folder cannot be read.
+    """
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries)
+    shared: bytes | None = None  # of what begins with an underscore
+    found: dict[str, Placed | str] = {}
+    for entry in names:
+        place = root / entry
+        name = _function_named(place)
+        if name is None:
+            continue
+        if place.name.endswith(".py") and shared is None:
+            shared = _state_of(root / each for each in names if each.startswith("_"))
+        if name in found:
+            found[name] = f"there are both {root / name} and {place}: rename one of them"
+            continue
+        try:
+            found[name] = _placed(root, place, name, shared or b"")
+        except ManifestInvalid as wrong:
+            found[name] = str(wrong)
+        except FileNotFoundError:  # deleted just now
+            continue
+        except OSError as error:
+            found[name] = f"{place} cannot be read: {error.strerror or error}"
+    return found
+
+
+def _function_named(place: Path) -> str | None:
+    """Give the name of the function that an entry of the folder is, None where it is none."""
+    if place.name.startswith((".", "_")):
+        return None
+    if place.is_dir():
+        return place.name if any(place.iterdir()) else None
+    return place.stem if place.suffix == ".py" and (place.is_file() or place.is_symlink()) else None
+
+
+def _placed(root: Path, place: Path, name: str, shared: bytes) -> Placed:
+    if _NAME.fullmatch(name) is None:
+        raise ManifestInvalid(str(place), "its name takes letters, digits, hyphens and underscores, 64 at most")
+    if not place.resolve(strict=True).is_relative_to(root):
+        raise ManifestInvalid(str(place), f"it is a link that leads out of {root}")
+    if place.is_dir():
+        return _folder(root, place, name)
+    manifest = _read(root, place.with_suffix(".json"))
+    manifest = with_runtime(manifest, [place.name], str(place))
+    manifest = replace(manifest, handler=manifest.handler or f"{place.stem}.{_attribute(place, name)}")
+    layers = _layers(root, manifest, str(place.with_suffix(".json")))
+    state = shared + _state_of((place, place.with_suffix(".json"), *layers))
+    return Placed(manifest=manifest, root=root, place=place, layers=layers, state=state)
+
+
+def _folder(root: Path, place: Path, name: str) -> Placed:
+    file = place / MANIFEST
+    manifest = _read(root, file)
+    names = sorted(entry.name for entry in os.scandir(place))
+    where = str(file) if MANIFEST in names else str(place)
+    manifest = with_runtime(manifest, names, where)
+    if manifest.handler is None and str(manifest.runtime).startswith("python"):
+        manifest = replace(manifest, handler=_python_handler(place, name, names, where))
+    manifest = with_handler(manifest, where)
+    layers = _layers(root, manifest, where)
+    return Placed(manifest=manifest, root=place, place=place, layers=layers, state=_state_of((place, *layers)))
+
+
+def _read(root: Path, file: Path) -> Manifest:
+    """Read a manifest, which need not be there.
+
+    :raises ManifestInvalid: it is none.
+    """
+    if not file.exists():
+        if file.is_symlink():
+            raise ManifestInvalid(str(file), "it is a link that leads nowhere")
+        return Manifest()
+    if not file.resolve().is_relative_to(root):
+        raise ManifestInvalid(str(file), f"it is a link that leads out of {root}")
+    if not file.is_file():
+        raise ManifestInvalid(str(file), "it is no file")
+    with file.open("rb") as opened:
+        content = opened.read(_MOST_OF_A_MANIFEST + 1)
+    if len(content) > _MOST_OF_A_MANIFEST:
+        raise ManifestInvalid(str(file), f"it is longer than {_MOST_OF_A_MANIFEST} bytes")
+    try:
+        document = loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ManifestInvalid(str(file), f"it is no JSON: {error}") from None
+    return parse_manifest(document, str(file))
+
+
+def _layers(root: Path, manifest: Manifest, where: str) -> tuple[Path, ...]:
+    """Find the folders that a manifest names as layers, from the folder of all functions on."""
+    found = []
+    for number, layer in enumerate(manifest.layers):
+        place = (root / layer).resolve()
+        if not place.is_relative_to(root) or place == root:
+            raise ManifestInvalid(where, f"Layers[{number}]: {layer} is no folder below {root}")
+        if not place.is_dir():
+            raise ManifestInvalid(where, f"Layers[{number}]: there is no folder {place}")
+        found.append(place)
+    return tuple(found)
+
+
+def _python_handler(place: Path, name: str, names: Sequence[str], where: str) -> str | None:
+    """Guess ``module.attribute`` of a folder; None: AWS's usual one."""
+    modules = [file.removesuffix(".py") for file in names if file.endswith(".py")]
+    wanted = ("lambda_function", name, name.replace("-", "_"), *_MODULES)
+    module = next((module for module in wanted if module in modules), None)
+    if module is None and len(modules) == 1:
+        module = modules[0]
+    if module is None:
+        there = " or ".join(f"{each}.py" for each in modules) or "its files"
+        raise ManifestInvalid(where, f"Handler: say which of {there} has it, and its name, such as app.handler")
+    return f"{module}.{_attribute(place / f'{module}.py', name)}"
+
+
+def _attribute(file: Path, name: str) -> str:
+    """Guess which name of a Python file is the handler. Where none can be it, the runtime tells what is wrong."""
+    defined = _defined(file)
+    for wanted in (*_ATTRIBUTES, name.replace("-", "_"), "main"):
+        if wanted in defined:
+            return wanted
+    functions = [each for each, is_function in defined.items() if is_function and not each.startswith("_")]
+    return functions[0] if len(functions) == 1 else _ATTRIBUTES[0]
+
+
+def _defined(file: Path) -> Mapping[str, bool]:
+    """Give the names that a Python file binds at its top, and which of them are functions defined there."""
+    try:
+        with file.open("rb") as opened:
+            module = ast.parse(opened.read(_MOST_OF_A_MODULE))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return {}
+    names: dict[str, bool] = {}
+    for statement in module.body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            names[statement.name] = True
+        elif isinstance(statement, ast.Assign):
+            names.update({target.id: False for target in statement.targets if isinstance(target, ast.Name)})
+        elif isinstance(statement, ast.ImportFrom | ast.Import):
+            names.update({alias.asname or alias.name: False for alias in statement.names})
+    return names
+
+
+def _state_of(places: Iterable[Path]) -> bytes:
+    """Digest names, sizes and times of all files there; what is written while it is looked at is seen by the next."""
+    digest = hashlib.blake2b(digest_size=16)
+    for place in places:
+        digest.update(b"\0place\0" + os.fsencode(place))
+        for path, told in _walk(place):
+            link = os.fsencode(Path(path).readlink()) if stat.S_ISLNK(told.st_mode) else b""
+            facts = f"\0{told.st_mode}\0{told.st_size}\0{told.st_mtime_ns}\0{told.st_ino}\0"
+            digest.update(os.fsencode(path) + facts.encode() + link)
+    return digest.digest()
+
+
+def _walk(place: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Give all files below a place, or itself; links below it are told and not followed."""
+    with suppress(OSError):
+        if not place.is_dir():
+            yield str(place), place.stat()
+    folders = [str(place)] if place.is_dir() else []
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError:  # gone meanwhile
+            continue
+        for entry in found:
+            if not entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):
+                    yield entry.path, entry.stat(follow_symlinks=False)
+            elif not entry.name.startswith(".") and entry.name not in _NOT_LOOKED_INTO:
+                folders.append(entry.path)
