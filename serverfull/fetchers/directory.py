@@ -1,8 +1,8 @@
 """Functions that lie in a folder: one sub-folder or one ``.py`` file for each.
 
-What is there is known from a look at all of it, on a thread. The next look is due when the host's watcher says that
+What is there is known from a look at all of it, on a thread. The next look begins when the host's watcher says that
 something has changed; where nobody watches, with the first call a second after the last one. So no call looks at a disk
-by itself, and of calls that come together one look is waited for.
+by itself, and all that come while one is due wait for the same.
 
 A function is the same object until a look finds its files, its manifest or its layers otherwise than before. What was
 loaded of the old one ends when nothing runs there any more. Everything here runs on the event loop.
@@ -11,12 +11,14 @@ loaded of the old one ends when nothing runs there any more. Everything here run
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.manifests import function_of
-from serverfull.errors import FunctionNotReady, InternalFailure, NotFoundError, TargetNotFound
+from serverfull.errors import ExtraMissing, FunctionNotReady, InternalFailure, NotFoundError, TargetNotFound
 from serverfull.fetchers.folders import Placed, look
 from serverfull.interfaces import Fetcher, Found
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from serverfull.domain.functions import Function
     from serverfull.fetchers.folders import Looked
-    from serverfull.interfaces import Surroundings
+    from serverfull.interfaces import Surroundings, Watch
 
 AGE = 1.0
 """Seconds for which what was seen is taken as it was, where nobody watches."""
@@ -55,7 +57,7 @@ class DirectoryFetcher(Fetcher):
     def __init__(self, root: Path | str, *, region: str | None = None, age: float = AGE) -> None:
         if not Path(root).is_dir():
             raise TargetNotFound(f"there is no folder {root}")
-        self._root = Path(root).resolve()
+        self._root = Path(root).absolute()  # a link may be switched to another folder
         self._region = region
         self._age = age
         self._surroundings: Surroundings | None = None
@@ -65,10 +67,18 @@ class DirectoryFetcher(Fetcher):
         self._seen = False
         self._due = 0.0  # when what was seen is too old
         self._looking: asyncio.Task[None] | None = None
+        self._once_more = False  # something has changed since the look began
+        self._watch: Watch | None = None
+        self._watched = False  # no change is missed any more
+        self._beginning: asyncio.Task[None] | None = None
 
     async def open(self, surroundings: Surroundings) -> None:
-        """Take what the host has for it, and look what is there."""
+        """Take what the host has for it, have the folder watched where the host can, and look what is there."""
         self._surroundings = surroundings
+        if self._watch is None:
+            with suppress(ExtraMissing):
+                self._watch = surroundings.watching().watch(self._root, self._changed)
+                self._beginning = asyncio.get_running_loop().create_task(self._begin(self._watch))
         for known in (self._placed, self._functions, self._failures):
             known.clear()  # what was made without the host's settings
         await self._looked()
@@ -107,32 +117,66 @@ class DirectoryFetcher(Fetcher):
         ]
 
     async def aclose(self) -> None:
-        """Wait for a look that is under way."""
-        if self._looking is not None:
-            await asyncio.wait([self._looking])
+        """End watching, and wait for a look that is under way. Calls look by themselves then, as before `open`."""
+        if self._watch is not None:
+            self._watch.close()
+        self._watch, self._watched, self._due = None, False, 0.0
+        if self._beginning is not None:
+            self._beginning.cancel()
+        tasks = [task for task in (self._beginning, self._looking) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _begin(self, watch: Watch) -> None:
+        """Trust in being told of changes from when that is so; what there was until then is looked at."""
+        await watch.active()
+        self._watched = True
+        self._changed()
+
+    def _changed(self) -> None:
+        self._due = 0.0
+        self._once_more = True
+        self._looking = self._look_soon()
+
+    def _look_soon(self) -> asyncio.Task[None]:
+        """Give the look that goes on, or one that begins now."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        return self._looking
 
     async def _looked(self) -> None:
         """Wait for a look that begins now, or for one that others wait for.
 
         :raises InternalFailure: the disk has never answered.
         """
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().create_task(self._look())
-        await asyncio.wait([self._looking], timeout=PATIENCE)
+        await asyncio.wait([self._look_soon()], timeout=PATIENCE)
         if not self._seen:
             raise InternalFailure(f"The folder {self._root} does not answer.")
 
     async def _look(self) -> None:
+        try:
+            self._once_more = True
+            while self._once_more:
+                self._once_more = False
+                await self._look_once()
+        finally:
+            self._looking = None
+
+    async def _look_once(self) -> None:
         began = time.monotonic()
+        failed = False
         try:
             self._take_up(await asyncio.to_thread(look, self._root))
         except OSError as error:
             gone = f"the folder {self._root} cannot be read: {error.strerror or error}"
             self._take_up(dict.fromkeys({*self._functions, *self._failures}, gone))
+            failed = True
         except Exception as error:  # a task's boundary: what was seen last is served on
             self._log("error", "folder not looked at", folder=str(self._root), exc_info=error)
-        finally:
-            self._looking = None
+            failed = True
+        if self._watched and not failed:
+            self._due = 0.0 if self._once_more else math.inf
+        else:
             now = time.monotonic()
             self._due = now + (max(self._age, (now - began) / SHARE) if self._age else 0.0)
 

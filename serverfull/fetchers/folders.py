@@ -62,9 +62,9 @@ Looked: TypeAlias = "Mapping[str, Placed | str]"
 def look(root: Path) -> Looked:
     """Look at all functions of a folder.
 
-    :param root: without links in it.
     :raises OSError: the folder cannot be read.
     """
+    root = root.resolve(strict=True)
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries)
     shared: bytes | None = None  # of what begins with an underscore

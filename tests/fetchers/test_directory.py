@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from serverfull.config import FunctionSettings, Settings
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.runtimes import host_runtime
-from serverfull.errors import FunctionNotReady, InternalFailure, NotFoundError, TargetNotFound
+from serverfull.errors import ExtraMissing, FunctionNotReady, InternalFailure, NotFoundError, TargetNotFound
 from serverfull.fetchers import directory
 from serverfull.fetchers.chain import ChainFetcher
 from serverfull.fetchers.directory import DirectoryFetcher
 from serverfull.fetchers.targets import load_target
-from serverfull.testing.fetcher_suite import FetcherSuite, surroundings
+from serverfull.interfaces import Watch, Watching
+from serverfull.reload.watching import Watcher
+from serverfull.testing.fetcher_suite import FetcherSuite, NoLog, surroundings
 from serverfull.testing.hosts import ThreadHost
 
 HANDLER = "def handler(event, context):\n    return {result}\n"
@@ -42,6 +44,24 @@ def handler_of(function: Function) -> DeployedHandler:
 
 async def failures(fetcher: DirectoryFetcher) -> dict[str, str]:
     return {found.name: found.failure for found in await fetcher.survey() if found.failure is not None}
+
+
+class Nobody(Watching):
+    """Stands for a host that has nothing to watch with."""
+
+    def watch(self, *_: Any, **__: Any) -> Watch:
+        raise ExtraMissing("watching folders", "watchfiles", "reload")
+
+    async def aclose(self) -> None:
+        """There is nothing."""
+
+
+async def until(found: Callable[[], Awaitable[bool]]) -> None:
+    for _ in range(4000):
+        if await found():
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError
 
 
 class Log:
@@ -148,7 +168,7 @@ async def test_one_function_that_cannot_be_served_says_why_and_others_are(
 ) -> None:
     log = Log()
     fetcher = DirectoryFetcher(write(root, files))
-    await fetcher.open(surroundings(logger=log))
+    await fetcher.open(surroundings(logger=log, watching=Nobody()))
     why = why.replace("{root}", str(root))
     assert (await failures(fetcher))[name].startswith(why)
     with pytest.raises(FunctionNotReady) as refused:
@@ -186,8 +206,14 @@ async def test_links_within_the_folder_are_followed(root: Path) -> None:
 
 
 async def test_a_folder_that_was_reached_by_a_link_is_served(tmp_path: Path, root: Path) -> None:
-    (tmp_path / "current").symlink_to(root)
-    assert sorted(await DirectoryFetcher(tmp_path / "current").list()) == ["hello", "order"]
+    current = tmp_path / "current"
+    current.symlink_to(root)
+    fetcher = DirectoryFetcher(current, age=0.0)
+    assert sorted(await fetcher.list()) == ["hello", "order"]
+    write(tmp_path / "next", {"other.py": ""})
+    (tmp_path / "new").symlink_to("next")
+    os.replace(tmp_path / "new", current)
+    assert list(await fetcher.list()) == ["other"]
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
@@ -199,7 +225,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
 async def test_what_changes_is_another_function_and_nothing_else_is(root: Path) -> None:
     changed: list[str] = []
     fetcher = DirectoryFetcher(root, age=0.0)
-    await fetcher.open(surroundings(changed=changed.append))
+    await fetcher.open(surroundings(changed=changed.append, watching=Nobody()))
     before = dict(await fetcher.list())
     assert sorted(changed) == ["hello", "order"]
     changed.clear()
@@ -261,6 +287,56 @@ async def test_the_disk_is_looked_at_once_in_a_while_and_once_for_all(
     assert looks == [root]
 
 
+async def test_what_is_watched_is_looked_at_when_it_changes_and_not_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, real = [], directory.look
+
+    def look(place: Path) -> directory.Looked:
+        looks.append(place)
+        return real(place)
+
+    monkeypatch.setattr(directory, "look", look)
+    watcher = Watcher(debounce=0.01, logger=NoLog())
+    changed: list[str] = []
+    fetcher = DirectoryFetcher(root, age=0.0)
+    try:
+        await fetcher.open(surroundings(changed=changed.append, watching=watcher))
+
+        async def is_watched() -> bool:
+            before = len(looks)
+            await fetcher.list()
+            return len(looks) == before
+
+        await until(is_watched)
+        changed.clear()
+        before = {name: await fetcher.fetch(name) for name in ("hello", "order")}
+
+        write(root, {"hello/app.py": HANDLER.format(result=100)})
+
+        async def is_another() -> bool:
+            return await fetcher.fetch("hello") is not before["hello"]
+
+        await until(is_another)
+        assert await fetcher.fetch("order") is before["order"]
+        assert set(changed) == {"hello"}
+
+        write(root, {"late.py": ""})
+
+        async def is_there() -> bool:
+            return not fetcher.lacks("late")
+
+        await until(is_there)
+        await fetcher.fetch("late")
+
+        await fetcher.aclose()
+        write(root, {"later.py": ""})
+        assert "later" in await fetcher.list()
+    finally:
+        await fetcher.aclose()
+        await watcher.aclose()
+
+
 async def test_a_folder_that_is_gone_is_said_and_heals(root: Path) -> None:
     fetcher = DirectoryFetcher(root, age=0.0)
     await fetcher.list()
@@ -298,7 +374,7 @@ async def test_a_disk_that_does_not_answer_keeps_no_call_for_long(root: Path, mo
 async def test_a_bug_while_it_looks_leaves_what_was_seen(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log()
     fetcher = DirectoryFetcher(root, age=0.0)
-    await fetcher.open(surroundings(logger=log))
+    await fetcher.open(surroundings(logger=log, watching=Nobody()))
     seen = await fetcher.fetch("hello")
     monkeypatch.setattr(directory, "look", lambda _place: 1 // 0)
     assert await fetcher.fetch("hello") is seen
