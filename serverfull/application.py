@@ -57,7 +57,7 @@ def create_app(
     host = Host(as_fetcher(fetcher), settings, logger, sharing, mock)
     gates = Gates(host.settings.server, host.settings.server.host)
     front = Front(
-        invoke=InvokeFront(host.front, host.reader),
+        invoke=_invoke_front(host),
         management=LazyProtocol(host.control.operations),
         contracts=ContractDocuments(host.registered),
         reader=host.reader,
@@ -88,6 +88,14 @@ def create_app(
 
     app.cleanup_ctx.append(run_host)
     return app
+
+
+def _invoke_front(host: Host) -> InvokeFront:
+    if host.settings.reload.generation_header:
+        from serverfull.api.generations import GenerationFront
+
+        return GenerationFront(host.front, host.reader)
+    return InvokeFront(host.front, host.reader)
 
 
 def as_fetcher(functions: Fetcher | Mapping[str, Function | Handler]) -> Fetcher:

@@ -22,6 +22,7 @@
     │       └── StateTooNew           a newer serverfull wrote it
     ├── BuildFailed                   `serverfull build` cannot make the artifact
     ├── ManifestInvalid               what is written beside a function's code cannot be its configuration
+    ├── CodeBroken                    code that has changed cannot be loaded any more
     ├── InvocationNotBegun            an idle execution environment ended before it got the invocation
     ├── DeliveryFailed                nobody could be told of an event that has ended
     └── RequestError                  a caller's request is answered with an AWS error
@@ -199,6 +200,21 @@ class ManifestInvalid(ServerfullError):
         super().__init__(f"{where}: {why}")
         self.where = where
         self.why = why
+
+
+class CodeBroken(ServerfullError):
+    """Raised where the handler of a function would be called whose code has changed and cannot be loaded any more.
+
+    The caller gets what the runtime client reports in that case.
+
+    :param module: that was to be loaded.
+    :param cause: what its own code, or the interpreter, raised.
+    """
+
+    def __init__(self, module: str, cause: BaseException) -> None:
+        super().__init__(f"{module} cannot be loaded: {type(cause).__name__}")
+        self.module = module
+        self.cause = cause
 
 
 class InvocationNotBegun(ServerfullError):

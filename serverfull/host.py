@@ -191,6 +191,10 @@ class Host:
             settings=settings,
             logger=self.logger,
         )
+        if settings.reload.generation_header:
+            from serverfull.invocation.generations import GenerationRuntime
+
+            self.invoker.decorate_runtime(GenerationRuntime)
         self.front = mode.front(self.invoker)
         among: dict[str, Any] = {}
         if sharing:

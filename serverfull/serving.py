@@ -146,16 +146,20 @@ def _runner(app: web.Application) -> HardenedRunner:
     return HardenedRunner(app, settings=host.settings.server, logger=host.logger, fast=Dispatcher(app[FRONT], app))
 
 
-def run_serve(targets: Sequence[str], loaded: LoadedSettings) -> int:
+def run_serve(targets: Sequence[str], loaded: LoadedSettings, *, reload: bool = False) -> int:
     """Do what ``serverfull serve [TARGET]...`` does.
 
     :param targets: none serves only what is deployed, and keeps it in a directory unless the settings say otherwise.
+    :param reload: modules of targets are loaded anew when they change.
     :raises TargetError: a target cannot be turned into functions.
-    :raises ConfigurationError: there is no target, and nothing can be deployed either.
+    :raises ConfigurationError: there is no target, and nothing can be deployed either; or code that is to be reloaded
+        cannot be.
     :raises StartupError: the host cannot start.
     """
     settings = loaded.settings
     check_bind(settings.server)
+    if reload:
+        _check_reload(targets, settings)
     if not targets and not settings.state.path:
         if reason := refusal(settings):
             raise ConfigurationError(f"{NOTHING_TO_SERVE} This host takes no deployments: {reason}")
@@ -164,15 +168,30 @@ def run_serve(targets: Sequence[str], loaded: LoadedSettings) -> int:
         return _serve_with_workers(lambda: _functions_at(targets), settings)
     CapturePatch.install()  # before the target is imported, so that what it takes hold of is routed
     try:
-        return serve(_functions_at(targets), settings)
+        return serve(_functions_at(targets, reload=reload), settings)
     finally:
         CapturePatch.uninstall()
 
 
-def _functions_at(targets: Sequence[str]) -> Fetcher:
+def _check_reload(targets: Sequence[str], settings: Settings) -> None:
+    if not targets:
+        raise ConfigurationError("--reload takes a TARGET whose code it loads anew, such as app.py:functions.")
+    if settings.server.workers > 1:
+        raise ConfigurationError(
+            "--reload is for one process: several would serve different code for a while, and the limits that they "
+            "share are those of the functions that there were at the start. Serve with one worker."
+        )
+
+
+def _functions_at(targets: Sequence[str], *, reload: bool = False) -> Fetcher:
     if not targets:
         return StaticFetcher({})
     from serverfull.fetchers.targets import load_targets
+
+    if reload:
+        from serverfull.fetchers.reloading import ReloadingFetcher
+
+        return load_targets(targets, ReloadingFetcher)
 
     return load_targets(targets)
 

@@ -36,8 +36,11 @@ from serverfull.signals import AtOnce
 @setting_option("mock.enabled", is_flag=True, text="Answer without running handlers.")
 @setting_option("mock.answers", text="What mock mode answers: zero, random, or a JSON file or folder.")
 @setting_option("mock.seed", int, text="Makes random answers repeatable.")
+@click.option("--reload", is_flag=True, help="Load the code of TARGET anew when it changes.")
 @config_option
-def serve(targets: tuple[str, ...], server__insecure_no_auth: bool, mock__enabled: bool, **flags: Any) -> int:
+def serve(
+    targets: tuple[str, ...], server__insecure_no_auth: bool, mock__enabled: bool, reload: bool, **flags: Any
+) -> int:
     """Serve functions behind the Lambda API.
 
     TARGET is module:attribute or path/file.py:attribute. The attribute is a dict of name → handler, a list of handlers,
@@ -52,6 +55,7 @@ def serve(targets: tuple[str, ...], server__insecure_no_auth: bool, mock__enable
     serverfull serve app.py
     serverfull serve ./functions
     serverfull serve shop.handlers:functions ./functions --port 9000
+    serverfull serve app.py --reload
     """
     switches = {"server__insecure_no_auth": server__insecure_no_auth, "mock__enabled": mock__enabled}
     settings = loaded({**flags, **{name: given or None for name, given in switches.items()}})
@@ -60,4 +64,4 @@ def serve(targets: tuple[str, ...], server__insecure_no_auth: bool, mock__enable
         ending.keep(signals.os_signals if signals.installed else ())
     from serverfull.serving import run_serve
 
-    return run_serve(targets, settings)
+    return run_serve(targets, settings, reload=reload)

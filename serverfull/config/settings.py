@@ -461,7 +461,11 @@ class ReloadSettings(_Theme):
     """Look at all files every ``poll_interval`` instead of having the kernel tell: for network mounts, where it hears
     nothing of other machines. Done by itself, with a line in the log, where the kernel refuses to watch so much."""
     poll_interval: Seconds = 1.0
-    """Seconds between two such looks. One at 10,000 files takes about 20 ms."""
+    """Seconds between two such looks."""
+    generation_header: bool = False
+    """Say with the header ``X-Serverfull-Code-Generation`` of each answer to Invoke which generation of the function's
+    code has given it: 1 at first, one more with each change that the host has noticed. For development: answers
+    without it are faster."""
 
 
 class MockSettings(_Theme):

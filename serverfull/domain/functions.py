@@ -71,6 +71,7 @@ class Function:
     :param log_group: what the context and the configuration name as the function's log group. None:
         ``/aws/lambda/`` and its name.
     :param version: what ``X-Amz-Executed-Version`` and the context say; set by fetchers whose functions have versions.
+    :param generation: how often its code was another since the host knows it, and one; set by fetchers that notice it.
     :raises ValueError: an option is out of its range; the message names it.
     :raises TypeError: the handler is not callable, or an error is no exception.
 
@@ -93,6 +94,7 @@ class Function:
     mock: Any = field(default=NOT_GIVEN, kw_only=True)
     log_group: str | None = field(default=None, kw_only=True)
     version: str = field(default=LATEST, kw_only=True)
+    generation: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_handler(self.handler)
@@ -100,6 +102,7 @@ class Function:
         _check_number("timeout", self.timeout, above=0, most=limits.MAX_TIMEOUT)
         _check_integer("memory_size", self.memory_size, limits.MIN_MEMORY_MB, limits.MAX_MEMORY_MB)
         _check_integer("max_concurrency", self.max_concurrency, 0, None)
+        _check_integer("generation", self.generation, 1, None)
         if len(self.description) > limits.MAX_DESCRIPTION:
             raise ValueError(
                 f"description takes at most {limits.MAX_DESCRIPTION} characters, not {len(self.description)}"

@@ -62,23 +62,24 @@ def load_target(text: str, *, in_folder: bool = True) -> Fetcher:
     return _fetcher(target, _attribute(target, module))
 
 
-def load_targets(texts: Sequence[str]) -> Fetcher:
+def load_targets(texts: Sequence[str], load: Callable[[str], Fetcher] = load_target) -> Fetcher:
     """Give what ``serverfull serve`` serves: of several TARGETs each hides functions of the later ones, name by name.
 
     :param texts: each is what `load_target` takes, or a folder of functions, which has a slash in it: ``./functions``.
+    :param load: does what `load_target` does.
     :raises TargetError: one of them cannot be turned into functions.
     """
-    fetchers = [_from_anywhere(text) for text in texts]
+    fetchers = [_from_anywhere(text, load) for text in texts]
     return fetchers[0] if len(fetchers) == 1 else ChainFetcher(*fetchers)
 
 
-def _from_anywhere(text: str) -> Fetcher:
+def _from_anywhere(text: str, load: Callable[[str], Fetcher]) -> Fetcher:
     if text in (".", "..") or ("/" in text and ":" not in text and not text.endswith(".py")):
         from serverfull.fetchers.directory import DirectoryFetcher
 
         return DirectoryFetcher(text)
     try:
-        return load_target(text)
+        return load(text)
     except (TargetNotFound, TargetAttributeMissing) as wrong:
         if Path(text).is_dir():
             raise type(wrong)(f"{wrong}; the functions of the folder of that name are ./{text}") from None
@@ -255,8 +256,12 @@ def _keep_users_frames(told: traceback.TracebackException) -> None:
 
 
 def _is_users(frame: traceback.FrameSummary) -> bool:
-    machinery = ("<frozen importlib", str(importlib.__file__), f"{_PACKAGE}/")
-    return not frame.filename.startswith(machinery)
+    return of_users(frame.filename)
+
+
+def of_users(filename: str) -> bool:
+    """Say whether a frame of that file is the user's, and not of what imports it."""
+    return not filename.startswith(("<frozen importlib", str(importlib.__file__), f"{_PACKAGE}/"))
 
 
 def _attribute(target: _Target, module: ModuleType) -> object:

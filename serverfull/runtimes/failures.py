@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from serverfull.contracts.validation import EventInvalid
 from serverfull.domain.invocations import Outcome
+from serverfull.errors import CodeBroken
 from serverfull.runtimes.error_reports import (
     ErrorReport,
     describe_exception,
     error_document,
     error_log_text,
     exit_report,
+    init_fault,
     last_words,
     platform_error_document,
 )
@@ -53,6 +55,8 @@ def _describe(error: BaseException, request_id: str, log: InvocationLog, log_for
 def _report(error: BaseException, request_id: str) -> ErrorReport:
     if isinstance(error, (MarshalFault, LoadFault)):
         return error.report(request_id)
+    if isinstance(error, CodeBroken):
+        return init_fault(error.cause, error.module)._replace(request_id=request_id)
     if isinstance(error, EventInvalid):
         return ErrorReport(error.error_type, error.message, request_id)
     if isinstance(error, Exception):
