@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.events import throttle_delay
 from serverfull.errors import DeliveryFailed, InternalFailure
+from serverfull.invocation.outages import OUTAGE, as_soon_as_possible
 
 if TYPE_CHECKING:
     from serverfull.domain.events import Delivery, PendingDelivery
@@ -29,9 +30,6 @@ MOST_OF_TARGET = 8
 
 MOST_ATTEMPTS = 80
 """Times that a delivery is tried: for six hours in which there is a host. Hours without one cost no attempt."""
-
-_OUTAGE = 0.5
-"""Seconds until the store is asked again that could not be read or written."""
 
 
 class Deliveries:
@@ -77,10 +75,10 @@ class Deliveries:
             try:
                 await self._begin_due(await self._get_store())
             except InternalFailure:  # whoever writes events says so in the log
-                self._look_at(self._clock.now() + _OUTAGE)
+                self._look_at(self._clock.now() + OUTAGE)
             except Exception:  # a task's boundary: what is due stays in the store
                 self._logger.exception("deliveries not looked for")
-                self._look_at(self._clock.now() + _OUTAGE)
+                self._look_at(self._clock.now() + OUTAGE)
 
     async def _begin_due(self, store: EventStore) -> None:
         if len(self._running) >= MOST:  # the end of one of them comes back here
@@ -111,13 +109,13 @@ class Deliveries:
         try:
             failure = await self._attempt(delivery)
             if failure is None:
-                await _written(partial(store.delivered, delivery.id))
+                await as_soon_as_possible(partial(store.delivered, delivery.id))
             else:
                 again = None if failure.final else self._next(pending)
-                await _written(partial(store.undelivered, delivery.id, failure.reason, again))
+                await as_soon_as_possible(partial(store.undelivered, delivery.id, failure.reason, again))
         except Exception:  # a task's boundary: it is made once more, and not at once
             self._logger.exception("delivery not noted", target=delivery.target, request_id=delivery.request_id)
-            await asyncio.sleep(_OUTAGE)
+            await asyncio.sleep(OUTAGE)
         finally:
             del self._running[delivery.id]
             self._of_target[delivery.target] -= 1
@@ -165,12 +163,3 @@ class Deliveries:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._deliverer is not None:
             await self._deliverer.aclose()
-
-
-async def _written(call: Callable[[], Awaitable[None]]) -> None:
-    """Have the store do something, as soon as it can."""
-    while True:
-        try:
-            return await call()
-        except InternalFailure:
-            await asyncio.sleep(_OUTAGE)

@@ -1,8 +1,8 @@
 """Event invocations: kept before they are accepted, run as soon as a limit allows, tried again as AWS does.
 
 What is accepted is in an `EventStore`, and nothing of it elsewhere but numbers and the keys of a few events of each
-line (`Lines`); a payload is read when its event is claimed for a run. Each attempt is a task that the queue owns; a few
-more read ahead. All on the loop's thread.
+line (`Lines`); a payload is read when its event is claimed for a run. The queue owns a task for each attempt, which
+`Attempts` makes; a few more read ahead. All on the loop's thread.
 
 An event is claimed, run and then ended or rescheduled under the lease of that claim. Where the store cannot be written
 at the moment, what has to be written is tried until it can be: a function that has run is not run again for that.
@@ -13,46 +13,24 @@ AWS: https://docs.aws.amazon.com/lambda/latest/dg/invocation-async.html
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.events import (
-    ACCEPTED_BEFORE,
-    MOST_HOST_DEATHS,
-    NAME_TAKEN,
-    Again,
-    Attempt,
-    Delivery,
-    EventConfig,
-    EventEnd,
-    Held,
-    QueuedEvent,
-    Response,
-    after,
-    before,
-)
-from serverfull.errors import (
-    DurableExecutionAlreadyStarted,
-    InternalFailure,
-    ShuttingDown,
-    TooManyRequests,
-)
+from serverfull.domain.events import ACCEPTED_BEFORE, MOST_HOST_DEATHS, NAME_TAKEN, QueuedEvent
+from serverfull.errors import DurableExecutionAlreadyStarted, ShuttingDown
 from serverfull.interfaces import EventQueue
+from serverfull.invocation.attempts import Attempts
+from serverfull.invocation.last_chances import LastChances
 from serverfull.invocation.lines import READ_AHEAD, Beginning, Lines
+from serverfull.invocation.outages import Outages
 
 if TYPE_CHECKING:
     from serverfull.domain.events import Lease
     from serverfull.interfaces import Clock, EventStore
     from serverfull.invocation.lines import Line
     from serverfull.invocation.queueing import Policy, Running
-
-Result = TypeVar("Result")
-
-_OUTAGE = 0.5
-"""Seconds until what has to be written is tried again while it cannot be."""
 
 _FORGET_EVERY = 600.0
 """Seconds between two looks for what was kept long enough."""
@@ -79,7 +57,6 @@ class StoredQueue(EventQueue):
     ) -> None:
         self._open_store = open_store
         self._clock = clock
-        self._functions = running
         self._policy = policy
         self._logger = logger
         self._durable = durable
@@ -91,10 +68,11 @@ class StoredQueue(EventQueue):
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
-        self._deadly: set[int] = set()
-        self._last_chances: deque[tuple[Line, int]] = deque()
-        self._trying_deadly = False
-        self._outage = False
+        self._last_chances = LastChances()
+        self._outages = Outages(logger)
+        self._attempts = Attempts(
+            running, clock, self._outages, logger, base_delay=policy.base_delay, wake_deliveries=wake_deliveries
+        )
         self._draining = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -127,27 +105,26 @@ class StoredQueue(EventQueue):
                 if self._store is None:
                     store = await self._open_store()
                     try:
-                        await self._begin(store)
+                        await self._look(store)
                     except BaseException:
                         await store.aclose()
                         raise
+                    if self._waiting:
+                        functions = len(list(self._lines))
+                        self._logger.info("events wait from before", count=self._waiting, functions=functions)
                     self._store = store
                     self._read_all()
                     self._forget()
         return self._store
 
-    async def _begin(self, store: EventStore) -> None:
-        waiting = await store.lines()
-        for name, count in waiting.items():
-            line = self._lines.line(name)
-            line.waiting, line.complete = count, False
-        self._waiting = sum(waiting.values())
-        if self._waiting:
-            self._logger.info("events wait from before", count=self._waiting, functions=len(waiting))
-
     async def reload(self) -> None:
         """See again what waits: somebody else has added or deleted events."""
-        store = await self.store()
+        await self._look(await self.store())
+        self._read_all()
+        self._wake_deliveries()
+
+    async def _look(self, store: EventStore) -> None:
+        """See how many events wait in each line, and that they have to be read."""
         waiting = dict(await store.lines())
         for line in self._lines:
             line.waiting = waiting.pop(line.name, 0) + line.appending
@@ -156,8 +133,6 @@ class StoredQueue(EventQueue):
             line = self._lines.line(name)
             line.waiting, line.complete = count, False
         self._waiting = sum(line.waiting for line in self._lines)
-        self._read_all()
-        self._wake_deliveries()
 
     def _read_all(self) -> None:
         for line in self._lines:
@@ -176,7 +151,7 @@ class StoredQueue(EventQueue):
         if self._draining:
             raise ShuttingDown
         line = self._lines.line(event.line)
-        self._check_backlog(line)
+        self._policy.check_backlog(self._waiting, line.waiting)
         line.waiting += 1
         self._waiting += 1
         line.appending += 1
@@ -203,14 +178,6 @@ class StoredQueue(EventQueue):
         self._offer(line)
         return True
 
-    def _check_backlog(self, line: Line) -> None:
-        if self._waiting >= self._policy.backlog:
-            raise TooManyRequests("CallerRateLimitExceeded", message="Too many events are waiting on this host.")
-        if line.waiting >= self._policy.function_backlog:
-            raise TooManyRequests(
-                "CallerRateLimitExceeded", message="Too many events of this function are waiting on this host."
-            )
-
     def freed(self, function: str) -> None:
         """Hear that an invocation has ended, so that an event that was refused may be tried again."""
         if self._lines.any_blocked and self._lines.freed(function):
@@ -226,13 +193,9 @@ class StoredQueue(EventQueue):
             return
         while (turn := self._lines.next()) is not None:
             line, key = turn
-            if key in self._deadly and self._trying_deadly:
-                self._last_chances.append(turn)  # one at a time: nothing else is meant if the host dies once more
-                line.beginning -= 1
-                continue
-            self._trying_deadly = self._trying_deadly or key in self._deadly
-            self._spawn(self._attempt(self._store, line, key))
-            self._read_if_wanted(line)
+            if self._last_chances.may_begin(line, key):
+                self._spawn(self._attempt(self._store, line, key))
+                self._read_if_wanted(line)
         self._set_timer()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -264,7 +227,7 @@ class StoredQueue(EventQueue):
     async def _read(self, store: EventStore, line: Line) -> None:
         limit = READ_AHEAD + len(line.known)
         try:
-            rows = await self._written(partial(store.upcoming, line.name, limit))
+            rows = await self._outages.over(partial(store.upcoming, line.name, limit))
         finally:
             line.reading = False
         now, complete = self._clock.now(), len(rows) < limit
@@ -276,7 +239,7 @@ class StoredQueue(EventQueue):
                 complete = True
                 break
             if row.deaths >= MOST_HOST_DEATHS - 1:
-                self._deadly.add(row.key)
+                self._last_chances.add(row.key)
             line.ready.append(row.key)
             line.known.add(row.key)
         line.complete, line.missed = complete and not line.missed, False
@@ -295,7 +258,7 @@ class StoredQueue(EventQueue):
             self._offer(line)
 
         try:
-            lease = await self._written(partial(store.claim, key))
+            lease = await self._outages.over(partial(store.claim, key))
             line.known.discard(key)
             due = line.held.pop(key, None)
             if lease is not None:
@@ -306,7 +269,7 @@ class StoredQueue(EventQueue):
         finally:
             begun.over()
             line.running -= 1
-            self._ended(key)
+            self._give_last_chance(store, key)
             self._offer(line)
             self._lines.forget_if_idle(line)
             self._changed.set()
@@ -315,94 +278,38 @@ class StoredQueue(EventQueue):
         line.waiting -= 1
         self._waiting -= 1
 
-    def _ended(self, key: int) -> None:
+    def _give_last_chance(self, store: EventStore, key: int) -> None:
         """Let the next event have its last chance, if this one had it."""
-        if key in self._deadly:
-            self._deadly.discard(key)
-            self._trying_deadly = False
-            if self._last_chances and not self._stopped and self._store is not None:
-                self._trying_deadly = True
-                line, key = self._last_chances.popleft()
-                line.beginning += 1
-                self._spawn(self._attempt(self._store, line, key))
+        turn = self._last_chances.ended(key)
+        if turn is not None and not self._stopped:
+            self._spawn(self._attempt(store, *turn))
 
     async def _run(
         self, store: EventStore, line: Line, lease: Lease, due: float | None, admitted: Callable[[], None]
     ) -> None:
-        """Do with a leased event what is to be done.
+        """Try a leased event, and let it wait if it is to be tried again.
 
         :param due: when it was to be tried again that a limit had refused before.
         """
-        event, config = lease.event, EventConfig()
-        attempt: Attempt
-        try:
-            config = await self._functions.config(event)
-        except Exception as failure:
-            attempt = Held(Response(status_code=500, message=str(failure)))
-        else:
-            ended = before(event, config, self._clock.now())
-            if ended is not None:
-                await self._end(store, lease, ended, config)
-                return
-            attempt = await self._functions.run(event, admitted)
-        now = self._clock.now()
-        follows = after(event, attempt, config, now, self._policy.base_delay)
-        if not isinstance(attempt, Held) or not attempt.limit:
-            if isinstance(follows, EventEnd):
-                await self._end(store, lease, follows, config)
-            else:
-                await self._wait(store, line, lease, follows)
-                self._lines.read_at(line, follows.at)
-                line.missed = line.reading
-                self._set_timer()
+        wait = await self._attempts.make(store, lease, due, admitted)
+        if wait is None:
             return
-        if due is not None and now < due:  # it was tried before its time, as there was hope
-            follows = Again(event, due)
-        if isinstance(follows, EventEnd):
-            await self._end(store, lease, follows, config)
-            return
-        until = follows.at if self._policy.retry is None else min(follows.at, now + self._policy.retry)
-        self._lines.block(line, attempt.limit, until)  # before anything is waited for, so that no end is missed
-        self._set_timer()
-        await self._wait(store, line, lease, follows)
-        line.held[lease.key] = follows.at
-        line.known.add(lease.key)
-        line.ready.appendleft(lease.key)
-
-    async def _wait(self, store: EventStore, line: Line, lease: Lease, again: Again) -> None:
-        await self._written(partial(store.reschedule, lease, again.event, again.at))
+        again, limit = wait
+        if limit:  # before anything is waited for, so that no end is missed
+            soon = None if self._policy.retry is None else self._clock.now() + self._policy.retry
+            self._lines.block(line, limit, again.at if soon is None else min(again.at, soon))
+            self._set_timer()
+        await self._outages.over(partial(store.reschedule, lease, again.event, again.at))
         line.waiting += 1
         self._waiting += 1
-
-    async def _end(self, store: EventStore, lease: Lease, end: EventEnd, config: EventConfig) -> None:
-        event, keep = lease.event, not end.success
-        deliveries: Sequence[Delivery] = ()
-        try:
-            deliveries = self._functions.deliveries(event, end, config)
-        except Exception:  # whom to tell cannot be said: the operator sees the event
-            self._logger.exception("nobody told of event", function=event.name, request_id=event.request_id)
-            keep = True
-        keep = keep and not deliveries
-        if await self._written(partial(store.end, lease, end, deliveries, keep=keep)):
-            self._functions.ended(event, end, keep)
-            if deliveries:
-                self._wake_deliveries()
-
-    async def _written(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Have the store do something, as soon as it can."""
-        while True:
-            try:
-                result = await call()
-            except InternalFailure as failure:
-                if not self._outage:
-                    self._outage = True
-                    self._logger.error("events cannot be written", reason=failure.message)
-            else:
-                if self._outage:
-                    self._outage = False
-                    self._logger.info("events are written again")
-                return result
-            await asyncio.sleep(_OUTAGE)
+        if limit:
+            line.held[lease.key] = again.at
+            line.known.add(lease.key)
+            line.ready.appendleft(lease.key)
+        else:
+            self._lines.read_at(line, again.at)
+            line.missed = line.reading
+            self._set_timer()
 
     def _forget(self) -> None:
         """Delete what was kept long enough, now and then."""
@@ -411,7 +318,7 @@ class StoredQueue(EventQueue):
             self._forgetting = asyncio.get_running_loop().call_later(_FORGET_EVERY, self._forget)
 
     async def _forget_in(self, store: EventStore) -> None:
-        while gone := await self._written(partial(store.forget, self._clock.now() - self._policy.keep)):
+        while gone := await self._outages.over(partial(store.forget, self._clock.now() - self._policy.keep)):
             self._logger.info("events kept long enough", count=gone)
 
     async def drain(self, timeout: float) -> int:
@@ -422,8 +329,8 @@ class StoredQueue(EventQueue):
         loop = asyncio.get_running_loop()
         self._draining = True
         until = loop.time() + timeout
-        while self._durable and self._last_chances:
-            self._last_chances.popleft()[0].running -= 1
+        if self._durable:
+            self._last_chances.drop()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 while self._can_go_on(until - loop.time()):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from serverfull.domain.events import BASE_DELAY, Attempt, Delivery, EventConfig, EventEnd, QueuedEvent
+from serverfull.errors import TooManyRequests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,18 @@ class Policy:
     base_delay: float = BASE_DELAY
     keep: float = 1_209_600.0
     retry: float | None = None
+
+    def check_backlog(self, waiting: int, of_function: int) -> None:
+        """Refuse an event where as many wait as may.
+
+        :raises TooManyRequests: on the host, or of its function.
+        """
+        if waiting >= self.backlog:
+            raise TooManyRequests("CallerRateLimitExceeded", message="Too many events are waiting on this host.")
+        if of_function >= self.function_backlog:
+            raise TooManyRequests(
+                "CallerRateLimitExceeded", message="Too many events of this function are waiting on this host."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

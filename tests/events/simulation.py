@@ -130,7 +130,7 @@ class World:
         store = NotingStore(self.path, lambda: dice.random() * slow, clock)
         store.note = self._note
         runner = Runner(store, limit=10**9, clock=clock, retry=dice.choice([None, None, 10.0]))
-        runner.queue._functions = _running(runner, self)
+        runner.queue._attempts._running = _running(runner, self)
         self.queue = runner.queue
         self.dying = asyncio.Event()
         tasks = [asyncio.create_task(self._faults(store))]
@@ -230,7 +230,7 @@ class World:
 
 
 def _running(runner: Runner, world: World) -> Running:
-    return replace(runner.queue._functions, run=world.attempt, config=world.config)
+    return replace(runner.queue._attempts._running, run=world.attempt, config=world.config)
 
 
 def simulate(seed: int, folder: Path) -> World:
