@@ -96,7 +96,7 @@ class ReloadingFetcher(Fetcher):
         found = await self._current.survey()
         if self._broken is None:
             return found
-        return [replace(known, failure=known.failure or str(self._broken)) for known in found]
+        return [known._replace(failure=known.failure or str(self._broken)) for known in found]
 
     async def open(self, surroundings: Surroundings) -> None:
         """Open what is served, and watch its folder from now on.
