@@ -18,6 +18,7 @@ from serverfull.api.invocations import InvokeFront
 from serverfull.api.logs import LogReader, LogWriter, add_logs
 from serverfull.api.notifications import add_notifications
 from serverfull.api.probes import add_probes
+from serverfull.api.survey import add_survey
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.host import Host
 from serverfull.interfaces import Fetcher
@@ -79,6 +80,7 @@ def create_app(
     own_events = OwnEvents(lambda: host.events)
     add_events(app, sharing.events.view(own_events) if sharing else own_events, admit=front.admit)
     add_logs(app, *_kept_log(host), admit=front.admit, draining=lambda: host.draining)
+    add_survey(app, host.survey, reader=host.reader, admit=front.admit)
     app[HOST] = host
     app[FRONT] = front
 

@@ -13,7 +13,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import EventQueue, FunctionIdentity, InvocationLog, Watching
+    from serverfull.interfaces import EventQueue, Found, FunctionIdentity, InvocationLog, Watching
     from serverfull.invocation.queue import StoredQueue
     from serverfull.runtimes.watchdog import Stall
 
@@ -166,6 +166,7 @@ class Host:
         )
         self._stack = AsyncExitStack()
         self._watching: Watching | None = None
+        self._everything: Fetcher = self.registered  # and what is deployed, once there can be any
         self._deployed = DeployedRuntimes(
             settings,
             self.metrics,
@@ -275,6 +276,7 @@ class Host:
         """Invoke what is deployed too, from now on: until there can be any, no call pays for looking."""
         everything = ObservingFetcher(ChainFetcher(self._fetcher, deployed), self.logger, self.metrics)
         self.metrics.before_sample.append(everything.report)
+        self._everything = everything
         changes.subscribe(self.invoker.forget)
         pool = self.settings.limits.account_concurrency
         self._events.config = deployed.event_config
@@ -341,6 +343,10 @@ class Host:
     def stall(self) -> Stall | None:
         """The stall of an event loop that is going on now, if any; readable from any thread."""
         return self.runtime.stall
+
+    async def survey(self, partition: Partition) -> Sequence[Found]:
+        """Say which functions an account has in a region, where they come from, and what hides what."""
+        return await self._everything.at(partition).survey()
 
     def failed_functions(self) -> Mapping[str, str]:
         """Give the functions that cannot be invoked any more, with why."""

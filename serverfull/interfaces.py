@@ -92,7 +92,7 @@ class Fetcher(ABC):
 
         Decorators and chains pass the question on.
         """
-        return [Found(name=name, source=self.source_of(name), function=f) for name, f in (await self.list()).items()]
+        return [Found(name=name, source=self.source_of(name)) for name in await self.list()]
 
     async def open(self, surroundings: Surroundings) -> None:  # noqa: B027 - most have nothing to do
         """Get ready, on the loop of the host that serves it, before anything else is asked. A host that starts waits.
@@ -110,14 +110,14 @@ class Found(NamedTuple):
     """A function, as `Fetcher.survey` has found it.
 
     :param source: the fetcher that it comes from.
-    :param function: None: it cannot be given.
-    :param failure: why it cannot; None: it can.
-    :param hidden_by: the source of another one of its name that is served instead; None: there is none.
+    :param place: where that one looks, such as a folder; empty: there is only one such place.
+    :param failure: why it cannot be served; None: it can.
+    :param hidden_by: source and place of another one of its name that is served instead; None: there is none.
     """
 
     name: str
     source: str
-    function: Function | None = None
+    place: str = ""
     failure: str | None = None
     hidden_by: str | None = None
 

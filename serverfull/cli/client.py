@@ -99,6 +99,15 @@ class Client:
         """
         return self.pages(FUNCTIONS, "Functions")
 
+    def survey(self) -> list[dict[str, Any]]:
+        """Give what the host tells of where its functions come from; nothing where it does not tell.
+
+        :raises NoAnswer: no host answers.
+        """
+        with suppress(ApiError):  # an older host, or one that tells it to its own machine alone
+            return list(self.document("/_serverfull/functions").get("Functions", ()))
+        return []
+
     def pages(self, path: str, member: str) -> list[dict[str, Any]]:
         """Give what all pages of a list have under one member; as `send`."""
         found: list[dict[str, Any]] = []

@@ -19,14 +19,38 @@ from serverfull.cli.tables import output_option, table
 @connection_options
 @output_option
 def list_functions(output: str, **flags: Any) -> None:
-    """List the functions of a host."""
-    functions = sorted(client_of(flags).functions(), key=lambda function: str(function["FunctionName"]))
+    """List the functions of a host.
+
+    SOURCE says where each comes from. Those that another one of the same name hides, and those that cannot be served,
+    are listed too, with the reason.
+    """
+    client = client_of(flags)
+    functions = sorted(client.functions(), key=lambda function: str(function["FunctionName"]))
     if output == "json":
         click.echo(json.dumps(functions, indent=2))
         return
-    keys = ("FunctionName", "Runtime", "Handler", "Timeout", "MemorySize", "Description")
-    rows = [[str(function.get(key, "")) for key in keys] for function in functions]
-    click.echo(table(("NAME", "RUNTIME", "HANDLER", "TIMEOUT", "MEMORY", "DESCRIPTION"), rows))
+    survey = client.survey()
+    sources = {each["FunctionName"]: each["Source"] for each in survey if "HiddenBy" not in each}
+    keys = ("FunctionName", "Runtime", "Handler", "Timeout", "MemorySize")
+    rows = [
+        [*(str(each.get(key, "")) for key in keys), sources.get(each["FunctionName"], ""), each.get("Description", "")]
+        for each in functions
+    ]
+    rows += [
+        [each["FunctionName"], "", "", "", "", each["Source"], _why_not(each)]
+        for each in survey
+        if "HiddenBy" in each or "Failure" in each
+    ]
+    rows.sort(key=lambda row: row[0])
+    if not survey:
+        rows = [[*row[:-2], row[-1]] for row in rows]
+    head = ("NAME", "RUNTIME", "HANDLER", "TIMEOUT", "MEMORY", *(("SOURCE",) if survey else ()), "DESCRIPTION")
+    click.echo(table(head, rows))
+
+
+def _why_not(found: Mapping[str, str]) -> str:
+    """Say why a function that is there is not served."""
+    return f"hidden by {found['HiddenBy']}" if "HiddenBy" in found else f"Failed: {found['Failure']}"
 
 
 @click.command()

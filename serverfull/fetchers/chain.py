@@ -95,7 +95,7 @@ class ChainFetcher(Fetcher):
                 hidden = found.hidden_by is None and found.name in first
                 survey.append(found._replace(hidden_by=first[found.name]) if hidden else found)
             for found in survey:
-                first.setdefault(found.name, found.source)
+                first.setdefault(found.name, f"{found.source} {found.place}".strip())
         return survey
 
     async def open(self, surroundings: Surroundings) -> None:

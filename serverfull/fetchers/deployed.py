@@ -26,7 +26,7 @@ from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError
 from serverfull.fetchers.reservations import Reservations
-from serverfull.interfaces import Fetcher
+from serverfull.interfaces import Fetcher, Found
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -384,6 +384,10 @@ class _View(Fetcher):
             except (NotFoundError, FunctionNotReady):
                 continue
         return found
+
+    async def survey(self) -> Sequence[Found]:
+        """Say what is deployed, without making functions of it."""
+        return [Found(name=name, source=self.source) for name in await self._deployed.names(self._partition)]
 
 
 def _event_config(found: EventInvokeConfig | None, latest: FunctionVersion | None) -> EventConfig:

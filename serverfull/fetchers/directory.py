@@ -109,11 +109,11 @@ class DirectoryFetcher(Fetcher):
 
     async def survey(self) -> Sequence[Found]:
         """Say what there is, and why some of it cannot be served."""
-        functions = await self.list()
-        names = sorted({*functions, *self._failures})
+        names = {*await self.list(), *self._failures}
+        place = str(self._root)
         return [
-            Found(name=name, source=self.source, function=functions.get(name), failure=self._failures.get(name))
-            for name in names
+            Found(name=name, source=self.source, place=place, failure=self._failures.get(name))
+            for name in sorted(names)
         ]
 
     async def aclose(self) -> None:

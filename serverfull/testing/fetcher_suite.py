@@ -163,8 +163,9 @@ class FetcherSuite:
         for name in await fetcher.list():
             assert served[name].failure is None
             assert served[name].source == fetcher.source_of(name)
-        for found in await fetcher.survey():
-            assert (found.function is None) == (found.failure is not None)
+        for found in served.values():
+            if found.failure is None:
+                assert isinstance(await fetcher.fetch(found.name), Function)
 
     async def test_it_can_be_opened_and_closed_twice(self, fetcher: Fetcher) -> None:
         await fetcher.open(surroundings())

@@ -20,11 +20,11 @@ APP = "functions = {'hello': lambda event: print('a secret')}"
 SPOOFED = {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"}
 
 
-def test_other_machines_may_not_read_logs_and_events_whatever_they_say_of_themselves(own_address, tmp_path):
+def test_other_machines_may_not_read_logs_events_and_places_whatever_they_say_of_themselves(own_address, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     with HostProcess.start("app.py", "--host", "0.0.0.0", "--insecure-no-auth", cwd=tmp_path) as host:
         host.invoke("hello", b"{}")
-        for path in ("logs/hello", "logs/hello?follow=1", "logs/nobody", "events", "events/1"):
+        for path in ("logs/hello", "logs/hello?follow=1", "logs/nobody", "events", "events/1", "functions"):
             request = Request(f"http://{own_address}:{host.port}/_serverfull/{path}", headers=SPOOFED)
             with pytest.raises(HTTPError) as refused:
                 urlopen(request, timeout=20)

@@ -229,7 +229,8 @@ def test_an_empty_name_is_nobodys(run: Run, command: list[str]) -> None:
 def test_a_disk_that_is_full_is_one_line_and_exits_with_1(
     host: Standin, environ: dict[str, str], tmp_path: Path, command: list[str]
 ) -> None:
-    host.answer(200, {"Functions": []})
+    for _ in range(2):
+        host.answer(200, {"Functions": []})
     program = [sys.executable, "-m", "serverfull", *command, "--endpoint", host.endpoint]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -243,6 +244,7 @@ def test_list_follows_pages_and_sorts(run: Run, host: Standin) -> None:
     first = {"FunctionName": "b", "Runtime": "python3.12", "Handler": "app.b", **sizes, "Description": ""}
     host.answer(200, {"Functions": [first], "NextMarker": "m/1"})
     host.answer(200, {"Functions": [{**first, "FunctionName": "a", "Description": "first of all"}]})
+    host.answer(404, {"Message": "an older host"})
     host.answer(200, {"Functions": [first], "NextMarker": None})
     table = run("list", "--endpoint", host.endpoint).stdout.splitlines()
     assert [re.split(r"\s{2,}", line) for line in table] == [
@@ -253,8 +255,29 @@ def test_list_follows_pages_and_sorts(run: Run, host: Standin) -> None:
     assert [line for line, _, _ in host.requests] == [
         "GET /2015-03-31/functions",
         "GET /2015-03-31/functions?Marker=m%2F1",
+        "GET /_serverfull/functions",
     ]
     assert json.loads(run("list", "--endpoint", host.endpoint, "--output", "json").stdout) == [first]
+
+
+def test_list_shows_where_functions_come_from_and_what_is_not_served(run: Run, host: Standin) -> None:
+    shown = {"FunctionName": "b", "Runtime": "python3.12", "Handler": "app.b", "Timeout": 3, "MemorySize": 128}
+    host.answer(200, {"Functions": [{**shown, "Description": "shown"}]})
+    survey = [
+        {"FunctionName": "b", "Source": "static"},
+        {"FunctionName": "a", "Source": "directory", "Place": "/srv/one", "Failure": "function.json: it is no JSON"},
+        {"FunctionName": "a", "Source": "directory", "Place": "/srv/two", "HiddenBy": "directory /srv/one"},
+        {"FunctionName": "b", "Source": "deployed", "HiddenBy": "static"},
+    ]
+    host.answer(200, {"Functions": survey})
+    table = run("list", "--endpoint", host.endpoint).stdout.splitlines()
+    assert [re.split(r"\s{2,}", line) for line in table] == [
+        ["NAME", "RUNTIME", "HANDLER", "TIMEOUT", "MEMORY", "SOURCE", "DESCRIPTION"],
+        ["a", "directory", "Failed: function.json: it is no JSON"],
+        ["a", "directory", "hidden by directory /srv/one"],
+        ["b", "python3.12", "app.b", "3", "128", "static", "shown"],
+        ["b", "deployed", "hidden by static"],
+    ]
 
 
 @pytest.mark.parametrize(("status", "word", "code"), [(200, "ready", 0), (503, "not ready", 1)])

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -412,6 +413,17 @@ def test_a_host_runs_them_and_tells_where_they_lie(root: Path) -> None:
         assert (shown["Handler"], shown["Runtime"], shown["CodeSize"]) == ("order.handler", host_runtime(), 42)
         listed = client.list_functions()["Functions"]
         assert [function["FunctionName"] for function in listed] == ["hello", "order", "own"]
+
+        with urllib.request.urlopen(f"{host.url}/_serverfull/functions") as answer:
+            survey = [tuple(each.values()) for each in json.load(answer)["Functions"]]
+        place = str(root)
+        assert survey[:4] == [
+            ("own", "static"),
+            ("hello", "directory", place),
+            ("order", "directory", place),
+            ("own", "directory", place, "static"),
+        ]
+        assert survey[4][:3] == ("torn", "directory", place)
 
         write(root, {"hello/app.py": HANDLER.format(result=7)})
         until = time.monotonic() + 20

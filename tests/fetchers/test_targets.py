@@ -290,7 +290,7 @@ async def test_several_targets_are_a_chain_and_one_with_a_slash_is_a_folder(writ
     survey = [(found.name, found.source, found.hidden_by) for found in await chain.survey()]
     static, folder = [("first", None), ("second-one", None)], [("first", "static"), ("other", None)]
     assert survey[:4] == [*((n, "static", h) for n, h in static), *((n, "directory", h) for n, h in folder)]
-    assert [hidden_by for *_, hidden_by in survey[4:]] == ["static", "directory"]
+    assert [hidden_by for *_, hidden_by in survey[4:]] == ["static", f"directory {Path('functions').absolute()}"]
     assert sorted(await load_targets(["./functions"]).list()) == ["first", "other"]
 
 

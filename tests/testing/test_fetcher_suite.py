@@ -124,7 +124,10 @@ RULES = [name for name in vars(FetcherSuite) if name.startswith("test_")]
         (AnyQualifier, {"unknown_qualifier"}),
         (NoLatest, {"latest_is"}),
         (OtherError, {"unknown_name_is_not_found", "unknown_qualifier", "still_not_listed", "a_partition_sees"}),
-        (ListsMore, {"every_listed", "same_object", "latest_is", "concurrent_fetches", "a_partition_sees"}),
+        (
+            ListsMore,
+            {"every_listed", "same_object", "latest_is", "concurrent_fetches", "a_partition_sees", "survey_has"},
+        ),
         (OpenListing, {"changes_to_a_listing"}),
         (BadName, {"names_that_aws_takes"}),
         (Remembers, {"still_not_listed"}),
