@@ -14,6 +14,7 @@ import asyncio
 import math
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ class DirectoryFetcher(Fetcher):
         self._placed: dict[str, Placed] = {}
         self._functions: dict[str, Function] = {}
         self._failures: dict[str, str] = {}
+        self._generations: dict[str, int] = {}
         self._seen = False
         self._due = 0.0  # when what was seen is too old
         self._looking: asyncio.Task[None] | None = None
@@ -79,7 +81,7 @@ class DirectoryFetcher(Fetcher):
             with suppress(ExtraMissing):
                 self._watch = surroundings.watching().watch(self._root, self._changed)
                 self._beginning = asyncio.get_running_loop().create_task(self._begin(self._watch))
-        for known in (self._placed, self._functions, self._failures):
+        for known in (self._placed, self._functions, self._failures, self._generations):
             known.clear()  # what was made without the host's settings
         await self._looked()
 
@@ -189,17 +191,19 @@ class DirectoryFetcher(Fetcher):
                 kept.pop(name, None)
             found = looked.get(name)
             if isinstance(found, Placed):
-                self._placed[name], self._functions[name] = found, self._function(found)
+                self._placed[name], self._functions[name] = found, self._function(name, found)
             elif found is not None:
                 self._failures[name] = found
                 self._log("warning", "function cannot be served", function=name, reason=found)
             if self._surroundings is not None:
                 self._surroundings.changed(name)
 
-    def _function(self, found: Placed) -> Function:
+    def _function(self, name: str, found: Placed) -> Function:
         settings = None if self._surroundings is None else self._surroundings.settings.functions
         region = self._region or (settings.region if settings is not None else "us-east-1")
-        return function_of(found.manifest, found.root, found.layers, region=region, source=found.place)
+        generation = self._generations[name] = self._generations.get(name, 0) + 1
+        function = function_of(found.manifest, found.root, found.layers, region=region, source=found.place)
+        return replace(function, generation=generation)
 
     def _log(self, level: str, event: str, **fields: Any) -> None:
         if self._surroundings is not None:
