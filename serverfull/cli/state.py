@@ -10,6 +10,14 @@ import click
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
+_EVENTS = click.option(
+    "--events",
+    metavar="DIR",
+    type=_DIRECTORY,
+    help="Where the events are that belong to it, if events.path names another folder than events in DIR.",
+)
+
+
 @click.group()
 def state() -> None:
     """Back up or check the state of a host."""
@@ -18,10 +26,12 @@ def state() -> None:
 @state.command()
 @click.argument("directory", metavar="DIR", type=_DIRECTORY)
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
-def backup(directory: Path, file: Path) -> int:
-    """Write the state in DIR to FILE, a tar file that must not exist. The host may go on running.
+@_EVENTS
+def backup(directory: Path, file: Path, events: Path | None) -> int:
+    """Write the state in DIR to FILE, a tar file that must not exist, with its events. The host may go on running.
 
-    To restore it, stop the host and unpack FILE into an empty folder.
+    DIR may be a folder of events alone, too. To restore it, stop the host and unpack FILE into an empty folder. The
+    events in it run again, also those that have been run since.
 
     \b
     serverfull state backup /var/lib/serverfull monday.tar
@@ -31,7 +41,7 @@ def backup(directory: Path, file: Path) -> int:
     from serverfull.storage.backup import back_up
 
     try:
-        size = back_up(directory, file)
+        size = back_up(directory, file, events)
     except StateUnusable as wrong:
         return _failed(str(wrong))
     click.echo(f"{file}: {size} bytes")
@@ -40,9 +50,11 @@ def backup(directory: Path, file: Path) -> int:
 
 @state.command()
 @click.argument("directory", metavar="DIR", type=_DIRECTORY)
-def check(directory: Path) -> int:
+@_EVENTS
+def check(directory: Path, events: Path | None) -> int:
     """Read all of the state in DIR and say what is wrong with it; the exit code is 1 where something is.
 
+    DIR may be a folder of events alone, too.
     It changes nothing, and the host may go on running.
 
     \b
@@ -52,16 +64,19 @@ def check(directory: Path) -> int:
     from serverfull.storage.checking import check as check_state
 
     try:
-        report = check_state(directory)
+        report = check_state(directory, events)
     except StateUnusable as wrong:
         return _failed(str(wrong))
-    click.echo(f"the database is whole, its tables have revision {report.revision}")
+    if report.revision is not None:
+        click.echo(f"the database is whole, its tables have revision {report.revision}")
     for kind, count in report.counts.items():
         click.echo(f"{kind}: {count}")
+    for name, count in report.events.items():
+        click.echo(f"events {name}: {count}")
     for problem in report.problems:
         click.echo(problem)
     if report.problems:
-        return _failed(f"{len(report.problems)} of the records or their packages are damaged; restore a backup")
+        return _failed(f"{len(report.problems)} of the records, packages or events are damaged; restore a backup")
     click.echo("everything can be read")
     return 0
 

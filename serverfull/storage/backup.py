@@ -1,7 +1,8 @@
 """``serverfull state backup``: a state as one tar file, taken while its host runs or not.
 
-In it are ``state.db``, an empty ``state.db-wal`` and the packages as ``code/<sha256>.zip``. Unpacked into a folder, it
-is a state. The empty file is there for those who unpack over an old state: SQLite would apply the log of that one.
+In it are ``state.db``, the packages as ``code/<sha256>.zip``, the events as ``events/events-<number>.db``, and an
+empty ``-wal`` beside each database. Unpacked into a folder, it is a state. The empty files are there for those who
+unpack over an old state: SQLite would apply the logs of that one. A folder of events alone becomes one again.
 """
 
 from __future__ import annotations
@@ -11,34 +12,44 @@ import os
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from serverfull.errors import StateDamaged, StateUnusable
 from serverfull.storage.checking import PATIENCE
 from serverfull.storage.durable import held
+from serverfull.storage.event_copies import copy_events, holds_events_alone
 from serverfull.storage.examination import connect, examine, unusable
-from serverfull.storage.folder import CODE, DATABASE, sync_folder
+from serverfull.storage.folder import CODE, DATABASE, EVENTS, sync_folder
 
 
-def back_up(directory: Path, file: Path) -> int:
+def back_up(directory: Path, file: Path, events: Path | None = None) -> int:
     """Write a state to a tar file that does not exist; it gets its name when it is whole. Gives its size in bytes.
 
+    :param directory: the state's, or one with events and nothing else.
+    :param events: where its events are, if not in its own folder of them.
     :raises StateDamaged: the state is broken, or there is none; there is no backup.
+    :raises EventsDamaged: its events are; there is no backup.
     :raises StateUnusable: it cannot be read, or the file not be written; there is no backup.
     """
-    source = directory / DATABASE
-    if not source.is_file():
+    source, alone = directory / DATABASE, holds_events_alone(directory)
+    if not alone and not source.is_file():
         raise StateDamaged(source, "does not exist")
     if file.exists():
         raise StateUnusable(f"{file} exists already; a backup replaces nothing")
     try:
         with tempfile.TemporaryDirectory(prefix=".serverfull-backup-", dir=file.parent) as folder:
-            written = Path(folder) / "backup.tar"
-            with _no_package_swept(directory / CODE):
-                _copy(source, Path(folder) / DATABASE)
-                _pack(written, Path(folder) / DATABASE, directory / CODE)
+            written, copies = Path(folder) / "backup.tar", Path(folder) / EVENTS
+            copies.mkdir()
+            # The events first: all functions that have some are in a state that is copied later.
+            found = copy_events(directory if alone else events or directory / EVENTS, copies)
+            if alone:
+                _pack(written, {copy.name: copy for copy in found})
+            else:
+                with _no_package_swept(directory / CODE):
+                    _copy(source, Path(folder) / DATABASE)
+                    _pack(written, _parts(Path(folder) / DATABASE, directory / CODE, found))
             size = written.stat().st_size
             written.rename(file)
         sync_folder(file.parent)
@@ -73,16 +84,25 @@ def _copy(source: Path, copy: Path) -> None:
         raise StateDamaged(source, "is damaged") from damaged
 
 
-def _pack(written: Path, database: Path, code: Path) -> None:
+def _parts(database: Path, code: Path, events: Sequence[Path]) -> dict[str, Path]:
+    """Give what is in a backup, by its name there."""
+    parts = {DATABASE: database}
+    if code.is_dir():
+        parts[CODE] = code
+        parts |= {f"{CODE}/{package.name}": package for package in sorted(code.glob("*.zip"))}
+    if events:
+        parts[EVENTS] = events[0].parent
+    return parts | {f"{EVENTS}/{copy.name}": copy for copy in events}
+
+
+def _pack(written: Path, parts: Mapping[str, Path]) -> None:
     descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as target:
         with tarfile.open(fileobj=target, mode="w") as archive:
-            archive.add(database, DATABASE, filter=_private)
-            archive.addfile(_private(tarfile.TarInfo(f"{DATABASE}-wal")), io.BytesIO())
-            if code.is_dir():
-                archive.add(code, CODE, recursive=False, filter=_private)
-                for package in sorted(code.glob("*.zip")):
-                    archive.add(package, f"{CODE}/{package.name}", filter=_private)
+            for name, part in parts.items():
+                archive.add(part, name, recursive=False, filter=_private)
+                if part.suffix == ".db":
+                    archive.addfile(_private(tarfile.TarInfo(f"{name}-wal")), io.BytesIO())
         target.flush()
         os.fsync(target.fileno())
 

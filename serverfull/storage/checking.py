@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,9 +14,10 @@ from typing import Any
 from serverfull.domain.checksums import sha256_of
 from serverfull.domain.kinds import KINDS
 from serverfull.domain.records import Kind
-from serverfull.errors import InternalFailure, StateDamaged
+from serverfull.errors import EventsDamaged, InternalFailure, StateDamaged
+from serverfull.storage.event_copies import check_copy, copy_events, holds_events_alone
 from serverfull.storage.examination import connect, examine, unusable
-from serverfull.storage.folder import CODE, DATABASE
+from serverfull.storage.folder import CODE, DATABASE, EVENTS
 from serverfull.storage.records import restored
 from serverfull.storage.tables import DOCUMENT, PARTITION
 
@@ -26,24 +29,32 @@ PATIENCE = 5.0
 class Report:
     """What was found.
 
-    :param revision: that of the tables.
+    :param revision: that of the tables; None: there are events and nothing else.
     :param counts: how many records there are, by kind.
+    :param events: how many events there are, by state.
     :param problems: what is wrong, a sentence each.
     """
 
-    revision: str
+    revision: str | None
     counts: dict[str, int] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
 
-def check(directory: Path) -> Report:
+def check(directory: Path, events: Path | None = None) -> Report:
     """Read everything that a state holds. The host that uses it may go on meanwhile.
 
+    :param directory: the state's, or one with events and nothing else.
+    :param events: where its events are, if not in its own folder of them.
     :raises StateDamaged: the database does not hold together, or is not there.
     :raises StateTooNew: a newer serverfull wrote it.
     :raises StateUnusable: it cannot be read.
     """
     file = directory / DATABASE
+    if holds_events_alone(directory):
+        report = Report(None)
+        _check_events(directory, report)
+        return report
     if not file.is_file():
         raise StateDamaged(file, "does not exist")
     report = Report(examine(file, timeout=PATIENCE, thorough=True).revision)
@@ -55,7 +66,17 @@ def check(directory: Path) -> Report:
                 _check_kind(connection, kind, packages, report)
     except sqlite3.Error as error:
         raise unusable(file, error) from error
+    _check_events(events or directory / EVENTS, report)
     return report
+
+
+def _check_events(folder: Path, report: Report) -> None:
+    with tempfile.TemporaryDirectory(prefix="serverfull-check-") as copies:
+        try:
+            for copy in copy_events(folder, Path(copies)):
+                report.problems += check_copy(copy, report.events)
+        except EventsDamaged as damaged:
+            report.problems.append(str(damaged))
 
 
 def _check_kind(connection: sqlite3.Connection, kind: Kind[Any], packages: _Packages, report: Report) -> None:

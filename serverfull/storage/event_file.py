@@ -25,17 +25,26 @@ from serverfull.domain.events import (
     QueuedEvent,
     Upcoming,
 )
-from serverfull.domain.json_functions import loads
-from serverfull.errors import EventsDamaged, InternalFailure, StateDamaged, StateInUse, StateUnusable
-from serverfull.storage.event_rows import delivery_details, details_of, end_details, end_of, event_of, in_ascii
-from serverfull.storage.event_tables import inherit, last_key, prepare
-from serverfull.storage.examination import unusable
+from serverfull.errors import InternalFailure, StateInUse
+from serverfull.storage.event_copies import Copiers
+from serverfull.storage.event_rows import (
+    delivery_details,
+    delivery_of,
+    details_of,
+    end_details,
+    end_of,
+    event_of,
+    in_ascii,
+)
+from serverfull.storage.event_tables import STATES, give_back, inherit, last_key, prepare, unusable_events
 
 if TYPE_CHECKING:
     from serverfull.interfaces import Clock
 
 _WAITING, _RUNNING, _DELIVERING, _ENDED = range(4)
-STATES = ("waiting", "running", "delivering", "ended")
+
+_LOG_PAGES = 4000
+"""Pages in the log after which they are moved into the database."""
 
 _VALUES = 10
 _INSERTS = {
@@ -68,19 +77,21 @@ class EventFile:
         self._clock = clock
         self._accepting = synchronous.upper()
         self._level = ""
+        self._copiers: Copiers | None = None
+        self._copied = False
         try:
             self._connection = sqlite3.connect(":memory:" if file is None else file, isolation_level=None, timeout=0)
             try:
                 self._open(longest_delay)
             except BaseException:
-                self._connection.close()
+                self.release()
                 raise
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise StateInUse(f"{file} is used by another host: stop that one, or name another folder") from error
-            raise _unusable(file, error) from error
+            raise unusable_events(file, error) from error
         except sqlite3.Error as error:
-            raise _unusable(file, error) from error
+            raise unusable_events(file, error) from error
         self._identity = _identity(file)
 
     def _open(self, longest_delay: float) -> None:
@@ -88,9 +99,10 @@ class EventFile:
         if self._file is not None:
             execute("PRAGMA locking_mode = EXCLUSIVE")
             execute("PRAGMA journal_mode = WAL")
-            execute("PRAGMA wal_autocheckpoint = 4000")
+            execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             execute("PRAGMA journal_size_limit = 67108864")
             self._file.chmod(0o600)
+            self._copiers = Copiers(self._file.parent)
         self._synchronise("FULL")
         with self._transaction():
             prepare(self._connection, self._file)
@@ -101,11 +113,17 @@ class EventFile:
         """Give the file back; what was leased is not, and no host has died. Closing twice is fine."""
         try:
             with self._transaction():
-                self._connection.execute("UPDATE events SET state = 0, token = token + 1 WHERE state = 1")
+                give_back(self._connection)
         except sqlite3.Error:  # closed before, or the disk fails: a death that was none is counted
             pass
         finally:
-            self._connection.close()
+            self.release()
+
+    def release(self) -> None:
+        """Give the file back as a process does that is killed. Releasing twice is fine."""
+        self._connection.close()
+        if self._copiers is not None:
+            self._copiers.close()
 
     def check_place(self) -> None:
         """See that the file is still the one that others will find.
@@ -125,6 +143,7 @@ class EventFile:
         if accepting and self._file is not None:
             self.check_place()
         self._synchronise(self._accepting if accepting else "NORMAL")
+        self._let_copy()
         with self._transaction():
             yield
 
@@ -132,6 +151,12 @@ class EventFile:
         if level != self._level:
             self._connection.execute(f"PRAGMA synchronous = {level}")
             self._level = level
+
+    def _let_copy(self) -> None:
+        """Leave the log as it is for as long as somebody copies it."""
+        if self._copiers is not None and self._copiers.any() != self._copied:
+            self._copied = not self._copied
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {0 if self._copied else _LOG_PAGES}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -240,7 +265,7 @@ class EventFile:
             f"SELECT details, body, attempts FROM deliveries WHERE due <= ? AND {others} ORDER BY due LIMIT ?",
             (now, *running, *besides, limit),
         )
-        found = [PendingDelivery(Delivery(**loads(details), body=body), attempts) for details, body, attempts in rows]
+        found = [PendingDelivery(delivery_of(details, body), attempts) for details, body, attempts in rows]
         later = self._connection.execute("SELECT min(due) FROM deliveries WHERE due > ?", (now,)).fetchone()[0]
         return found, later
 
@@ -352,11 +377,6 @@ class EventFile:
             "SELECT key FROM events WHERE state = 3 AND due < ? LIMIT 1000", (ended_before,)
         )
         return self.purge([key for (key,) in rows.fetchall()])
-
-
-def _unusable(file: Path | None, error: sqlite3.Error) -> StateUnusable:
-    found = unusable(file or Path(":memory:"), error)
-    return EventsDamaged(file, str(error)) if isinstance(found, StateDamaged) else found
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:

@@ -66,6 +66,11 @@ def delivery_details(delivery: Delivery) -> str:
     return dumps({name: getattr(delivery, name) for name in names} | {"attributes": dict(delivery.attributes)})
 
 
+def delivery_of(text: str, body: bytes) -> Delivery:
+    """Read what `delivery_details` wrote."""
+    return Delivery(**loads(text), body=body)
+
+
 def end_details(end: EventEnd) -> tuple[str, bytes]:
     """Write down how an event has ended; the payload of the response apart, for it need not be text."""
     text = asdict(end)

@@ -8,7 +8,11 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from serverfull.errors import EventsDamaged, StateTooNew
+from serverfull.errors import EventsDamaged, StateDamaged, StateTooNew, StateUnusable
+from serverfull.storage.examination import unusable
+
+STATES = ("waiting", "running", "delivering", "ended")
+"""What the numbers mean that events have as their states."""
 
 LAYOUT = 2
 """The number of the tables below; a file of a lower one is brought up to it when it is opened."""
@@ -68,9 +72,7 @@ def prepare(connection: sqlite3.Connection, file: Path | None) -> None:
     :raises StateTooNew: a newer serverfull wrote it.
     """
     execute = connection.execute
-    layout = execute("PRAGMA user_version").fetchone()[0]
-    if layout > LAYOUT:
-        raise StateTooNew(file, f"has events of layout {layout}")
+    layout = layout_of(connection, file)
     if layout == 0:
         for statement in _TABLES.split(";"):
             execute(statement)
@@ -80,6 +82,20 @@ def prepare(connection: sqlite3.Connection, file: Path | None) -> None:
         execute(_NAMES)
     if layout < LAYOUT:
         execute(f"PRAGMA user_version = {LAYOUT}")
+
+
+def layout_of(connection: sqlite3.Connection, file: Path | None) -> int:
+    """Give the layout of the tables; 0: there are none yet.
+
+    :raises StateTooNew: a newer serverfull wrote the file.
+    """
+    layout: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if layout > LAYOUT:
+        raise StateTooNew(
+            f"{file} was written by a newer serverfull (its events have layout {layout}, this one knows {LAYOUT} at "
+            "most): start that one"
+        )
+    return layout
 
 
 def _check(connection: sqlite3.Connection, file: Path) -> None:
@@ -105,7 +121,18 @@ def inherit(connection: sqlite3.Connection, now: float, longest_delay: float) ->
     execute("UPDATE deliveries SET due = ? WHERE due > ?", (now, now + longest_delay))
 
 
+def give_back(connection: sqlite3.Connection) -> None:
+    """Let events wait that run, without a death: no host has died."""
+    connection.execute("UPDATE events SET state = 0, token = token + 1 WHERE state = 1")
+
+
 def last_key(connection: sqlite3.Connection) -> int:
     """Give the highest key that an event has ever had, of those that are gone too."""
     found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return 0 if found is None else int(found[0])
+
+
+def unusable_events(file: Path | None, error: sqlite3.Error) -> StateUnusable:
+    """Say what an error of SQLite means for those who start a host, or look into its files."""
+    found = unusable(file or Path(":memory:"), error)
+    return EventsDamaged(file, str(error)) if isinstance(found, StateDamaged) else found

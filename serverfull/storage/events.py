@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from serverfull.errors import InternalFailure, StateUnusable
 from serverfull.interfaces import EventStore
-from serverfull.storage.event_file import STATES, EventFile
+from serverfull.storage.event_file import EventFile
+from serverfull.storage.event_tables import STATES
 
 if TYPE_CHECKING:
     from serverfull.domain.events import Delivery, EventEnd, KeptEvent, Lease, PendingDelivery, QueuedEvent, Upcoming

@@ -11,6 +11,7 @@ from serverfull.errors import StateInUse, StateUnusable
 
 DATABASE = "state.db"
 CODE = "code"
+EVENTS = "events"
 _LOCK = "lock"
 _CREATED = f"{DATABASE} was made here"
 

@@ -40,7 +40,9 @@ def event_folder(settings: Settings) -> Path | None:
             )
         return None
     if not path and settings.state.path not in ("", MEMORY):
-        return Path(settings.state.path).absolute() / "events"
+        from serverfull.storage.folder import EVENTS
+
+        return Path(settings.state.path).absolute() / EVENTS
     return None if path in ("", MEMORY) else Path(path).absolute()
 
 

@@ -31,7 +31,8 @@ from serverfull.errors import InternalFailure
 from serverfull.interfaces import Clock, EventStore
 from serverfull.invocation.queue import StoredQueue
 from serverfull.invocation.queueing import Policy, Running
-from serverfull.storage.event_file import STATES, EventFile
+from serverfull.storage.event_file import EventFile
+from serverfull.storage.event_tables import STATES
 
 BEGAN = 1_700_000_000.0
 RESULT = Response(status_code=200, executed_version="$LATEST", payload=b"1")
@@ -80,7 +81,7 @@ def virtual_loop() -> Iterator[VirtualLoop]:
         if tasks:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         for store in loop.stores:
-            store.file._connection.close()
+            store.file.release()
         loop.close()
 
 
@@ -171,7 +172,7 @@ class DirectStore(EventStore):
         """End as a process that is killed: nothing is given back but the lock."""
         with self.file._connection as connection:
             connection.rollback()
-        self.file._connection.close()
+        self.file.release()
 
     def rows(self, query: str) -> list[Any]:
         return self.file._connection.execute(query).fetchall()
