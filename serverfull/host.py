@@ -162,6 +162,7 @@ class Host:
             on_open=self._serve_deployed,
             running=_RunLater(self),
             calls=self.metrics.invocations_of,
+            watching=self.watching,
             refusal=refusal(settings, shared=sharing is not None),
         )
         self._stack = AsyncExitStack()

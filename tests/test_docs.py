@@ -87,9 +87,13 @@ class Reader:
         self.close()
         ((command, _),) = block.commands()
         words = command_of_make(command) if command.startswith("make ") else command.split()
+        begins = words.index("serverfull")
+        variables = [word.replace("$PWD", str(self.folder)).partition("=") for word in words[:begins]]
+        words = words[begins:]
         assert words[:2] == ["serverfull", "serve"]
         cwd = ROOT if command.startswith("make ") else self.folder
-        self.host = HostProcess.start(*(words[2:] or [None]), cwd=cwd)
+        env = {name: value for name, _, value in variables}
+        self.host = HostProcess.start(*(words[2:] or [None]), env=env, cwd=cwd)
 
     def address(self, text: str) -> str:
         return text.replace("localhost:8080", f"127.0.0.1:{self.host.port}") if self.host else text

@@ -15,6 +15,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 READS_ENVIRONMENT = {
     "config/installers.py": "what package installers see of it",
+    "config/variables.py": "what paths of folders that run in place may name",
     "config/credentials.py": "the credentials that functions are to have too",
     "config/loading.py": "the settings",
     "config/native.py": "the settings of a native Lambda",

@@ -53,6 +53,7 @@ COMMON: Mapping[str, str] = MappingProxyType(
         "AWS_ENDPOINT_URL": "client.endpoint",
         "AWS_ENDPOINT_URL_LAMBDA": "client.endpoint",
         "DOCKER_HOST": "docker.engine",
+        "BUCKET_MARKER_LOCAL": "hot_reload.marker",
         f"{PREFIX}ENDPOINT": "client.endpoint",
         f"{PREFIX}STATE": "state.path",
         f"{PREFIX}LAMBDA_TARGET": "lambda_mode.target",

@@ -84,6 +84,10 @@ DomainName: TypeAlias = Annotated[
     str,
     Pattern(rf"(?![0-9.]*$)(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "names such as localhost.localstack.cloud"),
 ]
+FolderPath: TypeAlias = Annotated[
+    str, Pattern(r"(/(?!\.{1,2}(/|$))[^/\x00]+)+/?", "absolute paths of folders, such as /home/me/projects, not of /")
+]
+BucketName: TypeAlias = Annotated[str, Pattern(r"[A-Za-z0-9._-]{0,63}", "the name of a bucket, or nothing")]
 UserNumbers: TypeAlias = Annotated[str, Pattern(r"\d+:\d+", "a user and a group as numbers, such as 993:990")]
 VolumeMapping: TypeAlias = Annotated[
     str, Pattern(r"/[^:,]*:/[^:,]+(:ro)?", "folders here and there, such as /srv/data:/data:ro")
@@ -379,6 +383,18 @@ class DependencySettings(_Theme):
     """MB of what installers have fetched that are kept for the next installation; it is emptied when it has more."""
 
 
+class HotReloadSettings(_Theme):
+    """Functions and layers that run in place, from folders of this machine. ``docs/hot-reload.md`` has the whole."""
+
+    allowed_paths: tuple[FolderPath, ...] = ()
+    """Folders below which a deployment may name one as its code, by the bucket ``hot-reload`` or ``__local__`` and its
+    path as the key. A path with a space in it is written as JSON. Empty: none, and these are buckets like all others,
+    because whoever deploys would choose what of the machine a function runs. Needs ``serverfull[reload]``."""
+    marker: BucketName = ""
+    """One more bucket that means a folder, such as ``hot-code``, for tools that take no other name. Nothing: there is
+    none."""
+
+
 class DockerSettings(_Theme):
     """How containers are made, for functions that run in Docker. Needs ``serverfull[docker]``."""
 
@@ -630,6 +646,7 @@ class Settings(_Theme):
     aws: AwsSettings = field(default_factory=AwsSettings)
     destinations: DestinationSettings = field(default_factory=DestinationSettings)
     dependencies: DependencySettings = field(default_factory=DependencySettings)
+    hot_reload: HotReloadSettings = field(default_factory=HotReloadSettings)
     docker: DockerSettings = field(default_factory=DockerSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)
     mock: MockSettings = field(default_factory=MockSettings)

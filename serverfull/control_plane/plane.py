@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.errors import (
     DependenciesNotInstalled,
+    ExtraMissing,
+    FunctionNotReady,
     InternalFailure,
     NotFoundError,
     RequestError,
@@ -34,10 +37,12 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Fitness
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import CodeStore, Fetcher, FunctionIdentity, StateStore
+    from serverfull.interfaces import CodeStore, Fetcher, FunctionIdentity, StateStore, Watching
+    from serverfull.reload.folders import HotFolders
     from serverfull.reload.objects import LinkedObjects
     from serverfull.storage.code import FileCodeStore
     from serverfull.storage.objects import S3Objects
+    from serverfull.storage.temporary import TemporaryFolder
 
     Operation = Callable[[dict[str, Any], RequestScope], Awaitable[Mapping[str, Any]]]
 
@@ -55,7 +60,9 @@ class ControlPlane:
     :param failure_of: says why one of these is Failed; None where it is Active.
     :param running: runs functions.
     :param calls: says how many calls there have been of functions with a name.
+    :param watching: gives what says that files have changed.
     :param refusal: why nothing can be deployed on this host; None: it can.
+    :raises ExtraMissing: functions may run from folders in place, which could not be watched.
     :param on_open: called when the state is open and there may be deployed functions, with what gives these and what
         tells of changes.
     """
@@ -70,6 +77,7 @@ class ControlPlane:
         on_open: Callable[[DeployedFetcher, Changes], None],
         running: Running,
         calls: Callable[[str], float],
+        watching: Callable[[], Watching],
         refusal: str | None = None,
     ) -> None:
         self._registered = registered
@@ -79,6 +87,7 @@ class ControlPlane:
         self._on_open = on_open
         self._running = running
         self._calls = calls
+        self._watching = watching
         self._refusal = refusal
         self._opening = asyncio.Lock()
         self._closed = False
@@ -87,6 +96,9 @@ class ControlPlane:
         self._bucket: tuple[str, str] | None = None
         self._resources: Resources | None = None
         self._linked: LinkedObjects | None = None
+        self._temporary: TemporaryFolder | None = None
+        if settings.hot_reload.allowed_paths:
+            _check_watching()
         self._stack = AsyncExitStack()
 
     @property
@@ -144,11 +156,13 @@ class ControlPlane:
         from serverfull.control_plane.wiring import Resources
         from serverfull.domain.changes import Changes
         from serverfull.fetchers.deployed import DeployedFetcher
+        from serverfull.fetchers.hot import HotCode
         from serverfull.storage.objects import S3Objects
 
         changes = Changes()
         deployed = DeployedFetcher(changes)
         state, code = await self._stores()
+        folders = self._hot_folders()
         dependencies = self._dependencies()
         self._stack.push_async_callback(dependencies.aclose)
         objects = S3Objects()
@@ -167,10 +181,13 @@ class ControlPlane:
             readiness=warming.readiness,
             dependencies=dependencies,
             packages_in_use=deployed.packages_in_use,
+            folders=folders,
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
-            deployed.read_from(state, code, resources.retry, dependencies.root)
+            hot = HotCode(folders, self._watching, changes, self._logger)
+            self._stack.callback(hot.close)
+            deployed.read_from(state, code, resources.retry, dependencies.root, hot)
             try:
                 await self._begin(resources, state, changes)
             except InternalFailure as failure:
@@ -227,6 +244,8 @@ class ControlPlane:
             return Fitness()
         except DependenciesNotInstalled as failure:
             return Fitness(Unfit(failure.why, failure.code))
+        except FunctionNotReady as failure:  # a folder that it runs from in place is gone
+            return Fitness(Unfit(failure.why, "InvalidConfiguration"))
         unfit = await self._running.unfit(version.function, function)
         if unfit is None and version.wants_snapshot and version.number != LATEST_NUMBER:
             return await self._running.snapshot(partition, version.function, function)
@@ -281,6 +300,25 @@ class ControlPlane:
             self._logger,
         )
 
+    def _hot_folders(self) -> HotFolders | None:
+        """Make what looks at folders that functions run from in place; None where none may be."""
+        settings = self._settings.hot_reload
+        if not settings.allowed_paths:
+            return None
+        from serverfull.config.variables import host_variables
+        from serverfull.reload.folders import HotFolders
+
+        return HotFolders(settings.allowed_paths, settings.marker, host_variables(), self._scratch)
+
+    def _scratch(self) -> Path:
+        """Give a folder that is deleted with the host, made now."""
+        if self._temporary is None:
+            from serverfull.storage.temporary import TemporaryFolder
+
+            self._temporary = TemporaryFolder()
+            self._stack.callback(self._temporary.close)
+        return self._temporary.path
+
     def _directory(self) -> Path | None:
         """Say where things are kept: absolutely, for a handler may change the working directory."""
         return Path(self._settings.state.path).absolute() if self.durable else None
@@ -303,6 +341,12 @@ class ControlPlane:
             code = self._files = MemoryCodeStore() if directory is None else FileCodeStore(directory)
         self._stack.push_async_callback(code.aclose)
         return code
+
+
+def _check_watching() -> None:
+    for package in ("watchfiles", "pathspec"):
+        if find_spec(package) is None:
+            raise ExtraMissing("running functions from folders in place (hot_reload.allowed_paths)", package, "reload")
 
 
 def _loading(deployed: DeployedFetcher, update: Operation) -> Operation:

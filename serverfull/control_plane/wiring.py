@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from serverfull.domain.records import Partition
     from serverfull.interfaces import CodeStore, Fetcher, StateStore
     from serverfull.management.concurrency import FindReadiness
-    from serverfull.management.packages import FetchObject, Unpackable
+    from serverfull.management.packages import FetchObject, FindFolders, Unpackable
     from serverfull.management.preparation import Examine
 
 _SWEEP_AFTER = 5.0
@@ -66,6 +66,7 @@ class Resources:
     :param examine: sees whether the host can run a version.
     :param readiness: says how far provisioned concurrency is.
     :param dependencies: what was installed for packages, which is swept with them.
+    :param folders: knows which folders of the machine may be run in place; None: none.
     :param packages_in_use: gives those that are run though their versions have others, as after an update that failed.
     """
 
@@ -84,6 +85,7 @@ class Resources:
         readiness: FindReadiness,
         dependencies: Dependencies,
         packages_in_use: Callable[[], set[str]],
+        folders: FindFolders | None,
     ) -> None:
         self._state = state
         self._dependencies = dependencies
@@ -100,7 +102,7 @@ class Resources:
         )
         reachable = {"lambda", *endpoints_of(settings.destinations)}
         configurations = Configurations(settings.functions, failure_of)
-        intake = PackageIntake(code, check_package=_check_package, fetch_object=fetch_object)
+        intake = PackageIntake(code, check_package=_check_package, fetch_object=fetch_object, folders=folders)
         functions = Functions(state, resolver, registered=registered, code=code, configurations=configurations)
         deployments = Deployments(
             state,
@@ -120,6 +122,7 @@ class Resources:
             changes,
             configurations=configurations,
             functions=functions,
+            packages=intake,
             preparations=preparations,
             limits=limits,
         )

@@ -53,6 +53,8 @@ class FunctionVersion:
     :param code_sha256: of the deployment package, in hexadecimal: its name in the code store. Empty for images.
     :param code_size: bytes of the deployment package.
     :param unzipped_size: bytes of its files; 0 where that was not counted yet.
+    :param hot_path: the folder of this machine that it runs from in place; of a published version, whose package is
+        what was in it then. Empty: its code came as a package.
     :param image_uri: of a function that is an image, as it was given.
     :param resolved_image: the image that this meant when its code was prepared, as ``repository@sha256:digest``: what
         runs, whatever the same name means by now. None: that is not known yet.
@@ -82,6 +84,7 @@ class FunctionVersion:
     code_sha256: str = ""
     code_size: int = 0
     unzipped_size: int = 0
+    hot_path: str = ""
     image_uri: str | None = None
     resolved_image: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -103,6 +106,11 @@ class FunctionVersion:
     def version(self) -> str:
         """``$LATEST`` or the number, as AWS writes it."""
         return str(self.number) if self.number else LATEST
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether it runs from a folder in place, and so is never the same for long."""
+        return bool(self.hot_path) and not self.code_sha256
 
     @property
     def wants_snapshot(self) -> bool:

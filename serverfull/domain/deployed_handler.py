@@ -6,7 +6,7 @@ of registered functions never read a record.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +52,10 @@ class DeployedHandler:
     :ivar image_found: the image that ``image_uri`` meant when a runtime looked for it, as ``repository@sha256:digest``;
         None: none has. The runtime that looks writes it.
     :param snap_start: whether its environments begin as copies of one that has loaded the code.
+    :param live: whether ``root`` is a folder of somebody's, who edits what is in it while it is served.
+    :param virtualenv: whether a virtual environment beside its code counts, as it does for code that is no package.
+    :param admit: looks, each time before something is started from its folders, whether these may be used still: they
+        are not the host's own, and change while it runs. Blocks, and raises FunctionNotReady. None: they never change.
     :param generation: tells the function from one of the same name that was deleted before.
     :param source: what GetFunction tells of the code where it is not of a deployed function; a path: of the file or
         folder there, which is looked at when somebody asks. None: of ``root``.
@@ -72,6 +76,9 @@ class DeployedHandler:
         snap_start: bool = False,
         generation: str = "",
         source: SourceCode | Path | None = None,
+        live: bool = False,
+        virtualenv: bool = False,
+        admit: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.root = root
@@ -86,6 +93,9 @@ class DeployedHandler:
         self.snap_start = snap_start
         self.generation = generation
         self.source = root if source is None else source
+        self.live = live
+        self.virtualenv = virtualenv
+        self.admit = admit
         self.__module__, _, self.__qualname__ = name.rpartition(".")  # what configurations and logs show
 
     def __call__(self, event: Any, context: Any) -> Any:

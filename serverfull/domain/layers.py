@@ -35,6 +35,7 @@ class LayerVersion:
     :param code_sha256: of the package, in hexadecimal: its name in the code store.
     :param code_size: bytes of the package.
     :param unzipped_size: bytes of its files; 0 where that was not counted yet.
+    :param hot_path: the folder of this machine that it is, in place of a package; empty: it is a package.
     :param compatible_runtimes: as the publisher said; nothing checks it.
     :param created: as AWS writes it, ``2026-11-21T04:30:00.000+0000``.
     :param signed: whether the package has a signature of AWS Signer in it, of whatever worth.
@@ -49,6 +50,7 @@ class LayerVersion:
     code_size: int
     created: str
     unzipped_size: int = 0
+    hot_path: str = ""
     description: str = ""
     license_info: str | None = None
     compatible_runtimes: Sequence[str] | None = None

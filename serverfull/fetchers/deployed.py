@@ -16,8 +16,10 @@ import asyncio
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import finalize
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
 from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
     from serverfull.domain.events import EventConfig
     from serverfull.domain.invoke_configs import EventInvokeConfig
+    from serverfull.domain.layers import LayerVersion
     from serverfull.domain.records import Partition
+    from serverfull.fetchers.hot import HotCode
     from serverfull.interfaces import CodeStore, Records, StateStore
 
 
@@ -48,6 +52,20 @@ prepared now. Raises DependenciesNotInstalled."""
 
 PATIENCE = 10.0
 """Seconds that a call waits for a function which is still being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class _HotFolders:
+    """What a version runs from in place.
+
+    :param root: the folder that is its package; None: it has one.
+    :param generation: of what is in its folders.
+    :param admit: looks whether it may run from them; None: there are none.
+    """
+
+    root: Path | None = None
+    generation: int = 0
+    admit: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +95,7 @@ class DeployedFetcher(Fetcher):
         self._stores: tuple[StateStore, CodeStore] | None = None
         self._retry: Retry | None = None
         self._find_root: FindRoot | None = None
+        self._hot: HotCode | None = None
         self._known: dict[tuple[Partition, str], _Known] = {}
         self._handlers: dict[tuple[Partition, str], dict[int, tuple[object, DeployedHandler]]] = {}
         self._before: dict[tuple[Partition, str], Function] = {}  # $LATEST, as it was given last
@@ -85,14 +104,20 @@ class DeployedFetcher(Fetcher):
         changes.subscribe(self._forget)
 
     def read_from(
-        self, state: StateStore, code: CodeStore, retry: Retry | None = None, find_root: FindRoot | None = None
+        self,
+        state: StateStore,
+        code: CodeStore,
+        retry: Retry | None = None,
+        find_root: FindRoot | None = None,
+        hot: HotCode | None = None,
     ) -> None:
         """Say where functions, and where their packages are kept.
 
         :param retry: makes versions that could not be made, if it is time for that.
         :param find_root: says where versions run; None: in the folders of their packages.
+        :param hot: has those that run in place; None: there are none.
         """
-        self._stores, self._retry, self._find_root = (state, code), retry, find_root
+        self._stores, self._retry, self._find_root, self._hot = (state, code), retry, find_root, hot
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Find nothing: whose function it is has to be said first.
@@ -278,10 +303,12 @@ class DeployedFetcher(Fetcher):
     async def _as_function(
         self, partition: Partition, function: DeployedFunction, version: FunctionVersion, *, preparing: bool = False
     ) -> Function:
-        root = await self._root(function, version, preparing=preparing)
+        layers = await self._layers(partition, version)
+        hot = await self._use_hot(partition, version, layers)
+        root = hot.root or await self._root(function, version, preparing=preparing)
         logging = version.settings.get("LoggingConfig", {})
         return Function(
-            await self._handler(partition, version, root, function.generation),
+            await self._handler(partition, version, root, layers, hot, function.generation),
             timeout=version.timeout,
             memory_size=version.memory_size,
             environment=version.environment,
@@ -294,6 +321,7 @@ class DeployedFetcher(Fetcher):
             system_log_level=logging.get("SystemLogLevel"),
             tags=function.tags,
             version=version.version,
+            generation=1 + hot.generation,
         )
 
     async def _root(self, function: DeployedFunction, version: FunctionVersion, *, preparing: bool) -> Path:
@@ -310,8 +338,33 @@ class DeployedFetcher(Fetcher):
         except TimeoutError:
             raise FunctionNotReady(function.name, "Pending", "Its dependencies are being installed.") from None
 
+    async def _use_hot(
+        self, partition: Partition, version: FunctionVersion, layers: Sequence[LayerVersion]
+    ) -> _HotFolders:
+        """Give what a version runs from in place, which is watched from now on; nothing, as a rule.
+
+        :raises FunctionNotReady: a folder may not be used any more, or is gone.
+        """
+        paths = [version.hot_path] if version.is_hot else []
+        paths += [layer.hot_path for layer in layers if layer.hot_path]
+        if self._hot is None:
+            assert not paths
+            return _HotFolders()
+        name = partition, version.function
+        found = await self._hot.use(name, version.number, paths)
+        if not paths:
+            return _HotFolders()
+        root = found[0] if version.is_hot else None
+        return _HotFolders(root, self._hot.generation(name), partial(self._hot.check, version.function, paths))
+
     async def _handler(
-        self, partition: Partition, version: FunctionVersion, root: Path, generation: str
+        self,
+        partition: Partition,
+        version: FunctionVersion,
+        root: Path,
+        layers: Sequence[LayerVersion],
+        hot: _HotFolders,
+        generation: str,
     ) -> DeployedHandler:
         made_of = (
             root,
@@ -325,20 +378,22 @@ class DeployedFetcher(Fetcher):
             str(version.settings.get("ImageConfig")),
             version.architecture,
             generation,
+            version.hot_path,
+            hot.generation,
         )
         handlers = self._handlers.setdefault((partition, version.function), {})
         kept = handlers.get(version.number)
         if kept is None or kept[0] != made_of:
             assert self._stores is not None
-            code = self._stores[1]
-            layers = [await code.tree(sha256) for sha256 in await self._layers(partition, version)]
+            trees = [await self._layer(partition, version, layer) for layer in layers]
+            copies = [tree for tree, layer in zip(trees, layers, strict=True) if layer.hot_path]
             kept = handlers.get(version.number)  # again: calls that came together must not load the code twice
             if kept is None or kept[0] != made_of:
                 handler = DeployedHandler(
                     version.handler or "",
                     root,
                     runtime=version.runtime or "",
-                    layers=layers,
+                    layers=trees,
                     region=partition.region,
                     ephemeral_mb=made_of[4],
                     architecture=version.architecture,
@@ -346,17 +401,37 @@ class DeployedFetcher(Fetcher):
                     image_config=_image_config(version.settings.get("ImageConfig", {})),
                     snap_start=made_of[5],
                     generation=generation,
+                    live=version.is_hot,
+                    virtualenv=bool(version.hot_path),
+                    admit=hot.admit,
                 )
                 kept = handlers[version.number] = made_of, handler
+                if copies:
+                    finalize(handler, self._remove, copies)
+            elif copies:
+                await asyncio.to_thread(self._remove, copies)
         return kept[1]
 
-    async def _layers(self, partition: Partition, version: FunctionVersion) -> Sequence[str]:
-        """Give the packages of a version's layers, the first one at the bottom."""
+    def _remove(self, copies: Sequence[Path]) -> None:
+        """Delete what layers were when a handler was made."""
+        assert self._hot is not None
+        self._hot.remove(copies)
+
+    async def _layer(self, partition: Partition, version: FunctionVersion, layer: LayerVersion) -> Path:
+        """Give the folder of a layer: of one that is hot, as it is now, for other generations have others."""
+        assert self._stores is not None
+        if layer.hot_path:
+            assert self._hot is not None
+            return await self._hot.copy((partition, version.function), layer.hot_path)
+        return await self._stores[1].tree(layer.code_sha256)
+
+    async def _layers(self, partition: Partition, version: FunctionVersion) -> Sequence[LayerVersion]:
+        """Give a version's layers, the first one at the bottom."""
         arns = [layer["Arn"] for layer in version.settings.get("Layers", ())]
 
-        def read(records: Records) -> Sequence[str]:
+        def read(records: Records) -> Sequence[LayerVersion]:
             found = [records.get(LAYER_VERSIONS, *layer_key(arn)) for arn in arns]
-            return [layer.code_sha256 for layer in found if layer is not None]
+            return [layer for layer in found if layer is not None]
 
         return await self._state.read(partition, read) if arns else ()
 

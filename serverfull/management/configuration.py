@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from serverfull.domain.checksums import code_sha256
 from serverfull.domain.deployed_handler import DeployedHandler
+from serverfull.domain.hot_paths import SHA256
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.limits import DEFAULT_EPHEMERAL_MB
 from serverfull.domain.names import function_arn, partition_of
@@ -198,6 +199,8 @@ def resolved_image(version: FunctionVersion) -> str | None:
 
 
 def _code_sha256(version: FunctionVersion) -> str | None:
+    if version.is_hot:
+        return SHA256
     if version.image_uri is not None:
         image = resolved_image(version)
         return image and image.rpartition("@sha256:")[2]

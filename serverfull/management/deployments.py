@@ -141,13 +141,14 @@ class Deployments:
             scope.partition, lambda records: self._check_package(records, check(records), function, package)
         )
         await self._packages.keep(package)
+        frozen = await self._frozen(package, request)
 
         def write(records: Records) -> FunctionVersion:
             version = self._with_code(records, check(records), function, package, scope)
             records.insert(FUNCTIONS, function)
             records.insert(VERSIONS, version)
             request_preparation(records, version)
-            return publish(records, version, self._limits) if request.get("Publish") else version
+            return publish(records, version, self._limits, frozen=frozen) if request.get("Publish") else version
 
         version = await self._state.write(scope.partition, write)
         self._tell(scope, version)
@@ -189,7 +190,7 @@ class Deployments:
             ),
         )
         await self._packages.keep(package)
-        return await self._write(draft, request, scope)
+        return await self._write(draft, request, scope, await self._frozen(package, request))
 
     async def update_function_configuration(
         self, request: UpdateFunctionConfigurationRequestTypeDef, scope: RequestScope
@@ -289,7 +290,7 @@ class Deployments:
     ) -> FunctionVersion:
         """Put code on a version, if it may have it; the host's log says where its signature is not trusted."""
         self._check_package(records, version, function, package)
-        if package.content is not None:
+        if package.image_uri is None:
             self._check_signature(records, function, version, package.signed)
         return package.put_on(version)
 
@@ -300,7 +301,7 @@ class Deployments:
 
         Also called before a package is kept, so that nothing of one that is refused is left.
         """
-        if package.content is not None:
+        if package.image_uri is None:
             check_signature(
                 records, function, function.name, package.signed, _signed_layers(records, function, version)
             )
@@ -322,13 +323,13 @@ class Deployments:
         if not request.get("Layers"):
             return None
 
-        def work(records: Records) -> str | None:
+        def work(records: Records) -> FunctionVersion | None:
             function = self._resolver.function(records, reference, scope)
             latest = self._resolver.version(records, reference, scope)
-            return latest.code_sha256 if function.code_signing_config is not None else None
+            return latest if function.code_signing_config is not None and latest.package_type == "Zip" else None
 
-        sha256 = await self._state.read(scope.partition, work)
-        return await self._packages.is_signed(sha256) if sha256 else None
+        latest = await self._state.read(scope.partition, work)
+        return None if latest is None else not latest.is_hot and await self._packages.is_signed(latest.code_sha256)
 
     def _layers(self, records: Records, arns: Sequence[str], scope: RequestScope) -> list[Mapping[str, Any]]:
         """Give AWS's ``Layer`` for each ARN."""
@@ -336,7 +337,11 @@ class Deployments:
         return [{"Arn": arn, "CodeSize": layer.code_size} for arn, layer in zip(arns, layers, strict=True)]
 
     async def _write(
-        self, draft: Callable[[Records], FunctionVersion], request: Request, scope: RequestScope
+        self,
+        draft: Callable[[Records], FunctionVersion],
+        request: Request,
+        scope: RequestScope,
+        frozen: Package | None = None,
     ) -> Response:
         """Write ``$LATEST`` as it was drafted, and publish it where the request says so."""
 
@@ -345,11 +350,15 @@ class Deployments:
             latest = in_progress(stamped)
             records.replace(VERSIONS, latest)
             request_preparation(records, latest)
-            return publish(records, latest, self._limits) if request.get("Publish") else latest
+            return publish(records, latest, self._limits, frozen=frozen) if request.get("Publish") else latest
 
         version = await self._state.write(scope.partition, write)
         self._tell(scope, version)
         return self._configurations.deployed(version, scope, version.version if version.number else None)
+
+    async def _frozen(self, package: Package, request: Request) -> Package | None:
+        """Make a package of a folder that is run in place, where the request publishes a version of it."""
+        return await self._packages.freeze(package.hot_path) if package.hot_path and request.get("Publish") else None
 
     def _tell(self, scope: RequestScope, written: FunctionVersion) -> None:
         """Tell everybody of a change that is kept, and begin to prepare what it left to be prepared."""

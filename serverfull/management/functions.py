@@ -200,6 +200,8 @@ class Functions:
                 "ImageUri": version.image_uri,
                 "ResolvedImageUri": resolved_image(version),
             }
+        if version.is_hot:
+            return {"RepositoryType": "S3", "Location": f"file://{version.hot_path}"}
         url = await self._code.url(version.code_sha256, CODE_URL_SECONDS)
         return {
             "RepositoryType": "S3",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from serverfull.domain.checksums import code_sha256
 from serverfull.domain.deployed import VERSIONS
+from serverfull.domain.hot_paths import SHA256
 from serverfull.domain.layers import LAYER_VERSIONS, LAYERS, Layer, LayerVersion, layer_arn, layer_key
 from serverfull.domain.names import is_partition_of, partition_of
 from serverfull.errors import InvalidParameterValue, RequestRefused, ResourceNotFound
@@ -90,6 +91,7 @@ class Layers:
             code_sha256=package.sha256,
             code_size=size,
             unzipped_size=package.unzipped_size,
+            hot_path=package.hot_path,
             created=timestamp(),
             description=request.get("Description", ""),
             license_info=request.get("LicenseInfo"),
@@ -199,6 +201,10 @@ class Layers:
 
     async def _described_whole(self, version: LayerVersion, scope: RequestScope) -> Response:
         """Write a version as AWS answers it when it is asked for by itself."""
+        if version.hot_path:
+            content: Response = {"Location": f"file://{version.hot_path}", "CodeSha256": SHA256, "CodeSize": 0}
+            arn = layer_arn(version.layer, scope.partition)
+            return _described(version, scope.partition) | {"LayerArn": arn, "Content": content}
         url = await self._code.url(version.code_sha256, URL_SECONDS)
         return _described(version, scope.partition) | {
             "LayerArn": layer_arn(version.layer, scope.partition),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from serverfull.domain.checksums import sha256_of
+from serverfull.domain.hot_paths import OFF, refused
 from serverfull.domain.limits import ZIPPED_PACKAGE_BYTES
 from serverfull.domain.objects import StoredObject
 from serverfull.errors import InvalidParameterValue, RequestEntityTooLarge
@@ -24,6 +25,25 @@ if TYPE_CHECKING:
 
 FetchObject: TypeAlias = Callable[[str, str, "str | None"], Awaitable[StoredObject]]
 """Reads a bucket's object, of that version or of the newest; raises InvalidParameterValue."""
+
+
+class FindFolders(Protocol):
+    """What knows which folders of the machine may be run in place."""
+
+    def is_hot(self, bucket: str) -> bool:
+        """Whether a bucket stands for folders of the machine."""
+
+    def admit(self, key: str) -> str:
+        """Give the path of a folder that a deployment names, with variables replaced. Blocks.
+
+        :raises InvalidParameterValue: it may not be used.
+        """
+
+    def pack(self, path: str) -> bytes:
+        """Make a package of what is in a folder now. Blocks.
+
+        :raises InvalidParameterValue: it may not be used any more, or cannot be a package.
+        """
 
 
 class Unpackable(Protocol):
@@ -47,17 +67,19 @@ KMS_KEY = "SourceKMSKeyArn"
 class Package:
     """Code that was taken in.
 
-    :param content: the zip archive; None for an image.
-    :param sha256: of the archive, in hexadecimal; empty for an image.
+    :param content: the zip archive; None for an image, and for a folder that is run in place.
+    :param sha256: of the archive, in hexadecimal; empty where there is none.
     :param unzipped_size: bytes of its files.
     :param signed: whether the archive has a signature of AWS Signer, of whatever worth.
     :param s3_bucket: of the object that the function follows from now on, with ``s3_key`` and ``s3_etag``; empty: none.
+    :param hot_path: the folder that is run in place, or that the archive was made of; empty: neither.
     """
 
     content: bytes | None = None
     sha256: str = ""
     unzipped_size: int = 0
     signed: bool = False
+    hot_path: str = ""
     image_uri: str | None = None
     kms_key: str | None = None
     s3_bucket: str = ""
@@ -74,6 +96,7 @@ class Package:
             code_sha256=self.sha256,
             code_size=len(self.content or b""),
             unzipped_size=self.unzipped_size,
+            hot_path=self.hot_path,
             image_uri=self.image_uri,
             resolved_image=None,
             s3_bucket=self.s3_bucket,
@@ -89,12 +112,21 @@ class PackageIntake:
     :param code: where packages are kept.
     :param check_package: refuses packages that cannot be unpacked.
     :param fetch_object: reads from S3; None where that is not possible.
+    :param folders: knows which folders may be run in place; None: none.
     """
 
-    def __init__(self, code: CodeStore, *, check_package: CheckPackage, fetch_object: FetchObject | None) -> None:
+    def __init__(
+        self,
+        code: CodeStore,
+        *,
+        check_package: CheckPackage,
+        fetch_object: FetchObject | None,
+        folders: FindFolders | None = None,
+    ) -> None:
         self._code = code
         self._check_package = check_package
         self._fetch_object = fetch_object
+        self._folders = folders
 
     async def read(self, members: Mapping[str, Any], package_type: str) -> Package:
         """Read and check the code that a request has; it is not kept yet.
@@ -114,12 +146,29 @@ class PackageIntake:
             source = _NOWHERE
             if len(content) > ZIPPED_PACKAGE_BYTES:
                 raise RequestEntityTooLarge(f"Zipped size must be smaller than {ZIPPED_PACKAGE_BYTES} bytes")
+        elif self._folders is not None and self._folders.is_hot(members["S3Bucket"]):
+            _check_hot(members)
+            return Package(hot_path=await asyncio.to_thread(self._folders.admit, members["S3Key"]))
         else:
             found = await self._fetch(members)
             content, source = found.content, _followed(members, found.etag)
-        facts = await self._check_package(content)
-        package = await asyncio.to_thread(_described, content, facts.unzipped_bytes, kms_key)
+        package = await self._taken(content, kms_key)
         return replace(package, s3_bucket=source[0], s3_key=source[1], s3_etag=source[2])
+
+    async def freeze(self, path: str) -> Package:
+        """Make a package of what is now in a folder that is run in place, for a version that stays as it is; keep it.
+
+        :raises InvalidParameterValue: the folder may not be used any more, or cannot be a package.
+        """
+        if self._folders is None:
+            raise refused(path, OFF)
+        package = await self._taken(await asyncio.to_thread(self._folders.pack, path), None)
+        await self.keep(package)
+        return replace(package, hot_path=path)
+
+    async def _taken(self, content: bytes, kms_key: str | None) -> Package:
+        facts = await self._check_package(content)
+        return await asyncio.to_thread(_described, content, facts.unzipped_bytes, kms_key)
 
     async def keep(self, package: Package) -> None:
         """Keep a package, durably when this returns."""
@@ -156,6 +205,13 @@ def _described(content: bytes, unzipped_size: int, kms_key: str | None) -> Packa
         signed=is_signed(content),
         kms_key=kms_key,
     )
+
+
+def _check_hot(members: Mapping[str, Any]) -> None:
+    """Refuse what a folder that is run in place does not have, for nothing is accepted that would not act."""
+    for member in (KMS_KEY, "S3ObjectVersion"):
+        if members.get(member):
+            raise InvalidParameterValue(f"{member} is for packages: a folder that is run in place has none.")
 
 
 def _check_sources(members: Mapping[str, Any], package_type: str) -> None:

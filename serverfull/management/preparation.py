@@ -78,7 +78,7 @@ async def make_ready(code: CodeStore, examine: Examine, partition: Partition, ve
     :raises PreparationFailed: it cannot be unpacked or found, or nothing here runs it.
     """
     try:
-        if version.package_type == "Zip":
+        if version.code_sha256:
             await code.tree(version.code_sha256)
         fitness = await examine(partition, version)
     except InvalidParameterValue as broken:

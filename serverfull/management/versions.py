@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from serverfull.domain.changes import FunctionChanged
 from serverfull.domain.deployed import FUNCTIONS, VERSIONS, FunctionVersion
 from serverfull.domain.names import LATEST, FunctionReference, function_arn
-from serverfull.errors import InvalidParameterValue
+from serverfull.errors import InvalidParameterValue, ResourceConflict
 from serverfull.management.account import check_code_storage
 from serverfull.management.configuration import listed
 from serverfull.management.contents import content_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from serverfull.management.configuration import Configurations
     from serverfull.management.functions import Functions
     from serverfull.management.operations import Operations, Request, Response
+    from serverfull.management.packages import Package, PackageIntake
     from serverfull.management.preparation import Preparations
     from serverfull.management.resolution import FunctionResolver
 
@@ -43,6 +44,7 @@ class Versions:
 
     :param configurations: writes the answers.
     :param functions: describes the operator's own functions.
+    :param packages: makes packages of folders that are run in place.
     :param preparations: prepares versions that are published before ``$LATEST`` was ready.
     :param limits: the room that an account has for packages.
     """
@@ -55,6 +57,7 @@ class Versions:
         *,
         configurations: Configurations,
         functions: Functions,
+        packages: PackageIntake,
         preparations: Preparations,
         limits: AccountLimits,
     ) -> None:
@@ -63,6 +66,7 @@ class Versions:
         self._changes = changes
         self._configurations = configurations
         self._functions = functions
+        self._packages = packages
         self._preparations = preparations
         self._limits = limits
 
@@ -81,6 +85,8 @@ class Versions:
         :raises ResourceConflict: ``$LATEST`` is being made or changed.
         :raises CodeStorageExceeded: the account has no room for another version of the package.
 
+        A function that runs from a folder in place has what is in that now as the package of the version.
+
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html
         """
         reference = await self._resolver.writable(request, scope)
@@ -93,8 +99,9 @@ class Versions:
             check_revision(request.get("RevisionId"), latest.revision_id)
             check_not_updating(latest, arn)
             self._check_code(request.get("CodeSha256"), latest, scope)
-            return publish(records, latest, self._limits, request.get("Description"))
+            return publish(records, latest, self._limits, request.get("Description"), frozen)
 
+        frozen = await self._frozen(reference.name, scope)
         version = await self._state.write(scope.partition, work)
         if not is_settled(version):
             self._preparations.start(scope.partition, reference.name, version.number)
@@ -124,6 +131,13 @@ class Versions:
         versions = [self._configurations.deployed(version, scope, version.version) for version in cut.items]
         return {"Versions": [listed(version) for version in versions], "NextMarker": cut.next_marker}
 
+    async def _frozen(self, name: str, scope: RequestScope) -> Package | None:
+        """Make a package of the folder that ``$LATEST`` runs from in place, if it does."""
+        latest = await self._state.read(
+            scope.partition, lambda records: self._resolver.version(records, FunctionReference(name), scope)
+        )
+        return await self._packages.freeze(latest.hot_path) if latest.is_hot else None
+
     def _check_code(self, code_sha256: str | None, latest: FunctionVersion, scope: RequestScope) -> None:
         current = self._configurations.deployed(latest, scope)["CodeSha256"]
         if code_sha256 and code_sha256 != current:
@@ -134,7 +148,11 @@ class Versions:
 
 
 def publish(
-    records: Records, latest: FunctionVersion, limits: AccountLimits, description: str | None = None
+    records: Records,
+    latest: FunctionVersion,
+    limits: AccountLimits,
+    description: str | None = None,
+    frozen: Package | None = None,
 ) -> FunctionVersion:
     """Publish ``$LATEST`` inside a transaction, or find that it has been published as it is.
 
@@ -143,18 +161,21 @@ def publish(
 
     :param limits: the room that the account has: as on AWS, a version takes as much of it as ``$LATEST`` does.
     :param description: of the version, instead of that of the function.
+    :param frozen: what is in the folder that ``$LATEST`` runs from in place: a version does not change any more.
+    :raises ResourceConflict: ``$LATEST`` runs from another folder by now.
     :raises CodeStorageExceeded: there is no room for it.
     """
     function = records.get(FUNCTIONS, latest.function)
     assert function is not None
-    content = content_of(latest)
+    source = _frozen(latest, frozen) if latest.is_hot else latest
+    content = content_of(source)
     before = records.get(VERSIONS, function.name, function.last_version) if function.last_version else None
     if before is not None and before.published_from == content:
         return before
-    check_code_storage(records, latest.code_size, limits)
-    ready = is_settled(latest) and not latest.wants_snapshot
+    check_code_storage(records, source.code_size, limits)
+    ready = source is latest and is_settled(latest) and not latest.wants_snapshot
     version = replace(
-        latest if ready else pending(latest),
+        source if ready else pending(source),
         number=function.last_version + 1,
         description=latest.description if description is None else description,
         revision_id=new_revision(),
@@ -166,6 +187,12 @@ def publish(
     if not ready:
         request_preparation(records, version)
     return version
+
+
+def _frozen(latest: FunctionVersion, frozen: Package | None) -> FunctionVersion:
+    if frozen is None or frozen.hot_path != latest.hot_path:
+        raise ResourceConflict(f"The code of {latest.function} was changed at the same time. Please try again.")
+    return frozen.put_on(latest)
 
 
 def check_publish_to(request: Request) -> None:

@@ -23,6 +23,7 @@ from serverfull.runtimes.error_reports import ErrorReport
 from serverfull.runtimes.handlers import bind
 from serverfull.runtimes.loading import LoadFault, load_handler
 from serverfull.runtimes.namespaces import CodeNamespace
+from serverfull.runtimes.search_path import folders_beside
 
 if TYPE_CHECKING:
     from serverfull.domain.functions import Handler
@@ -67,7 +68,8 @@ class DeployedRuntime(Runtime):
             raise TypeError(unfit.reason)
         code = self._loaded.get(handler)
         if code is None:
-            code = self._loaded[handler] = Code(handler, identity.name)
+            python_path = identity.function.environment.get("PYTHONPATH", "")
+            code = self._loaded[handler] = Code(handler, identity.name, python_path)
         return DeployedEnvironment(identity, code, self._inner, self._aws)
 
     async def unfit(self, identity: FunctionIdentity) -> Unfit | None:
@@ -96,8 +98,10 @@ class Code:
     :ivar variables: the environment variables as the code has changed them while it was loaded.
     """
 
-    def __init__(self, declared: DeployedHandler, label: str) -> None:
+    def __init__(self, declared: DeployedHandler, label: str, python_path: str) -> None:
         self.name, self.root, self._label = declared.name, declared.root, label
+        self.admit, self._live, self._virtualenv = declared.admit, declared.live, declared.virtualenv
+        self._python_path = python_path
         self.handler: Handler | None = None
         self.bound: BoundHandler | None = None
         self.variables: dict[str, str | None] | None = None
@@ -110,7 +114,8 @@ class Code:
 
         :raises LoadFault: it cannot be loaded, or cannot be a handler.
         """
-        namespace = CodeNamespace(self.root, self._label)
+        beside = folders_beside(self.root, self._python_path, virtualenv=self._virtualenv)
+        namespace = CodeNamespace(self.root, self._label, beside=beside, live=self._live)
         try:
             handler = load_handler(namespace, self.name)
             self.bound = _bind(handler)
@@ -135,7 +140,7 @@ class DeployedEnvironment(Environment):
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         """Run one invocation; the first one loads the code before, while others wait.
 
-        :raises FunctionNotReady: the function has become Failed meanwhile.
+        :raises FunctionNotReady: the function has become Failed meanwhile, or a folder that it runs from is gone.
         """
         inner = self._inner
         if inner is None:
@@ -165,6 +170,8 @@ class DeployedEnvironment(Environment):
         """Load the code as an invocation of the function; gives how that failed, if it did."""
         code = self._code
         if code.handler is None:
+            if code.admit is not None:
+                await asyncio.to_thread(code.admit)
             loader = self._loader or self._in_process(code.load, timeout=INIT_TIMEOUT)
             self._loader = loader
             outcome = await loader.run(invocation, log)

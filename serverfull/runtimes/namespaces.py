@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 _OWNER = "__serverfull_namespace__"
@@ -40,16 +40,22 @@ class CodeNamespace:
 
     :param root: the folder of the unpacked package.
     :param label: what the made-up package is called after, for stack traces and loggers: the function's name.
+    :param beside: folders that modules are looked for in after the package's own.
+    :param live: whether files change while they are run: bytecode is told from its source by second and size alone, so
+        it is not used.
     """
 
-    def __init__(self, root: Path, label: str) -> None:
+    def __init__(self, root: Path, label: str, *, beside: Sequence[str] = (), live: bool = False) -> None:
         self.name = f"{label.replace('.', '_')}-{next(_numbers)}"
-        self._root = str(root)
+        self.live = live
+        self._path = [str(root), *beside]
+        if live:
+            importlib.invalidate_caches()  # a folder's list is told to be old by its time alone
         self._owned: dict[str, bool] = {}
         self._closed = False
         self.builtins: dict[str, Any] = {**vars(builtins), "__import__": self._import, _OWNER: self}
         package = ModuleType(self.name)
-        package.__path__ = [self._root]
+        package.__path__ = self._path
         package.__spec__ = ModuleSpec(self.name, None, is_package=True)
         setattr(package, _OWNER, self)
         sys.modules[self.name] = package
@@ -86,7 +92,7 @@ class CodeNamespace:
         """
         owned = self._owned.get(top)
         if owned is None:
-            spec = PathFinder.find_spec(f"{self.name}.{top}", [self._root]) if top else None
+            spec = PathFinder.find_spec(f"{self.name}.{top}", self._path) if top else None
             owned = spec is not None and (spec.loader is not None or not _is_known(top))
             self._owned[top] = owned
         return owned
@@ -122,6 +128,14 @@ class _SourceLoader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         _give_builtins(module)
         super().exec_module(module)
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        namespace = _namespace_of(fullname)
+        if namespace is None or not namespace.live:
+            return super().get_code(fullname)
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
 
     def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
         """Write nothing."""

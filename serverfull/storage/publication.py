@@ -21,7 +21,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serverfull.domain.deployed import ALIASES, FUNCTIONS, VERSIONS
+from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.publication import PUBLISHED_FUNCTIONS, PublishedFunction
 from serverfull.storage.s3 import S3Client, S3Endpoint
@@ -128,9 +128,10 @@ class Publication:
 
 
 def _read(name: str, records: Records) -> tuple[bytes | None, PublishedFunction | None]:
-    """Give the document of a function, None where it is gone, and what was published of it."""
+    """Give a function's document, None where it is gone or of a folder in place, and what was published of it."""
     function, published = records.get(FUNCTIONS, name), records.get(PUBLISHED_FUNCTIONS, name)
-    if function is None:
+    latest = records.get(VERSIONS, name, LATEST_NUMBER)
+    if function is None or latest is None or latest.is_hot:  # of a folder of this machine, no other host has anything
         return None, published
     document = {
         "function": _members(function),

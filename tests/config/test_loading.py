@@ -240,7 +240,7 @@ def test_every_setting_can_be_set_by_its_variable_and_by_a_file(tmp_path: Path, 
     samples |= {"server.allowed_origins": "http://other"}
     samples |= {"docker.engine": "unix:///other.sock", "docker.images": "python3.13=other", "docker.pull": "never"}
     samples |= {"docker.extra_hosts": "other:192.0.2.7", "docker.dns": "192.0.2.7", "docker.user": "7:7"}
-    samples |= {"docker.volumes": "/other:/other:ro"}
+    samples |= {"docker.volumes": "/other:/other:ro", "hot_reload.allowed_paths": "/other"}
     samples |= {"server.health_check": "/up", "functions.region": "eu-north-1", "functions.account": "1" * 12}
     samples |= {"signals.installed": "OS", "signals.os_signals": "1", "client.endpoint": "http://h"}
     samples |= {"state.code_store": "s3://bucket", "execution.mode": "process", "execution.other_python": "error"}

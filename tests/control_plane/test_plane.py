@@ -38,6 +38,7 @@ def plane_on(directory: Path, code_store: str = "") -> ControlPlane:
         failure_of=lambda _: None,
         on_open=lambda *_: None,
         running=nobody,
+        watching=nobody,
         calls=lambda _: 0.0,
     )
 

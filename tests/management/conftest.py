@@ -352,6 +352,7 @@ class Deploying:
             *common,
             configurations=configurations,
             functions=functions,
+            packages=self.packages,
             preparations=self.preparations,
             limits=limits,
         )

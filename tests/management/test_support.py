@@ -59,6 +59,8 @@ async def test_a_control_plane_has_what_is_not_refused_and_what_is_refused_with_
         failure_of=lambda name: None,
         on_open=lambda deployed, changes: None,
         running=None,
+        watching=lambda: None,
+        calls=lambda _: 0.0,
     )
     try:
         served = set(await plane.operations())

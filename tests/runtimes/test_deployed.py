@@ -163,7 +163,7 @@ async def test_a_new_limit_keeps_the_code_that_is_loaded(start_host: Any, tmp_pa
 
 
 def test_modules_go_with_the_last_user_of_the_code(tmp_path: Path) -> None:
-    code = Code(deploy(tmp_path, lambda_function="def handler(event, context): return 1"), "gone")
+    code = Code(deploy(tmp_path, lambda_function="def handler(event, context): return 1"), "gone", "")
     code.load()
     assert [name for name in sys.modules if name.startswith("gone-")]
     del code

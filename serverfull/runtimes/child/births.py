@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from . import client, confine, strict
+from . import client, confine, folders, strict
 
 MARK = 10
 """RLIMIT_LOCKS, which no kernel since 2.4.25 enforces. Children inherit it, so it says whose they are."""
@@ -98,7 +98,11 @@ def begin(
         _execute_client(line, told, environment, control)
     else:
         _take_environment(environment)
-        sys.path[:0] = [*told.get("path", ()), *_entries(environment.get("PYTHONPATH", ""))]
+        path = [*told.get("path", ()), *_entries(environment.get("PYTHONPATH", ""))]
+        if told.get("virtualenvs") or told.get("live"):
+            folders.use(path, told["virtualenvs"], told["live"])
+        else:
+            sys.path[:0] = path
         os.close(report)
         gc.enable()
         return Part(line, told["handler"], control)
@@ -209,6 +213,8 @@ def _execute_client(line: socket.socket, told: dict[str, Any], environment: dict
         "handler": told["handler"],
         "path": list(told.get("path", ())),
         "control": control,
+        "virtualenvs": told.get("virtualenvs", ()),
+        "live": told.get("live", ""),
     }
     client = [sys.executable, "-s", os.path.join(_HERE, "__main__.py"), "client", json.dumps(part)]
     _execute([*told.get("wrapper", ()), *client], environment)

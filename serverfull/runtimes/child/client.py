@@ -23,7 +23,7 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, NoReturn
 
-from . import hooks, logs, reports
+from . import folders, hooks, logs, reports
 from .context import LambdaContext, of_the_function
 from .encoding import Encoder, decode
 from .loading import is_async, load_handler
@@ -158,11 +158,11 @@ def connect(path: str) -> socket.socket:
 def resume(told: str) -> None:
     """Run in an interpreter that has been started for it; see `main`.
 
-    :param told: JSON with the descriptor of the connection, the handler, the first entries of ``sys.path``, and the
-        descriptor by which a snapshot is told to make processes.
+    :param told: JSON with the descriptor of the connection, the handler, what `folders.use` takes, and the descriptor
+        by which a snapshot is told to make processes.
     """
     part = decode(told)
-    sys.path[:0] = part["path"]
+    folders.use(part["path"], part["virtualenvs"], part["live"])
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, part["line"])
     line.set_inheritable(False)
     if part["control"] >= 0:

@@ -7,6 +7,7 @@ machine's own root is let go at the end: there is no way back to it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import sys
@@ -77,7 +78,8 @@ def enter(orders: Mapping[str, Any], user: int, group: int) -> None:
 
     :param orders: ``tmp_mb``; ``opt``, the folder of the layers or None; ``visible``, the paths that are there
         beside those of this interpreter; ``hidden``, folders that are empty wherever something else would show them;
-        ``shared``, folders that can be written to.
+        ``shared``, folders that can be written to; ``exact``, those of the visible ones that somebody else may have put
+        something in the place of.
     :param user: who ``/etc/passwd`` says that the process is.
     :raises OSError: the machine does not allow that, or lacks something.
     """
@@ -86,6 +88,10 @@ def enter(orders: Mapping[str, Any], user: int, group: int) -> None:
     shown += [way for path in (*orders["visible"], *orders["shared"]) for way in confine.ways_to(path)]
     plan = _plan(shown, [way for path in orders["hidden"] for way in confine.ways_to(path)])
     held = {path: _hold(path) for path in plan if plan[path] and not os.path.islink(path)}
+    for path in orders.get("exact", ()):
+        # What is mounted is what is held, so nothing can come in between.
+        if path in plan and os.readlink(f"/proc/self/fd/{held[path]}" if path in held else path) != path:
+            raise OSError(errno.ELOOP, "is not the folder that may be shown any more", path)
     links = {path: os.readlink(path) for path in plan if plan[path] and os.path.islink(path)}
     devices = {name: _hold(f"/dev/{name}") for name in _DEVICES}
     layers = _hold(orders["opt"]) if orders["opt"] else None

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from serverfull.domain.readiness import Unfit
 from serverfull.errors import FunctionNotReady, InternalFailure
@@ -18,7 +19,8 @@ from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
 from serverfull.runtimes.docker.programs import find_program, handler_of
 from serverfull.runtimes.docker.site import Site
 from serverfull.runtimes.docker.starting import ImageGone
-from serverfull.runtimes.sandboxes.layers import merged
+from serverfull.runtimes.sandboxes.layers import linked, merged
+from serverfull.runtimes.sandboxes.leftovers import remove_tree
 from serverfull.runtimes.sandboxes.profiles import Profiles
 from serverfull.runtimes.sandboxes.variables import OPT, function_variables
 from serverfull.runtimes.sandboxes.wanted import Unrunnable, wanted
@@ -48,6 +50,8 @@ class ContainerLauncher:
         self._function = function
         self._asking = asyncio.Lock()
         self._recipe: Recipe | None = None
+        self._own: list[Path] = []
+        finalize(self, _remove, self._own).atexit = False  # sandboxes hold it until they end
 
     async def prepare(self) -> None:
         """Find the image, and put the layers together.
@@ -57,7 +61,7 @@ class ContainerLauncher:
         """
         async with self._asking:
             if self._recipe is None:
-                self._recipe = await self._launchers.recipe(self._function)
+                self._recipe = await self._launchers.recipe(self._function, self._own)
 
     async def launch(
         self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
@@ -84,6 +88,8 @@ class ContainerLauncher:
         self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
     ) -> Container:
         assert self._recipe is not None
+        if self._function.admit is not None:  # folders that are not the host's own
+            await asyncio.to_thread(self._function.admit)
         await self._launchers.profiles.refresh()
         held = await self._launchers.hold()
         return await Container.start(self._recipe, held, self._launchers.site, variables, write, extensions)
@@ -161,9 +167,10 @@ class ContainerLaunchers:
         """Look for the image of a function again when it is wanted next."""
         self._images.forget(self._name(function))
 
-    async def recipe(self, function: Wanted) -> Recipe:
+    async def recipe(self, function: Wanted, own: list[Path]) -> Recipe:
         """Say what the containers of a function are made of.
 
+        :param own: gets the folders that are to be removed with it, layers that may change.
         :raises FunctionNotReady: nothing here runs it.
         :raises InternalFailure: the engine is away.
         """
@@ -175,7 +182,7 @@ class ContainerLaunchers:
         except EngineGone as gone:
             self.site.tell("container not started", gone)
             raise InternalFailure from gone
-        shown = [] if function.image_uri else await asyncio.to_thread(self._package, function)
+        shown = [] if function.image_uri else await asyncio.to_thread(self._package, function, own)
         if program.own_client:
             shown.append(Shown(str(self.site.client), CLIENT))
         shown += self._profiles_shown()
@@ -191,11 +198,13 @@ class ContainerLaunchers:
             extensions=program.extensions,
         )
 
-    def _package(self, function: Wanted) -> list[Shown]:
+    def _package(self, function: Wanted, own: list[Path]) -> list[Shown]:
         """Give the folders of a function's package and of its layers."""
         shown = [Shown(str(function.root), TASK)]
         if function.layers:
-            layers = merged(function.layers, self.site.layers)
+            lay = merged if function.admit is None else linked
+            layers = lay(function.layers, self.site.layers)
+            own += [] if lay is merged else [layers]
             for mount in self._profiles_shown():  # nothing can be mounted where there is nothing
                 (layers / Path(mount.target).relative_to(OPT)).mkdir(exist_ok=True)
             shown.append(Shown(str(layers), str(OPT)))
@@ -236,6 +245,11 @@ class ContainerLaunchers:
     async def aclose(self) -> None:
         """Wait until the containers are removed. Closing twice is fine."""
         await self.site.aclose()
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        remove_tree(folder)
 
 
 def _wish(function: Wanted, image: Image, program: Program, aws: Mapping[str, str], shown: Sequence[Shown]) -> Wish:

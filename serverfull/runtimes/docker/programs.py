@@ -20,7 +20,7 @@ from serverfull.domain.json_functions import dumps
 from serverfull.runtimes.docker.options import CLIENT, HOST, OPT, TASK
 from serverfull.runtimes.docker.shells import HOLDING, LEADING, TELLING
 from serverfull.runtimes.sandboxes.layers import extension_programs
-from serverfull.runtimes.sandboxes.variables import python_path
+from serverfull.runtimes.sandboxes.variables import python_path, virtualenvs
 from serverfull.runtimes.sandboxes.wanted import Unrunnable, chosen_client
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def _own_client(function: Wanted) -> Program:
         "handler": function.handler,
         "path": python_path(Path(TASK), Path(OPT), "{python}"),
         "wrapper": [wrapper] if wrapper else [],
+        "virtualenvs": virtualenvs(Path(TASK)) if function.virtualenv else [],
+        "live": TASK if function.live else "",
     }
     command = ["-s", f"{CLIENT}/__main__.py", "container", dumps(told)]
     python = "python3"

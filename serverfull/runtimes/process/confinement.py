@@ -81,6 +81,7 @@ class Confinement:
         folder: Path,
         opt: Path | None,
         visible: Sequence[Path] = (),
+        exact: Sequence[Path] = (),
         hidden: Sequence[Path] = (),
         shared: Sequence[Path] = (),
         group: Group | None = None,
@@ -95,6 +96,7 @@ class Confinement:
         :param visible: paths that the process needs although they lie below the machine's ``/tmp`` or ``/opt``, such
             as its code. Its interpreter is there anyway, and its folder is not. At the level ``strict``: that the
             process needs at all, beside what the system's programs are made of.
+        :param exact: those of them that have to be what their paths say, without links, at the level ``strict``.
         :param hidden: folders that the level ``strict`` shows empty although they lie in one that it shows.
         :param shared: folders that it shows, and lets be written to.
         :param group: made for the sandbox already, with its process in it perhaps; None: one is made now, which may
@@ -118,6 +120,7 @@ class Confinement:
                 "tmp_mb": ephemeral_mb,
                 "opt": None if opt is None else str(opt),
                 "visible": [str(path) for path in visible],
+                "exact": [str(path) for path in exact],
                 "hidden": [str(path) for path in hidden],
                 "shared": [str(path) for path in shared],
             }

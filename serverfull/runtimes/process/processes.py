@@ -415,6 +415,7 @@ def _preparation(
         ephemeral_mb=recipe.ephemeral_mb,
         folder=folder,
         visible=[recipe.root, *recipe.visible],
+        exact=[recipe.root] if recipe.live else [],
         hosts=loopback.line if recipe.extensible else None,
         **more,
     )

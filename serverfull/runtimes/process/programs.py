@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.deployed_handler import WRAPPER_VARIABLE
 from serverfull.runtimes.process.interpreters import Interpreter, Missing, node_command
-from serverfull.runtimes.sandboxes.variables import OPT, python_path
+from serverfull.runtimes.sandboxes.variables import OPT, python_path, virtualenvs
 from serverfull.runtimes.sandboxes.wanted import CLIENT_TAG, Unrunnable
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ _OFFICIAL = """\
 import os, sys
 library = os.path.dirname(os.__file__)
 own, first, others = {library, library + "/lib-dynload"}, sys.argv[1].split(":"), sys.path[1:]
+for virtualenv in sys.argv[3:]:
+    import glob, site
+    name, before = glob.escape(virtualenv) + "/lib/python%s/site-packages", len(sys.path)
+    for folder in (glob.glob(name % ("%d.%d" % sys.version_info[:2])) or sorted(glob.glob(name % "*")))[-1:]:
+        site.addsitedir(folder)
+    first[1:1] = sys.path[before:]
 sys.argv = ["awslambdaric", sys.argv[2]]
 sys.path = [path for path in others if path in own] + first + [path for path in others if path not in own]
 from awslambdaric.__main__ import main
@@ -74,12 +80,21 @@ def find_program(function: Wanted, found: Interpreter, client: Client, opt: Path
     if found.kind == "node":
         return Program([*wrapper, *_node(function, found, client, opt)])
     path = python_path(function.root, opt, found.series)
+    environments = virtualenvs(function.root) if function.virtualenv else []
     if client == "own":
-        return Program(
-            client={"handler": function.handler, "root": str(function.root), "path": path, "wrapper": wrapper}
-        )
+        told = {
+            "handler": function.handler,
+            "root": str(function.root),
+            "path": path,
+            "wrapper": wrapper,
+            "virtualenvs": environments,
+            "live": str(function.root) if function.live else "",
+        }
+        return Program(client=told)
     _check_official(function, found)
-    return Program([*wrapper, str(found.path), "-c", _OFFICIAL, os.pathsep.join(path), function.handler])
+    fresh = ["-X", "pycache_prefix=/tmp/.pycache"] if function.live else []
+    script = [*fresh, "-c", _OFFICIAL, os.pathsep.join(path), function.handler, *environments]
+    return Program([*wrapper, str(found.path), *script])
 
 
 def _wrapper(function: Wanted, opt: Path) -> list[str]:

@@ -21,7 +21,7 @@ from serverfull.runtimes.aws_access import AwsAccess
 from serverfull.runtimes.process.interpreters import Missing
 from serverfull.runtimes.process.programs import find_program
 from serverfull.runtimes.process.zygotes import Zygote
-from serverfull.runtimes.sandboxes.layers import copied, extension_programs, merged
+from serverfull.runtimes.sandboxes.layers import copied, extension_programs, linked, merged
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
 from serverfull.runtimes.sandboxes.profiles import Profiles
 from serverfull.runtimes.sandboxes.variables import OPT, function_variables
@@ -50,6 +50,7 @@ class Recipe:
     :param opt: the folder that the process sees as ``/opt``, if there are layers.
     :param interpreter: what of the machine runs it, and has to be there; None: it brings what is executed.
     :param visible: what it needs although it may lie below the machine's ``/tmp``, beside its package.
+    :param live: whether ``root`` is a folder of somebody's, who may put something else in its place.
     :param ephemeral_mb: megabytes of ``/tmp``.
     :param extensions: the programs of its external extensions, as its processes see them.
     :param extensible: whether it may have extensions, internal ones too, beside a client that they cannot reach.
@@ -63,6 +64,7 @@ class Recipe:
     opt: Path | None = None
     interpreter: Path | None = None
     visible: Sequence[Path] = ()
+    live: bool = False
     ephemeral_mb: int = 512
     extensions: Sequence[Path] = ()
     extensible: bool = False
@@ -102,13 +104,18 @@ class Recipes:
         self._zygotes: dict[Path, Zygote] = {}
 
     def of(self, identity: FunctionIdentity, handler: DeployedHandler) -> FindRecipe:
-        """Give what finds the recipe of a function; it looks once, and again where its interpreter is gone."""
+        """Give what finds the recipe of a function; it looks once, and again where its interpreter is gone.
+
+        Folders that are not the host's own are looked at each time, as somebody may have put something in their place.
+        """
         function = wanted(identity, handler)
         own: list[Path] = []
         once = _Once(lambda: self._make(function, own))
         finalize(once, _remove, own).atexit = False  # sandboxes hold it until they end
 
         async def find() -> Recipe:
+            if function.admit is not None:
+                await asyncio.to_thread(function.admit)
             recipe = await once.get()
             await self._profiles.refresh()
             return recipe
@@ -131,13 +138,14 @@ class Recipes:
     async def _make(self, function: Wanted, own: list[Path]) -> Recipe:
         """Make a recipe.
 
-        :param own: gets the folders that are to be removed with it.
+        :param own: gets the folders that are to be removed with it, layers that may change among them.
         :raises FunctionNotReady: nothing here runs the function; the message says what to install.
         """
         layers, mounted = None, self._machine.mounts_opt
         if function.layers:  # mounted ones are read-only, so all functions can have the same
-            layers = await asyncio.to_thread(merged if mounted else copied, function.layers, self._machine.layers)
-            own += [] if mounted else [layers]
+            lay = merged if mounted and function.admit is None else linked if mounted else copied
+            layers = await asyncio.to_thread(lay, function.layers, self._machine.layers)
+            own += [] if lay is merged else [layers]
         opt = None if mounted else layers
         try:
             found, program = await self._find(function, opt or OPT)
@@ -166,6 +174,7 @@ class Recipes:
             opt=layers if mounted else None,
             interpreter=found.path,
             visible=[path for path in (opt, found.path, profiles) if path is not None],
+            live=function.live,
             ephemeral_mb=function.ephemeral_mb,
             extensions=[seen / "extensions" / program.name for program in programs],
             extensible=layers is not None or WRAPPER_VARIABLE in variables,

@@ -55,6 +55,15 @@ def merged(layers: Sequence[Path], into: Path) -> Path:
     return folder
 
 
+def linked(layers: Sequence[Path], into: Path) -> Path:
+    """Give a new folder of these layers, as `merged` makes them, for one function alone: its owner removes it.
+
+    :raises ValueError: a layer holds something that is neither file, folder nor symbolic link.
+    :raises OSError: a layer is not there, or the disk is full.
+    """
+    return _own(layers, into, _link)
+
+
 def copied(layers: Sequence[Path], into: Path) -> Path:
     """Give a new folder of these layers, for one function alone: it can be shown to that function as it is.
 
@@ -64,10 +73,14 @@ def copied(layers: Sequence[Path], into: Path) -> Path:
     :raises ValueError: a layer holds something that is neither file, folder nor symbolic link.
     :raises OSError: a layer is not there, or the disk is full.
     """
+    return _own(layers, into, _copy, allowed=~0o222)
+
+
+def _own(layers: Sequence[Path], into: Path, place_file: Callable[[str, Path], None], allowed: int = 0o7777) -> Path:
     into.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix="own-", dir=into))
     try:
-        _lay(layers, making, _copy, allowed=~0o222)
+        _lay(layers, making, place_file, allowed)
     except BaseException:
         remove_tree(making)
         raise

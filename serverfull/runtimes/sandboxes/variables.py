@@ -78,6 +78,11 @@ def function_variables(
     return {**usual, **image, **aws, **identity.function.environment, **reserved}
 
 
+def virtualenvs(root: Path) -> list[str]:
+    """Give the folders beside a function's code that are virtual environments, if they are there."""
+    return [f"{root}/{name}" for name in (".venv", "venv")]
+
+
 def python_path(root: Path, opt: Path | None, version: str) -> list[str]:
     """Give the folders that Python code of a function is imported from, before Python's own.
 

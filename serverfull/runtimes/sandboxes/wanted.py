@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeGuard
@@ -47,6 +47,9 @@ class Wanted:
     image_uri: str
     image_config: ImageConfig
     snap_start: bool
+    live: bool
+    virtualenv: bool
+    admit: Callable[[], None] | None
 
 
 def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
@@ -63,6 +66,9 @@ def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:
         handler.image_uri,
         handler.image_config,
         handler.snap_start,
+        handler.live,
+        handler.virtualenv,
+        handler.admit,
     )
 
 

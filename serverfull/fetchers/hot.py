@@ -1,0 +1,158 @@
+"""Deployed code that runs from folders of the machine in place: who runs from which, and how often it has changed.
+
+`DeployedFetcher` asks here for the folders of a version before it makes a handler of them. From then on they are
+watched, and a change is published as one of the function: the fetcher forgets it, and the next call gets a new handler
+of a higher generation, with environments of its own. Nothing is watched that nobody has called.
+
+All on the event loop; folders are looked at elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from serverfull.domain.changes import FunctionChanged
+from serverfull.domain.hot_paths import OFF, refused
+from serverfull.errors import FunctionNotReady, InvalidParameterValue
+
+if TYPE_CHECKING:
+    from serverfull.domain.changes import Changes
+    from serverfull.domain.records import Partition
+    from serverfull.interfaces import Watch, Watching
+
+Name: TypeAlias = "tuple[Partition, str]"
+"""A function."""
+
+
+class Folders(Protocol):
+    """What looks at folders; everything blocks, and raises InvalidParameterValue where one may not be used."""
+
+    def find(self, path: str) -> Path:
+        """Give a folder without symbolic links."""
+
+    def copy(self, path: str) -> Path:
+        """Give a new folder with what is in one now."""
+
+    def remove(self, copied: Path) -> None:
+        """Delete such a folder; raises nothing."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A folder that is watched.
+
+    :ivar users: the versions that run from it.
+    """
+
+    watch: Watch
+    users: set[tuple[Name, int]] = field(default_factory=set)
+
+
+class HotCode:
+    """Gives folders to those who run from them, and says when they have changed.
+
+    :param folders: looks at them; None: hot reload is off.
+    :param watching: makes what watches them, when the first one is to be.
+    :param changes: is told.
+    :param logger: hears of each change.
+    """
+
+    def __init__(
+        self, folders: Folders | None, watching: Callable[[], Watching], changes: Changes, logger: Any
+    ) -> None:
+        self._folders = folders
+        self._watching = watching
+        self._changes = changes
+        self._logger = logger
+        self._followed: dict[Path, _Followed] = {}
+        self._generations: dict[Name, int] = {}
+        changes.subscribe(self._forget)
+
+    def generation(self, name: Name) -> int:
+        """Give a number that is higher after each change of what a function runs from; 0: there was none."""
+        return self._generations.get(name, 0)
+
+    async def use(self, name: Name, version: int, paths: Sequence[str]) -> Sequence[Path]:
+        """Give the folders that a version runs from, watched from now on; those it ran from before no longer are.
+
+        :raises FunctionNotReady: one may not be used, or is gone.
+        """
+        found = [await asyncio.to_thread(self._find, name[1], path) for path in paths]
+        user = name, version
+        fresh = []
+        for folder in found:
+            if folder not in self._followed:
+                watch = self._watching().watch(folder, partial(self._changed, folder))
+                self._followed[folder] = _Followed(watch)
+            self._followed[folder].users.add(user)
+            fresh.append(self._followed[folder].watch)
+        self._leave(user, keep=found)
+        for watch in fresh:
+            await watch.active()  # before anything is loaded: no change is missed
+        return found
+
+    async def copy(self, name: Name, path: str) -> Path:
+        """Give a new folder with what is now in one; whoever gets it has it removed.
+
+        :raises FunctionNotReady: it may not be used, or is gone.
+        """
+        return await asyncio.to_thread(self._find, name[1], path, copied=True)
+
+    def remove(self, copies: Sequence[Path]) -> None:
+        """Delete such folders. Blocks."""
+        assert self._folders is not None
+        for copied in copies:
+            self._folders.remove(copied)
+
+    def check(self, name: str, paths: Sequence[str]) -> None:
+        """Look again whether a function may run from folders. Blocks; called from any thread.
+
+        :raises FunctionNotReady: it may not, or one is gone.
+        """
+        for path in paths:
+            self._find(name, path)
+
+    def close(self) -> None:
+        """Watch nothing any more. Closing twice is fine."""
+        for followed in self._followed.values():
+            followed.watch.close()
+        self._followed.clear()
+
+    def _find(self, function: str, path: str, *, copied: bool = False) -> Path:
+        try:
+            if self._folders is None:
+                raise refused(path, OFF)
+            return self._folders.copy(path) if copied else self._folders.find(path)
+        except InvalidParameterValue as refusal:
+            raise FunctionNotReady(function, "Failed", refusal.message) from None
+
+    def _changed(self, folder: Path) -> None:
+        for name in {name for name, _ in self._followed[folder].users}:
+            self._generations[name] = self.generation(name) + 1
+            self._logger.info(
+                "code changed", function=name[1], folder=str(folder), generation=1 + self.generation(name)
+            )
+            self._changes.publish(FunctionChanged(*name))
+
+    def _forget(self, change: FunctionChanged) -> None:
+        """Let go of what a function that is gone has run from."""
+        name = change.partition, change.name
+        if change.deleted:
+            self._generations.pop(name, None)
+        if change.deleted or change.version is not None:
+            gone = {user for followed in self._followed.values() for user in followed.users if user[0] == name}
+            for user in gone:
+                if change.deleted or user[1] == change.version:
+                    self._leave(user)
+
+    def _leave(self, user: tuple[Name, int], keep: Sequence[Path] = ()) -> None:
+        left = [path for path, followed in self._followed.items() if user in followed.users and path not in keep]
+        for path in left:
+            self._followed[path].users.discard(user)
+            if not self._followed[path].users:
+                self._followed.pop(path).watch.close()
