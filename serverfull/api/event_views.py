@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Document: TypeAlias = "dict[str, Any]"
 
+_MOST_REASON = 1000
+"""Characters of why an event was given up."""
+
 
 class EventView(Protocol):
     """Shows events and changes them.
@@ -118,8 +121,12 @@ def number_of(text: str) -> int:
 
 def described(kept: KeptEvent) -> Document:
     """Write an event down, without what may be long."""
+    from serverfull.domain.destinations import error_message  # late: a start does without events
+
     event, end = kept.event, kept.end
-    reason = kept.undelivered or ("" if end is None or end.response is None else end.response.message)
+    reason, failures = kept.undelivered, event.failures
+    if end is not None and not end.success:
+        reason, failures = reason or error_message(end)[:_MOST_REASON], end.invoke_count - event.deaths
     return {
         "Id": str(kept.key),
         "State": kept.state,
@@ -130,7 +137,7 @@ def described(kept: KeptEvent) -> Document:
         "Region": event.region,
         "AcceptedAt": timestamp(event.accepted_at),
         "At": timestamp(kept.at),
-        "Failures": event.failures,
+        "Failures": failures,
         "HostDeaths": event.deaths,
         "PayloadBytes": kept.size,
         "Condition": None if end is None else end.condition,

@@ -192,11 +192,12 @@ def _dead_letter_attributes(event: QueuedEvent, end: EventEnd) -> dict[str, str 
     attributes: dict[str, str | int] = {"RequestID": event.request_id}
     if end.response is not None and end.condition != "ZeroReservedConcurrency":
         attributes["ErrorCode"] = end.response.status_code
-    message = _first_bytes(_UNSENDABLE.sub("\ufffd", _error_message(end)), MOST_ERROR_BYTES)
+    message = _first_bytes(_UNSENDABLE.sub("\ufffd", error_message(end)), MOST_ERROR_BYTES)
     return attributes | {"ErrorMessage": message} if message else attributes
 
 
-def _error_message(end: EventEnd) -> str:
+def error_message(end: EventEnd) -> str:
+    """Say why an event was given up, as far as that is known: what the function has raised, or why it was refused."""
     response = end.response
     if end.condition == "ZeroReservedConcurrency" or response is None:
         return _REASONS.get(end.condition, end.condition)

@@ -57,6 +57,7 @@ own, and there are few statements, so that all stay prepared."""
 
 _EVENT = "accepted_at, failures, throttles, deaths, details, payload"
 _ENDS_EARLY = "accepted_at, failures, throttles, deaths, details, zeroblob(0)"
+_SHORT_RESPONSE = "CASE WHEN length(response) <= 65536 THEN response ELSE zeroblob(0) END"
 
 
 class EventFile:
@@ -305,7 +306,7 @@ class EventFile:
     def shown(
         self, states: Sequence[str], *, function: str | None, after: int, limit: int, keys: Sequence[int] = ()
     ) -> list[KeptEvent]:
-        """Give events for people to look at; with their payloads where they are asked for by key."""
+        """Give events for people to look at; with payloads and long responses where they are asked for by key."""
         numbers = ", ".join(str(STATES.index(state)) for state in states)
         where, values = [f"state IN ({numbers})", "key > ?"], [after]
         if function is not None:
@@ -314,7 +315,7 @@ class EventFile:
         if keys:
             where.append(f"key IN ({', '.join(str(int(key)) for key in keys)})")
         rows = self._connection.execute(
-            "SELECT key, state, due, ended, undelivered, length(payload), response,"
+            f"SELECT key, state, due, ended, undelivered, length(payload), {'response' if keys else _SHORT_RESPONSE},"
             f" {_EVENT if keys else _ENDS_EARLY} FROM events WHERE {' AND '.join(where)} ORDER BY key LIMIT ?",
             (*values, limit),
         )

@@ -76,8 +76,8 @@ def test_events_are_listed_shown_run_again_and_deleted(run: Run, host: HostProce
     until(lambda: len(listed("dlq")) == 3)
     first, *_ = ended = listed("dlq")
     assert [(event["Function"], event["Condition"], event["Failures"]) for event in ended] == [
-        ("fails", "RetriesExhausted", 2),
-        ("fails", "RetriesExhausted", 2),
+        ("fails", "RetriesExhausted", 3),
+        ("fails", "RetriesExhausted", 3),
         ("off", "ZeroReservedConcurrency", 0),
     ]
     until(lambda: sorted(event["State"] for event in listed("events", "--function", "slow")) == ["running", "waiting"])
@@ -88,7 +88,8 @@ def test_events_are_listed_shown_run_again_and_deleted(run: Run, host: HostProce
     assert shown["Response"]["Payload"]["errorMessage"] == "not yet"
     lines = command("dlq", "list").splitlines()
     assert lines[0].split() == ["ID", "FUNCTION", "STATE", "AT", "ACCEPTED", "BYTES", "REQUEST", "WHY"]
-    assert "ZeroReservedConcurrency: Rate Exceeded." in lines[3]
+    assert "RetriesExhausted: not yet" in lines[1]
+    assert "ZeroReservedConcurrency: Function not invoked." in lines[3]
 
     # They cannot be both chosen and all; a deletion is asked about; what is not there is said.
     for arguments in (("dlq", "redrive"), ("dlq", "redrive", "1", "--all"), ("dlq", "purge", "--all")):

@@ -76,6 +76,21 @@ async def test_an_event_comes_back_as_it_was(tmp_path: Path) -> None:
     assert not (tmp_path / "events-0.db-wal").exists()
 
 
+async def test_a_list_has_what_is_short_of_responses_so_that_many_long_ones_are_not_in_memory_at_once() -> None:
+    async with opened(None) as store:
+        for size in (100, 100_000):
+            [key] = await store.append([event()])
+            lease = await store.claim(key)
+            assert lease is not None
+            response = Response(status_code=200, function_error="Unhandled", payload=b"x" * size)
+            assert await store.end(lease, replace(FAILED, response=response), (), keep=True)
+        listed = [one.end.response for one in await store.shown(["ended"]) if one.end is not None]
+        assert [len(response.payload) for response in listed if response is not None] == [100, 0]
+        kept = await store.show(key)
+        assert kept is not None
+        assert kept.end == replace(FAILED, response=response)
+
+
 async def test_callers_who_come_together_share_commits(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         levels: list[bool] = []
