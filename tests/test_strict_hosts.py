@@ -77,8 +77,36 @@ def _call(client: Any, name: str, event: object) -> Any:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("host")
-    with HostProcess.start(None, "--state", "memory", cwd=folder, env=STRICT) as host:
+    allowed = {"SERVERFULL_HOT_RELOAD__ALLOWED_PATHS": str(folder)}
+    with HostProcess.start(None, "--state", "memory", cwd=folder, env=STRICT | allowed) as host:
         yield lambda_client(host.url)
+
+
+HOT_CODE = """
+import os
+def handler(event, context):
+    try:
+        open("written", "w").close()
+    except OSError:
+        return [VALUE, sorted(os.listdir(".."))]
+"""
+
+
+@needs_walls
+def test_a_folder_in_place_is_all_that_its_function_sees_of_those_around_it(
+    client: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    hot = tmp_path_factory.getbasetemp() / "host0" / "hot"
+    (hot.parent / "beside").mkdir()
+    hot.mkdir()
+    (hot / "app.py").write_text("VALUE = 1" + HOT_CODE)
+    create(client, "hot", {}, Code={"S3Bucket": "hot-reload", "S3Key": str(hot)}, Timeout=30)
+    assert _call(client, "hot", None) == [1, ["hot"]]
+    (hot / "app.py").write_text("VALUE = 2" + HOT_CODE)
+    until = time.monotonic() + 20.0
+    while _call(client, "hot", None) != [2, ["hot"]]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 @needs_walls

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from serverfull.domain.hot_paths import FolderIdentity
     from serverfull.domain.source_code import SourceCode
 
 WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
@@ -54,8 +55,9 @@ class DeployedHandler:
     :param snap_start: whether its environments begin as copies of one that has loaded the code.
     :param live: whether ``root`` is a folder of somebody's, who edits what is in it while it is served.
     :param virtualenv: whether a virtual environment beside its code counts, as it does for code that is no package.
-    :param admit: looks, each time before something is started from its folders, whether these may be used still: they
-        are not the host's own, and change while it runs. Blocks, and raises FunctionNotReady. None: they never change.
+    :param admit: looks, each time before something is started from its folders, whether these may be used still, and
+        says which they are, ``root`` first where that is ``live``: they are not the host's own, and may be replaced.
+        Blocks, and raises FunctionNotReady. None: they never change.
     :param generation: tells the function from one of the same name that was deleted before.
     :param source: what GetFunction tells of the code where it is not of a deployed function; a path: of the file or
         folder there, which is looked at when somebody asks. None: of ``root``.
@@ -78,7 +80,7 @@ class DeployedHandler:
         source: SourceCode | Path | None = None,
         live: bool = False,
         virtualenv: bool = False,
-        admit: Callable[[], None] | None = None,
+        admit: Callable[[], Sequence[FolderIdentity]] | None = None,
     ) -> None:
         self.name = name
         self.root = root

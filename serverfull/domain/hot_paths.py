@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from serverfull.errors import InvalidParameterValue
 
@@ -30,6 +31,13 @@ OFF = "hot reload is off on this host: hot_reload.allowed_paths is empty"
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _ADVICE = "Give the absolute path of a folder below one of hot_reload.allowed_paths, as it is, without links."
+
+
+class FolderIdentity(NamedTuple):
+    """Which folder of the machine one is: the numbers of its file system and in it."""
+
+    device: int
+    inode: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from serverfull.domain.changes import Changes, FunctionChanged
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
     from serverfull.domain.events import EventConfig
+    from serverfull.domain.hot_paths import FolderIdentity
     from serverfull.domain.invoke_configs import EventInvokeConfig
     from serverfull.domain.layers import LayerVersion
     from serverfull.domain.records import Partition
@@ -65,7 +66,7 @@ class _HotFolders:
 
     root: Path | None = None
     generation: int = 0
-    admit: Callable[[], None] | None = None
+    admit: Callable[[], Sequence[FolderIdentity]] | None = None
 
 
 @dataclass(slots=True)

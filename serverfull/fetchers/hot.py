@@ -10,7 +10,8 @@ All on the event loop; folders are looked at elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from serverfull.errors import FunctionNotReady, InvalidParameterValue
 
 if TYPE_CHECKING:
     from serverfull.domain.changes import Changes
+    from serverfull.domain.hot_paths import FolderIdentity
     from serverfull.domain.records import Partition
     from serverfull.interfaces import Watch, Watching
 
@@ -34,6 +36,9 @@ class Folders(Protocol):
 
     def find(self, path: str) -> Path:
         """Give a folder without symbolic links."""
+
+    def identity(self, path: str) -> FolderIdentity:
+        """Say which folder it is."""
 
     def copy(self, path: str) -> Path:
         """Give a new folder with what is in one now."""
@@ -82,7 +87,7 @@ class HotCode:
 
         :raises FunctionNotReady: one may not be used, or is gone.
         """
-        found = [await asyncio.to_thread(self._find, name[1], path) for path in paths]
+        found = await asyncio.to_thread(self._find, name[1], paths) if paths else ()
         user = name, version
         fresh = []
         for folder in found:
@@ -101,7 +106,7 @@ class HotCode:
 
         :raises FunctionNotReady: it may not be used, or is gone.
         """
-        return await asyncio.to_thread(self._find, name[1], path, copied=True)
+        return await asyncio.to_thread(self._copy, name[1], path)
 
     def remove(self, copies: Sequence[Path]) -> None:
         """Delete such folders. Blocks."""
@@ -109,13 +114,13 @@ class HotCode:
         for copied in copies:
             self._folders.remove(copied)
 
-    def check(self, name: str, paths: Sequence[str]) -> None:
-        """Look again whether a function may run from folders. Blocks; called from any thread.
+    def check(self, name: str, paths: Sequence[str]) -> Sequence[FolderIdentity]:
+        """Look again whether a function may run from folders, and say which they are. Blocks; called from any thread.
 
         :raises FunctionNotReady: it may not, or one is gone.
         """
-        for path in paths:
-            self._find(name, path)
+        with self._usable(name, *paths) as folders:
+            return [folders.identity(path) for path in paths]
 
     def close(self) -> None:
         """Watch nothing any more. Closing twice is fine."""
@@ -123,11 +128,21 @@ class HotCode:
             followed.watch.close()
         self._followed.clear()
 
-    def _find(self, function: str, path: str, *, copied: bool = False) -> Path:
+    def _find(self, function: str, paths: Sequence[str]) -> Sequence[Path]:
+        with self._usable(function, *paths) as folders:
+            return [folders.find(path) for path in paths]
+
+    def _copy(self, function: str, path: str) -> Path:
+        with self._usable(function, path) as folders:
+            return folders.copy(path)
+
+    @contextmanager
+    def _usable(self, function: str, *paths: str) -> Iterator[Folders]:
+        """Give what looks at folders, and word what it refuses as what is wrong with the function."""
         try:
             if self._folders is None:
-                raise refused(path, OFF)
-            return self._folders.copy(path) if copied else self._folders.find(path)
+                raise refused(paths[0], OFF)
+            yield self._folders
         except InvalidParameterValue as refusal:
             raise FunctionNotReady(function, "Failed", refusal.message) from None
 

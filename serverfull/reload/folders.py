@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serverfull.domain.hot_paths import MARKERS, OFF, AllowedRoot, HotPath, expanded, located, refused
+from serverfull.domain.hot_paths import MARKERS, OFF, AllowedRoot, FolderIdentity, HotPath, expanded, located, refused
 from serverfull.reload import contents
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,6 +59,15 @@ class HotFolders:
         """
         with self.opened(path):
             return Path(str(located(path, path, self._roots)))
+
+    def identity(self, path: str) -> FolderIdentity:
+        """Say which folder one that was admitted is, whatever it is called later.
+
+        :raises InvalidParameterValue: it may not be used any more, or is gone.
+        """
+        with self.opened(path) as folder:
+            found = os.fstat(folder)
+            return FolderIdentity(found.st_dev, found.st_ino)
 
     def copy(self, path: str) -> Path:
         """Give a new folder with what is now in one that was admitted; whoever gets it removes it.

@@ -34,6 +34,7 @@ from serverfull.runtimes.sandboxes.log_pipe import LogPipe
 if TYPE_CHECKING:
     import socket
 
+    from serverfull.domain.hot_paths import FolderIdentity
     from serverfull.runtimes.docker.site import Site
     from serverfull.runtimes.docker.starting import Started
     from serverfull.runtimes.docker.vitals import Vitals
@@ -59,6 +60,7 @@ class Recipe:
     :param own_client: our own client runs in them.
     :param led: their output goes into the named pipe.
     :param extensions: the names of their external extensions.
+    :param package: the folder that has to be their package, where somebody may put another in its place; None: nobody.
     """
 
     wish: Wish
@@ -69,6 +71,7 @@ class Recipe:
     own_client: bool
     led: bool
     extensions: Sequence[str] = ()
+    package: FolderIdentity | None = None
 
 
 class Log(Protocol):
@@ -142,6 +145,7 @@ class Container:
         :raises ExtensionFailed: one of its extensions has failed.
         :raises TimeoutError: one of its extensions has not registered in time.
         :raises ImageGone: its image is not there.
+        :raises PackageReplaced: what has been mounted is not its package.
         :raises InternalFailure: it cannot be started for another reason.
         """
         folder = Folder(site.new_folder())
@@ -201,7 +205,7 @@ class Container:
         attached = log if isinstance(log, AttachedLog) else None
         body = configuration(wish, held)
         attach = _no_more if attached is None else partial(attached.attach, self._site.engine.address)
-        work = partial(start, name=self.name, body=body, program=self._program, attach=attach)
+        work = partial(start, name=self.name, body=body, program=self._program, attach=attach, package=recipe.package)
         starting = asyncio.ensure_future(self._site.engine.ask(work))
         try:
             found = await asyncio.shield(starting)

@@ -18,7 +18,7 @@ from serverfull.runtimes.docker.networks import NONE, chosen_network
 from serverfull.runtimes.docker.options import CLIENT, TASK, Held, Shown, Wish
 from serverfull.runtimes.docker.programs import find_program, handler_of
 from serverfull.runtimes.docker.site import Site
-from serverfull.runtimes.docker.starting import ImageGone
+from serverfull.runtimes.docker.starting import ImageGone, PackageReplaced
 from serverfull.runtimes.sandboxes.layers import linked, merged
 from serverfull.runtimes.sandboxes.leftovers import remove_tree
 from serverfull.runtimes.sandboxes.profiles import Profiles
@@ -69,7 +69,7 @@ class ContainerLauncher:
         """Start a container.
 
         :raises Unstartable: its program cannot be executed.
-        :raises FunctionNotReady: its image is gone, and cannot be had again.
+        :raises FunctionNotReady: its image is gone, and cannot be had again; or a folder that it runs from in place is.
         :raises InternalFailure: it cannot be started for another reason.
         """
         await self.prepare()
@@ -88,11 +88,17 @@ class ContainerLauncher:
         self, variables: Mapping[str, str], write: Callable[[str], object], extensions: Extensions
     ) -> Container:
         assert self._recipe is not None
+        recipe, name = self._recipe, self._function.identity.name
         if self._function.admit is not None:  # folders that are not the host's own
-            await asyncio.to_thread(self._function.admit)
+            identities = await asyncio.to_thread(self._function.admit)
+            recipe = replace(recipe, package=identities[0] if self._function.live else None)
         await self._launchers.profiles.refresh()
         held = await self._launchers.hold()
-        return await Container.start(self._recipe, held, self._launchers.site, variables, write, extensions)
+        try:
+            return await Container.start(recipe, held, self._launchers.site, variables, write, extensions)
+        except PackageReplaced:
+            why = f"The folder {str(self._function.root)!r} was replaced by another while a container was started."
+            raise FunctionNotReady(name, "Failed", why) from None
 
 
 class ContainerLaunchers:

@@ -9,15 +9,19 @@ import base64
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.json_functions import loads
+from serverfull.runtimes.docker.options import TASK
 from serverfull.runtimes.docker.site import remove_container
 from serverfull.runtimes.docker.vitals import Vitals
 from serverfull.runtimes.sandboxes.launching import Unstartable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from serverfull.domain.hot_paths import FolderIdentity
 
 ENDING = 5.0
 """Seconds that the engine has to say with which status a container has ended."""
@@ -48,6 +52,10 @@ class ImageGone(Exception):
     """The engine has the image no more."""
 
 
+class PackageReplaced(Exception):
+    """What a container has as its package is not what it was to have: somebody has put something in its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """A container that has been started.
@@ -61,13 +69,23 @@ class Started:
     address: str
 
 
-def start(client: Any, name: str, body: Mapping[str, Any], program: str, attach: Callable[[str], object]) -> Started:
+def start(
+    client: Any,
+    name: str,
+    body: Mapping[str, Any],
+    program: str,
+    attach: Callable[[str], object],
+    package: FolderIdentity | None = None,
+) -> Started:
     """Make a container and start it; one that cannot be started is removed.
 
     :param program: that is executed in the end.
     :param attach: called with its id before it is started.
+    :param package: which folder its package has to be, for the engine goes by a path, which others may have changed.
+        None: nobody else can.
     :raises Unstartable: its program cannot be executed, or not in its folder.
     :raises ImageGone: its image is not there.
+    :raises PackageReplaced: its package is another folder.
     """
     from docker.errors import APIError, NotFound
 
@@ -84,6 +102,8 @@ def start(client: Any, name: str, body: Mapping[str, Any], program: str, attach:
         vitals = None
         if found["State"]["Pid"]:
             with suppress(ProcessLookupError):
+                if package is not None:
+                    _check_package(found["State"]["Pid"], package)
                 vitals = Vitals(found["State"]["Pid"], made)
         networks = found["NetworkSettings"]["Networks"].values()
         return Started(made, vitals, next((one["IPAddress"] for one in networks), ""))
@@ -93,6 +113,14 @@ def start(client: Any, name: str, body: Mapping[str, Any], program: str, attach:
             said = error.explanation or ""
             raise _of_folder(said, body) or _of_program(said, program) or error from None
         raise
+
+
+def _check_package(pid: int, package: FolderIdentity) -> None:
+    """See what has been mounted, where this host may look; one that may not is no administrator of the machine."""
+    with suppress(PermissionError, FileNotFoundError):  # the latter where it has ended already
+        found = Path(f"/proc/{pid}/root{TASK}").stat()
+        if (found.st_dev, found.st_ino) != package:
+            raise PackageReplaced
 
 
 def exit_code(client: Any, name: str) -> int:

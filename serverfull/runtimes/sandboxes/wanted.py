@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeGuard
 
 if TYPE_CHECKING:
     from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
+    from serverfull.domain.hot_paths import FolderIdentity
     from serverfull.interfaces import FunctionIdentity
 
 Client = Literal["own", "awslambdaric"]
@@ -49,7 +50,7 @@ class Wanted:
     snap_start: bool
     live: bool
     virtualenv: bool
-    admit: Callable[[], None] | None
+    admit: Callable[[], Sequence[FolderIdentity]] | None
 
 
 def wanted(identity: FunctionIdentity, handler: DeployedHandler) -> Wanted:

@@ -83,8 +83,8 @@ class Called:
         root.mkdir()
         (root / "app.py").write_text(CODE)
         self.root = root
-        layers = options.pop("layers", ())
-        handler = DeployedHandler("app.handler", root, runtime="python3.11", region="eu-west-1", layers=layers)
+        of_handler = {name: options.pop(name) for name in ("layers", "live", "admit") if name in options}
+        handler = DeployedHandler("app.handler", root, runtime="python3.11", region="eu-west-1", **of_handler)
         function = Function(handler, **{"timeout": 20, "memory_size": 128, **options})
         self._function = function
         self._environment = runtime.environment(identify("f", function, 3, 128))
@@ -114,6 +114,29 @@ async def runtime(tmp_path: Path) -> AsyncIterator[SandboxRuntime]:
 @pytest.fixture
 def called(runtime: SandboxRuntime, tmp_path: Path) -> Callable[..., Called]:
     return lambda name="function", **options: Called(runtime, tmp_path / name, **options)
+
+
+@pytest.mark.parametrize("swapped", ["above/function", "above"])
+async def test_what_is_put_in_the_place_of_a_live_folder_after_it_was_checked_is_not_mounted(
+    called: Callable[..., Called], tmp_path: Path, swapped: str
+) -> None:
+    (tmp_path / "above").mkdir()
+    (tmp_path / "secret" / "above" / "function").mkdir(parents=True)
+    (tmp_path / "secret" / "above" / "function" / "app.py").write_text("def handler(*_):\n    return 'secret'\n")
+    victim, swapping = tmp_path / swapped, False
+
+    def admit() -> list[Any]:
+        if swapping and not victim.is_symlink():
+            victim.rename(tmp_path / "before")
+            victim.symlink_to(tmp_path / "secret" / swapped)
+        return []
+
+    function = called("above/function", live=True, admit=admit)
+    assert await function.says("1 + 1") == 2
+    await function.outcome("os._exit(1)")  # the next call starts another process
+    swapping = True
+    with pytest.raises(InternalFailure):
+        await function.outcome("1 + 1")
 
 
 def in_namespace_of(function_side: int, marked: str) -> list[int]:
