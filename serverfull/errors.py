@@ -22,6 +22,7 @@
     │       └── StateTooNew           a newer serverfull wrote it
     ├── BuildFailed                   `serverfull build` cannot make the artifact
     ├── ManifestInvalid               what is written beside a function's code cannot be its configuration
+    ├── CodeNotBuilt                  a function's build command has failed
     ├── CodeBroken                    code that has changed cannot be loaded any more
     ├── InvocationNotBegun            an idle execution environment ended before it got the invocation
     ├── DeliveryFailed                nobody could be told of an event that has ended
@@ -200,6 +201,10 @@ class ManifestInvalid(ServerfullError):
         super().__init__(f"{where}: {why}")
         self.where = where
         self.why = why
+
+
+class CodeNotBuilt(ServerfullError):
+    """The build command of a function has failed; the message says how."""
 
 
 class CodeBroken(ServerfullError):

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import EventQueue, Found, FunctionIdentity, InvocationLog, Watching
+    from serverfull.interfaces import Building, EventQueue, Found, FunctionIdentity, InvocationLog, Watching
     from serverfull.invocation.queue import StoredQueue
     from serverfull.runtimes.watchdog import Stall
 
@@ -167,6 +167,7 @@ class Host:
         )
         self._stack = AsyncExitStack()
         self._watching: Watching | None = None
+        self._building: Building | None = None
         self._everything: Fetcher = self.registered  # and what is deployed, once there can be any
         self._deployed = DeployedRuntimes(
             settings,
@@ -218,7 +219,11 @@ class Host:
     async def _start(self) -> None:
         self._stack.push_async_callback(self._fetcher.aclose)
         surroundings = Surroundings(
-            settings=self.settings, logger=self.logger, changed=self.invoker.forget_name, watching=self.watching
+            settings=self.settings,
+            logger=self.logger,
+            changed=self.invoker.forget_name,
+            watching=self.watching,
+            building=self.building,
         )
         await self._fetcher.open(surroundings)
         await self._check_functions()
@@ -260,6 +265,14 @@ class Host:
             self._watching = watcher_of(self.settings.reload, self.logger)
             self._stack.push_async_callback(self._watching.aclose)
         return self._watching
+
+    def building(self) -> Building:
+        """Give what runs build commands; made when it is first asked for."""
+        if self._building is None:
+            from serverfull.wiring.watching import builder_of
+
+            self._building = builder_of(self.settings.reload, self.logger, to_all(self.sinks.values()))
+        return self._building
 
     def _close_sinks(self) -> None:
         for sink in self.sinks.values():

@@ -17,6 +17,7 @@ seam            what it does                                      who implements
 `Records`       the records of an account in one transaction      ``storage/state.py``
 `CodeStore`     keeps deployment packages by their content        ``storage/code.py``
 `Watching`      says that files below a folder have changed       ``reload/watching.py``
+`Building`      runs the build command of a function              ``reload/builds.py``
 =============== ================================================= ==============================================
 """
 
@@ -129,12 +130,14 @@ class Surroundings(NamedTuple):
     :param changed: to be told the name of a function when `fetch` gives another one, or none, from now on: what its old
         code is loaded in ends as soon as nothing runs there. Call it on the loop; it neither blocks nor raises.
     :param watching: gives the host's watcher of folders, which is made when it is first asked for, and ends with it.
+    :param building: gives what runs build commands, made when it is first asked for.
     """
 
     settings: Settings
     logger: Any
     changed: Callable[[str], None]
     watching: Callable[[], Watching]
+    building: Callable[[], Building]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -683,3 +686,20 @@ class Watching(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Watch nothing any more, and give back what that took. Closing twice is fine."""
+
+
+class Building(ABC):
+    """Makes code of what its owner edits."""
+
+    @abstractmethod
+    async def build(self, function: str, folder: Path, command: str) -> bool:
+        """Run a function's build command, where its folder has other sources than when it ran last.
+
+        One at a time for a folder. What is written while it runs and is no source is learned to be the build's own.
+        When this is cancelled, what was started is killed.
+
+        :param function: its name: the output goes to its log.
+        :param command: as a shell takes it; it runs in the folder.
+        :return: whether it has run, so that files may be others than before.
+        :raises CodeNotBuilt: it has failed, now or when these sources were built before.
+        """

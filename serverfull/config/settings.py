@@ -478,6 +478,11 @@ class ReloadSettings(_Theme):
     nothing of other machines. Done by itself, with a line in the log, where the kernel refuses to watch so much."""
     poll_interval: Seconds = 1.0
     """Seconds between two such looks."""
+    builds: bool = False
+    """Run the build commands that functions in served folders have (``Build`` in ``function.json``) when their sources
+    change. Off by default, as they run outside of every sandbox, as the host's user."""
+    build_timeout: Seconds = 300.0
+    """Seconds that a build command may take before all that it has started is killed."""
     generation_header: bool = False
     """Say with the header ``X-Serverfull-Code-Generation`` of each answer to Invoke which generation of the function's
     code has given it: 1 at first, one more with each change that the host has noticed. For development: answers

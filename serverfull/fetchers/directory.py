@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.domain.manifests import function_of
-from serverfull.errors import ExtraMissing, FunctionNotReady, InternalFailure, NotFoundError, TargetNotFound
+from serverfull.errors import (
+    CodeNotBuilt,
+    ExtraMissing,
+    FunctionNotReady,
+    InternalFailure,
+    NotFoundError,
+    TargetNotFound,
+)
 from serverfull.fetchers.folders import Placed, look
 from serverfull.interfaces import Fetcher, Found
 
@@ -40,6 +47,8 @@ PATIENCE = 2.0
 """Seconds that a call waits for a look at a disk that does not answer, before it takes what was seen last."""
 
 _NEWEST = (None, "$LATEST")
+
+_BEING_BUILT = "it is being built for the first time"
 
 
 class DirectoryFetcher(Fetcher):
@@ -73,6 +82,9 @@ class DirectoryFetcher(Fetcher):
         self._watch: Watch | None = None
         self._watched = False  # no change is missed any more
         self._beginning: asyncio.Task[None] | None = None
+        self._began = 0.0  # when the last look did
+        self._to_build: dict[str, Placed] = {}
+        self._builds: dict[str, asyncio.Task[None]] = {}
 
     async def open(self, surroundings: Surroundings) -> None:
         """Take what the host has for it, have the folder watched where the host can, and look what is there."""
@@ -96,7 +108,11 @@ class DirectoryFetcher(Fetcher):
         if qualifier in _NEWEST and (function := self._functions.get(name)) is not None:
             return function
         if name in self._failures:
-            raise FunctionNotReady(name, "Failed", self._failures[name])
+            await self._built(name)
+            if qualifier in _NEWEST and (function := self._functions.get(name)) is not None:
+                return function
+            if name in self._failures:
+                raise FunctionNotReady(name, "Failed", self._failures[name])
         raise NotFoundError(name if qualifier in _NEWEST else f"{name}:{qualifier}")
 
     def lacks(self, name: str) -> bool:
@@ -125,7 +141,10 @@ class DirectoryFetcher(Fetcher):
         self._watch, self._watched, self._due = None, False, 0.0
         if self._beginning is not None:
             self._beginning.cancel()
-        tasks = [task for task in (self._beginning, self._looking) if task is not None]
+        self._to_build.clear()
+        for build in self._builds.values():
+            build.cancel()
+        tasks = [task for task in (self._beginning, self._looking, *self._builds.values()) if task is not None]
         if tasks:
             await asyncio.wait(tasks)
 
@@ -165,7 +184,7 @@ class DirectoryFetcher(Fetcher):
             self._looking = None
 
     async def _look_once(self) -> None:
-        began = time.monotonic()
+        began = self._began = time.monotonic()
         failed = False
         try:
             self._take_up(await asyncio.to_thread(look, self._root))
@@ -187,16 +206,27 @@ class DirectoryFetcher(Fetcher):
         known = {**self._placed, **self._failures}
         others = [name for name in {*known, *looked} if known.get(name) != looked.get(name)]
         for name in others:
-            for kept in (self._placed, self._functions, self._failures):
-                kept.pop(name, None)
             found = looked.get(name)
-            if isinstance(found, Placed):
-                self._placed[name], self._functions[name] = found, self._function(name, found)
-            elif found is not None:
-                self._failures[name] = found
-                self._log("warning", "function cannot be served", function=name, reason=found)
-            if self._surroundings is not None:
-                self._surroundings.changed(name)
+            if isinstance(found, Placed) and found.build is not None and self._surroundings is not None:
+                self._build_soon(name, found)
+            else:
+                self._take(name, found)
+
+    def _take(self, name: str, found: Placed | str | None) -> None:
+        """Serve what was found; a text says why it cannot be."""
+        for kept in (self._placed, self._functions, self._failures):
+            kept.pop(name, None)
+        if isinstance(found, Placed):
+            function = self._function(name, found)
+            self._placed[name], self._functions[name] = found, function
+            if function.generation > 1:
+                took = round((time.monotonic() - self._began) * 1000, 1)
+                self._log("info", "code reloaded", function=name, generation=function.generation, milliseconds=took)
+        elif found is not None:
+            self._failures[name] = found
+            self._log("warning", "function cannot be served", function=name, reason=found)
+        if self._surroundings is not None:
+            self._surroundings.changed(name)
 
     def _function(self, name: str, found: Placed) -> Function:
         settings = None if self._surroundings is None else self._surroundings.settings.functions
@@ -204,6 +234,49 @@ class DirectoryFetcher(Fetcher):
         generation = self._generations[name] = self._generations.get(name, 0) + 1
         function = function_of(found.manifest, found.root, found.layers, region=region, source=found.place)
         return replace(function, generation=generation)
+
+    def _build_soon(self, name: str, found: Placed) -> None:
+        """Have code built before it is served; what was served before is, until then."""
+        self._to_build[name] = found
+        if name not in self._functions:
+            self._failures.setdefault(name, _BEING_BUILT)
+        if name not in self._builds:
+            self._builds[name] = asyncio.get_running_loop().create_task(self._build(name))
+
+    async def _build(self, name: str) -> None:
+        try:
+            while (found := self._to_build.pop(name, None)) is not None:
+                await self._build_once(name, found)
+        except Exception as error:  # a task's boundary
+            self._log("error", "function not built", function=name, exc_info=error)
+        finally:
+            del self._builds[name]
+
+    async def _build_once(self, name: str, found: Placed) -> None:
+        assert self._surroundings is not None
+        assert found.build is not None
+        try:
+            ran = await self._surroundings.building().build(name, found.place, found.build)
+        except CodeNotBuilt as failure:
+            if name not in self._functions:
+                self._failures[name] = str(failure)
+            return
+        if self._placed.get(name) == found:
+            return
+        if ran:
+            self._changed()  # what it has made is served as soon as a look finds nothing more to be built
+        elif found.root.is_dir():
+            self._take(name, found)
+        else:
+            self._take(name, f"{found.place}: there is no folder {found.root}, also after the build")
+
+    async def _built(self, name: str) -> None:
+        """Wait until a function that is being built for the first time can be served, or cannot."""
+        while self._failures.get(name) == _BEING_BUILT:
+            busy = [task for task in (self._builds.get(name), self._looking) if task is not None]
+            if not busy:
+                return
+            await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
 
     def _log(self, level: str, event: str, **fields: Any) -> None:
         if self._surroundings is not None:

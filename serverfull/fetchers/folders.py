@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from serverfull.domain.json_functions import loads
 from serverfull.domain.manifests import Manifest, parse_manifest, with_handler, with_runtime
@@ -23,6 +23,9 @@ from serverfull.errors import ManifestInvalid
 
 MANIFEST = "function.json"
 """The file in a function's folder that says how it is to be run."""
+
+BUILD, CODE = "Build", "Code"
+"""Its members that no configuration of AWS's has: the command that makes the code, and the folder where that is."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
 
@@ -46,6 +49,7 @@ class Placed:
     :param place: the file or the folder that it is.
     :param layers: the folders of its layers, the first one at the bottom.
     :param state: of its files: their names, sizes and times.
+    :param build: the command that makes its code of what is there; None: it is code as it is.
     """
 
     manifest: Manifest
@@ -53,6 +57,7 @@ class Placed:
     place: Path
     layers: tuple[Path, ...]
     state: bytes
+    build: str | None = None
 
 
 Looked: TypeAlias = "Mapping[str, Placed | str]"
@@ -116,15 +121,38 @@ def _placed(root: Path, place: Path, name: str, shared: bytes) -> Placed:
 
 def _folder(root: Path, place: Path, name: str) -> Placed:
     file = place / MANIFEST
-    manifest = _read(root, file)
-    names = sorted(entry.name for entry in os.scandir(place))
-    where = str(file) if MANIFEST in names else str(place)
+    document = _document(root, file)
+    build, code = _text_of(document, BUILD, file), _code(document, place, file)
+    manifest = parse_manifest({key: document[key] for key in document if key not in (BUILD, CODE)}, str(file))
+    names = sorted(entry.name for entry in os.scandir(code)) if code.is_dir() else []  # built later, perhaps
+    where = str(file) if file.exists() else str(place)
     manifest = with_runtime(manifest, names, where)
     if manifest.handler is None and str(manifest.runtime).startswith("python"):
-        manifest = replace(manifest, handler=_python_handler(place, name, names, where))
+        manifest = replace(manifest, handler=_python_handler(code, name, names, where))
     manifest = with_handler(manifest, where)
     layers = _layers(root, manifest, where)
-    return Placed(manifest=manifest, root=place, place=place, layers=layers, state=_state_of((place, *layers)))
+    state = _state_of((place, *layers))
+    return Placed(manifest=manifest, root=code, place=place, layers=layers, state=state, build=build)
+
+
+def _text_of(document: Mapping[str, Any], member: str, file: Path) -> str | None:
+    value = document.get(member)
+    if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
+        raise ManifestInvalid(str(file), f"{member}: it has to be a text that is not empty")
+    return value
+
+
+def _code(document: Mapping[str, Any], place: Path, file: Path) -> Path:
+    """Find the folder that the code is in; one that is built need not be there."""
+    text = _text_of(document, CODE, file)
+    if text is None:
+        return place
+    code = (place / text).resolve()
+    if not code.is_relative_to(place.resolve()):
+        raise ManifestInvalid(str(file), f"{CODE}: {text} is no folder below {place}")
+    if BUILD not in document and not code.is_dir():
+        raise ManifestInvalid(str(file), f"{CODE}: there is no folder {code}")
+    return code
 
 
 def _read(root: Path, file: Path) -> Manifest:
@@ -132,10 +160,14 @@ def _read(root: Path, file: Path) -> Manifest:
 
     :raises ManifestInvalid: it is none.
     """
+    return parse_manifest(_document(root, file), str(file))
+
+
+def _document(root: Path, file: Path) -> Any:
     if not file.exists():
         if file.is_symlink():
             raise ManifestInvalid(str(file), "it is a link that leads nowhere")
-        return Manifest()
+        return {}
     if not file.resolve().is_relative_to(root):
         raise ManifestInvalid(str(file), f"it is a link that leads out of {root}")
     if not file.is_file():
@@ -148,7 +180,9 @@ def _read(root: Path, file: Path) -> Manifest:
         document = loads(content)
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(str(file), f"it is no JSON: {error}") from None
-    return parse_manifest(document, str(file))
+    if not isinstance(document, dict):
+        parse_manifest(document, str(file))  # says what it is
+    return document
 
 
 def _layers(root: Path, manifest: Manifest, where: str) -> tuple[Path, ...]:

@@ -26,7 +26,7 @@ from serverfull.config import Settings
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
-from serverfull.interfaces import Fetcher, Surroundings, Watch, Watching
+from serverfull.interfaces import Building, Fetcher, Surroundings, Watch, Watching
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _UNKNOWN = "no-such-function"
@@ -38,6 +38,13 @@ class NoLog:
 
     def __getattr__(self, level: str) -> Callable[..., None]:
         return lambda *_, **__: None
+
+
+class Unbuilt(Building):
+    """Stands for what runs build commands where nothing has to be built."""
+
+    async def build(self, function: str, folder: Path, command: str) -> bool:
+        return False
 
 
 class Unwatched(Watching, Watch):
@@ -63,6 +70,7 @@ def surroundings(
     logger: Any = None,
     changed: Callable[[str], None] | None = None,
     watching: Watching | None = None,
+    building: Building | None = None,
 ) -> Surroundings:
     """Give what a fetcher is opened with, outside of a host.
 
@@ -70,12 +78,14 @@ def surroundings(
     :param logger: None: nobody reads the log.
     :param changed: hears which functions are others than before; None: nobody does.
     :param watching: says that files have changed; None: nobody does.
+    :param building: runs build commands; None: nobody does, and code is served as it is.
     """
     return Surroundings(
         settings=settings or Settings(),
         logger=logger or NoLog(),
         changed=changed or (lambda _name: None),
         watching=lambda: watching or Unwatched(),
+        building=lambda: building or Unbuilt(),
     )
 
 

@@ -285,9 +285,10 @@ async def test_one_thread_and_one_native_watcher_serve_all_roots_and_end_with_th
             while not settled():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.005)
 
+    await until(lambda: instances() == 0)  # of the test before
     before = threads()
     site = make_site()
-    assert threads() == before
+    assert threads() <= before
     assert instances() == 0
     roots = [tmp_path / str(number) for number in range(40)]
     for root in roots:
@@ -295,7 +296,7 @@ async def test_one_thread_and_one_native_watcher_serve_all_roots_and_end_with_th
     watches = [site.watcher.watch(root, site.heard) for root in roots]
     for watch in watches:
         await asyncio.wait_for(watch.active(), DEADLINE)
-    await until(lambda: instances() == 1 and threads() <= before + 2)
+    await until(lambda: instances() == 1 and threads() <= before + 2)  # ours, and its own
     await site.start()
     for watch in watches:
         watch.close()
