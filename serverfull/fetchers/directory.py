@@ -27,7 +27,7 @@ from serverfull.errors import (
     NotFoundError,
     TargetNotFound,
 )
-from serverfull.fetchers.folders import Placed, look
+from serverfull.fetchers.folders import Placed, is_as_seen, look
 from serverfull.interfaces import Fetcher, Found
 
 if TYPE_CHECKING:
@@ -263,8 +263,8 @@ class DirectoryFetcher(Fetcher):
             return
         if self._placed.get(name) == found:
             return
-        if ran:
-            self._changed()  # what it has made is served as soon as a look finds nothing more to be built
+        if ran or not await asyncio.to_thread(is_as_seen, found):
+            self._changed()  # what was made is served as soon as a look finds nothing more to be built
         elif found.root.is_dir():
             self._take(name, found)
         else:

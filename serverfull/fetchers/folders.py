@@ -135,6 +135,11 @@ def _folder(root: Path, place: Path, name: str) -> Placed:
     return Placed(manifest=manifest, root=code, place=place, layers=layers, state=state, build=build)
 
 
+def is_as_seen(found: Placed) -> bool:
+    """Say whether the files of a function with a folder of its own are still those that were seen."""
+    return _state_of((found.place, *found.layers)) == found.state
+
+
 def _text_of(document: Mapping[str, Any], member: str, file: Path) -> str | None:
     value = document.get(member)
     if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
