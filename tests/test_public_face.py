@@ -73,3 +73,9 @@ def test_a_start_imports_nothing_of_what_runs_processes_and_keeps_events(modules
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert eval(shown) == []
+
+
+def test_the_first_event_imports_nothing_of_what_is_deployed() -> None:
+    program = "import sys; import serverfull.storage.events; print('serverfull.domain.kinds' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert eval(shown) is False

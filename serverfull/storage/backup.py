@@ -20,8 +20,9 @@ from serverfull.errors import StateDamaged, StateUnusable
 from serverfull.storage.checking import PATIENCE
 from serverfull.storage.durable import held
 from serverfull.storage.event_copies import copy_events, holds_events_alone
-from serverfull.storage.examination import connect, examine, unusable
+from serverfull.storage.examination import connect, examine
 from serverfull.storage.folder import CODE, DATABASE, EVENTS, sync_folder
+from serverfull.storage.sqlite_errors import unusable
 
 
 def back_up(directory: Path, file: Path, events: Path | None = None) -> int:

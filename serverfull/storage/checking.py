@@ -16,9 +16,10 @@ from serverfull.domain.kinds import KINDS
 from serverfull.domain.records import Kind
 from serverfull.errors import EventsDamaged, InternalFailure, StateDamaged
 from serverfull.storage.event_copies import check_copy, copy_events, holds_events_alone
-from serverfull.storage.examination import connect, examine, unusable
+from serverfull.storage.examination import connect, examine
 from serverfull.storage.folder import CODE, DATABASE, EVENTS
 from serverfull.storage.records import restored
+from serverfull.storage.sqlite_errors import unusable
 from serverfull.storage.tables import DOCUMENT, PARTITION
 
 PATIENCE = 5.0

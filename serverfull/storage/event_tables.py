@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from serverfull.errors import EventsDamaged, StateDamaged, StateTooNew, StateUnusable
-from serverfull.storage.examination import unusable
+from serverfull.storage.sqlite_errors import unusable
 
 STATES = ("waiting", "running", "delivering", "ended")
 """What the numbers mean that events have as their states."""

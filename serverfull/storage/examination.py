@@ -14,11 +14,9 @@ from urllib.parse import quote
 
 from serverfull.domain.json_functions import loads
 from serverfull.domain.kinds import KINDS
-from serverfull.errors import StateDamaged, StateTooNew, StateUnusable
+from serverfull.errors import StateDamaged, StateTooNew
 from serverfull.storage.migrations import REVISIONS
-
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+from serverfull.storage.sqlite_errors import unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +67,6 @@ def examine(file: Path, *, timeout: float, thorough: bool = False) -> Examinatio
     except sqlite3.Error as error:
         raise unusable(file, error) from error
     return examination
-
-
-def unusable(file: Path, error: sqlite3.Error) -> StateUnusable:
-    """Say what an error of SQLite means for those who start a host."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
-    if code in _DAMAGED:
-        return StateDamaged(file, f"is damaged ({error})")
-    if code in _LOCKED:
-        return StateUnusable(f"{file} is locked by another program")
-    return StateUnusable(f"{file} cannot be used: {error}")
 
 
 def _read_documents(file: Path, connection: sqlite3.Connection, *, whole: bool) -> None:

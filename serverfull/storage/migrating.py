@@ -14,8 +14,9 @@ from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from serverfull.errors import StateUnusable
-from serverfull.storage.examination import connect, unusable
+from serverfull.storage.examination import connect
 from serverfull.storage.folder import sync_folder
+from serverfull.storage.sqlite_errors import unusable
 
 SCRIPTS = Path(__file__).parent / "migrations"
 
