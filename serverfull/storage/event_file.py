@@ -57,7 +57,7 @@ own, and there are few statements, so that all stay prepared."""
 
 _EVENT = "accepted_at, failures, throttles, deaths, details, payload"
 _ENDS_EARLY = "accepted_at, failures, throttles, deaths, details, zeroblob(0)"
-_SHORT_RESPONSE = "CASE WHEN length(response) <= 65536 THEN response ELSE zeroblob(0) END"
+_SHORT_RESPONSE = "CASE WHEN length(response) <= 8192 THEN response ELSE zeroblob(0) END"
 
 
 class EventFile:

@@ -23,11 +23,14 @@ from serverfull.errors import InternalFailure
 PATIENCE = 5.0
 """Seconds for an answer: longer than a worker takes to be replaced that has served for a while."""
 
-_WAITING = 128
+_WAITING = 1024
 """Requests that the kernel holds for a worker that does not take them yet."""
 
 _MOST_BYTES = 64 << 20
 """Bytes of a request or an answer; an event and its result have seven million at most."""
+
+_NO_ROOM = 0.005
+"""Seconds until it is tried again to connect to a worker that has more requests waiting than the kernel holds."""
 
 _PIECE = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
@@ -93,7 +96,7 @@ class Siblings:
             line.setblocking(False)
             try:
                 async with asyncio.timeout(PATIENCE):
-                    line.connect(self._addresses[number])  # the kernel takes it at once, or has no room
+                    await _connect(line, self._addresses[number])
                     loop = asyncio.get_running_loop()
                     await loop.sock_sendall(line, dumps({"ask": name, "with": arguments}).encode() + b"\n")
                     answer = await _read(line)
@@ -153,6 +156,15 @@ class Siblings:
         except Exception as failure:  # a task's boundary: the others hear of it, and this worker goes on
             logger.exception("question of another worker failed", asked=question.get("ask"))
             return {"failure": f"{type(failure).__name__}: {failure}"}
+
+
+async def _connect(line: socket.socket, address: Any) -> None:
+    """Connect, which the kernel does at once, or not at all while too many wait there."""
+    while True:
+        try:
+            return line.connect(address)
+        except BlockingIOError:
+            await asyncio.sleep(_NO_ROOM)
 
 
 async def _read(line: socket.socket, *, until_newline: bool = False) -> bytes:

@@ -141,6 +141,18 @@ async def test_what_nobody_waits_for_any_more_is_not_done(three: list[Siblings],
     assert events.changed == [("purge", ["3"])]
 
 
+async def test_more_may_ask_at_once_than_the_kernel_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siblings_module, "_WAITING", 1)
+    doors = open_doors(2)
+    workers = [Siblings(number, doors) for number in range(2)]
+    views = [SharedEvents(worker).view(Events()) for worker in workers]
+    async with answering(*workers):
+        found = await asyncio.gather(*(views[0].show("1-3") for _ in range(200)))
+    assert found == [{"Id": "1-3"}] * 200
+    for door in doors:
+        door.close()
+
+
 @pytest.mark.parametrize(
     ("refusal", "seen"),
     [
