@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from serverfull.fetchers.chain import ChainFetcher
     from serverfull.fetchers.mocking import MockingFetcher
     from serverfull.fetchers.observing import ObservingFetcher
+    from serverfull.fetchers.s3 import S3Fetcher
     from serverfull.fetchers.static import StaticFetcher
     from serverfull.interfaces import Fetcher
     from serverfull.lambda_mode.starting import start_lambda, start_lambda_mock
     from serverfull.observability.handles import logger, metrics
     from serverfull.runtimes.context import LambdaContext
     from serverfull.serving import serve, serve_mock
+    from serverfull.storage.buckets import S3Bucket
+    from serverfull.storage.s3 import S3Endpoint
 
 __all__ = [
     "ChainFetcher",
@@ -41,6 +44,9 @@ __all__ = [
     "NotFoundError",
     "ObservingFetcher",
     "RandomAnswers",
+    "S3Bucket",
+    "S3Endpoint",
+    "S3Fetcher",
     "ServerfullError",
     "Settings",
     "StaticAnswers",
@@ -67,6 +73,9 @@ _HOMES = {
     "NotFoundError": "serverfull.errors",
     "ObservingFetcher": "serverfull.fetchers.observing",
     "RandomAnswers": "serverfull.fetchers.answers",
+    "S3Bucket": "serverfull.storage.buckets",
+    "S3Endpoint": "serverfull.storage.s3",
+    "S3Fetcher": "serverfull.fetchers.s3",
     "ServerfullError": "serverfull.errors",
     "Settings": "serverfull.config",
     "StaticAnswers": "serverfull.fetchers.answers",

@@ -66,6 +66,7 @@
         ├── MalformedRequest          the bytes are not an HTTP request that can be read
         ├── ShuttingDown              the host drains and takes no new call
         └── InternalFailure           a bug or a broken part of the host
+            └── SourceUnavailable     functions cannot be looked up where they lie
 
 AWS names and HTTP statuses are not here: `serverfull.api.errors` is the one table that knows them.
 """
@@ -532,3 +533,7 @@ class InternalFailure(RequestError):
 
     def __init__(self, message: str = "The host failed to serve the request; see its log for the request id.") -> None:
         super().__init__(message)
+
+
+class SourceUnavailable(InternalFailure):
+    """Functions cannot be looked up where they lie; the message says where that is, and what was said there."""

@@ -16,6 +16,7 @@ seam            what it does                                      who implements
 `StateStore`    keeps what was deployed, in transactions          ``storage/state.py``
 `Records`       the records of an account in one transaction      ``storage/state.py``
 `CodeStore`     keeps deployment packages by their content        ``storage/code.py``
+`Bucket`        reads functions that lie in a bucket              ``storage/buckets.py``
 `Watching`      says that files below a folder have changed       ``reload/watching.py``
 `Building`      runs the build command of a function              ``reload/builds.py``
 =============== ================================================= ==============================================
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.invocations import Invocation, Outcome
     from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
+    from serverfull.domain.objects import SeenObject, StoredObject
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.domain.records import KeyPart, Kind, Partition, Record
 
@@ -703,3 +705,51 @@ class Building(ABC):
         :return: whether it has run, so that files may be others than before.
         :raises CodeNotBuilt: it has failed, now or when these sources were built before.
         """
+
+
+class Bucket(ABC):
+    """Reads a bucket, for fetchers of functions that lie there. The work is done on threads, and takes its time.
+
+    Every method raises SourceUnavailable where the bucket cannot be read.
+    """
+
+    name: str
+
+    @abstractmethod
+    async def read(self, key: str, known: StoredObject | None = None) -> StoredObject | None:
+        """Give an object's content, at most a megabyte; ``known`` itself where that is still it. None: there is none.
+
+        Nothing is ever mixed of an object as it was and as it is.
+        """
+
+    @abstractmethod
+    async def look(self, key: str) -> SeenObject | None:
+        """Say how an object is now. None: there is none."""
+
+    @abstractmethod
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Give the next part of every key that begins so and goes on with a slash, once each."""
+
+    @abstractmethod
+    def place(self, package: SeenObject, sha256: str | None) -> Path:
+        """Say which folder of this machine is that of a package, unpacked there already or not.
+
+        :param package: as it was seen.
+        :param sha256: what it must have, in hexadecimal; None: nobody said.
+        """
+
+    @abstractmethod
+    async def tree(self, package: SeenObject, sha256: str | None) -> Path:
+        """Give the same folder, fetched and unpacked now where it is not yet.
+
+        :raises KeyError: the object is not there any more, or is another one by now.
+        :raises InvalidParameterValue: it cannot be unpacked, or is not what it must be.
+        """
+
+    @abstractmethod
+    async def keep_only(self, places: Collection[Path]) -> None:
+        """Delete every folder but these from this machine."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Give back what it holds, with all folders. Closing twice is fine."""

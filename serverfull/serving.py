@@ -186,14 +186,15 @@ def _check_reload(targets: Sequence[str], settings: Settings) -> None:
 def _functions_at(targets: Sequence[str], *, reload: bool = False) -> Fetcher:
     if not targets:
         return StaticFetcher({})
-    from serverfull.fetchers.targets import load_targets
+    from serverfull.fetchers.targets import load_target, load_targets
+    from serverfull.wiring.targets import ELSEWHERE
 
     if reload:
         from serverfull.fetchers.reloading import ReloadingFetcher
 
-        return load_targets(targets, ReloadingFetcher)
+        return load_targets(targets, ReloadingFetcher, ELSEWHERE)
 
-    return load_targets(targets)
+    return load_targets(targets, load_target, ELSEWHERE)
 
 
 def check_bind(settings: ServerSettings) -> None:

@@ -46,7 +46,8 @@ def serve(
     TARGET is module:attribute or path/file.py:attribute. The attribute is a dict of name → handler, a list of handlers,
     a Fetcher, one handler, or a module that has such a dict or list as "functions", which is also what is served when
     TARGET has no attribute. A TARGET that is a folder, with a slash in it, has a sub-folder or a .py file for each
-    function. Of several TARGETs each hides functions of the later ones that have the same names.
+    function; s3://bucket/prefix is one in S3. Of several TARGETs each hides functions of the later ones that have the
+    same names.
 
     Without TARGET, functions come through the management API alone and are kept in the directory .serverfull.
 
@@ -54,6 +55,7 @@ def serve(
     serverfull serve
     serverfull serve app.py
     serverfull serve ./functions
+    serverfull serve s3://bucket/prefix
     serverfull serve shop.handlers:functions ./functions --port 9000
     serverfull serve app.py --reload
     """

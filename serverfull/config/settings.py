@@ -248,6 +248,13 @@ class S3Settings(_Theme):
     S3."""
     sync_idle_interval: Seconds = 30.0
     """The same of other functions. A call makes the host look at once where there has been none for a minute."""
+    refresh: Seconds = 2.0
+    """Seconds for which a function of a TARGET in S3 is called as it was seen. The next call then has it looked at
+    again, in the background."""
+    absent: Seconds = 2.0
+    """Seconds for which a name is taken to be none that was not there."""
+    max_age: Seconds = 60.0
+    """Seconds after which a function is not called any more before it was looked at, unless S3 does not answer."""
 
 
 class EventSettings(_Theme):

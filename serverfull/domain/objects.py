@@ -14,3 +14,17 @@ class StoredObject(NamedTuple):
 
     content: bytes
     etag: str
+
+
+class SeenObject(NamedTuple):
+    """What was seen of an object, without its content.
+
+    :param etag: tells it from what the object was before and will be.
+    :param size: bytes.
+    :param changed: seconds since the epoch.
+    """
+
+    key: str
+    etag: str
+    size: int
+    changed: float

@@ -54,13 +54,18 @@ class StaticFetcher(Fetcher):
         return self._functions
 
 
+def is_name(name: object) -> bool:
+    """Say whether a function may have this name."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: object) -> str:
     """Give back a name that AWS takes for a function.
 
     :raises ValueError: anything else; the message says what is allowed.
     """
-    if isinstance(name, str) and _NAME.fullmatch(name):
-        return name
+    if is_name(name):
+        return str(name)
     raise ValueError(f"{name!r} is no function name: it takes 1 to 64 letters, digits, hyphens and underscores")
 
 

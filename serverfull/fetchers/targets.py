@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from serverfull.domain.functions import Function
@@ -62,18 +62,31 @@ def load_target(text: str, *, in_folder: bool = True) -> Fetcher:
     return _fetcher(target, _attribute(target, module))
 
 
-def load_targets(texts: Sequence[str], load: Callable[[str], Fetcher] = load_target) -> Fetcher:
+def load_targets(
+    texts: Sequence[str],
+    load: Callable[[str], Fetcher] = load_target,
+    elsewhere: Mapping[str, Callable[[str], Fetcher]] = MappingProxyType({}),
+) -> Fetcher:
     """Give what ``serverfull serve`` serves: of several TARGETs each hides functions of the later ones, name by name.
 
     :param texts: each is what `load_target` takes, or a folder of functions, which has a slash in it: ``./functions``.
     :param load: does what `load_target` does.
+    :param elsewhere: gives the fetcher of a URL, by its scheme.
     :raises TargetError: one of them cannot be turned into functions.
     """
-    fetchers = [_from_anywhere(text, load) for text in texts]
+    fetchers = [_from_anywhere(text, load, elsewhere) for text in texts]
     return fetchers[0] if len(fetchers) == 1 else ChainFetcher(*fetchers)
 
 
-def _from_anywhere(text: str, load: Callable[[str], Fetcher]) -> Fetcher:
+def _from_anywhere(
+    text: str, load: Callable[[str], Fetcher], elsewhere: Mapping[str, Callable[[str], Fetcher]]
+) -> Fetcher:
+    scheme, slashes, _ = text.partition("://")
+    if slashes:
+        if scheme not in elsewhere:
+            known = " and ".join(f"{scheme}://" for scheme in elsewhere) or "none"
+            raise TargetNotFound(f"{text!r} names nothing: of URLs, a TARGET can be {known}")
+        return elsewhere[scheme](text)
     if text in (".", "..") or ("/" in text and ":" not in text and not text.endswith(".py")):
         from serverfull.fetchers.directory import DirectoryFetcher
 

@@ -44,7 +44,7 @@ class Account:
 
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetAccountSettings.html
         """
-        registered = set(await self._registered.list())
+        registered = set(await self._registered.at(scope.partition).list())
         limits = self._limits
 
         def work(records: Records) -> Response:

@@ -88,7 +88,7 @@ class Aliases:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetAlias.html
         """
         reference = self._resolver.reference(request, scope)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             raise _not_found(reference.name, request["Name"], scope)
         alias = await self._state.read(
             scope.partition, lambda records: self._find(records, reference.name, request["Name"], scope)
@@ -145,7 +145,7 @@ class Aliases:
         """
         reference = self._resolver.reference(request, scope)
         page = read_page(request, str, str)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             return {"Aliases": []}
         version = request.get("FunctionVersion")
 

@@ -214,7 +214,7 @@ class CodeSigning:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionCodeSigningConfig.html
         """
         reference = self._resolver.reference(request, scope)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             return {}
         function = await self._state.read(
             scope.partition, lambda records: self._zip_function(records, reference, scope)

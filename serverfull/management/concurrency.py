@@ -126,7 +126,7 @@ class Concurrency:
         """
         reference = self._resolver.reference(request, scope)
         check_unqualified(reference)
-        registered = await self._resolver.registered(reference.name)
+        registered = await self._resolver.registered(reference.name, scope)
         if registered is not None:
             return {"ReservedConcurrentExecutions": registered.max_concurrency}
         function = await self._state.read(
@@ -246,7 +246,7 @@ class Concurrency:
         """
         reference = self._resolver.reference(request, scope)
         page = read_page(request, str)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             return {"ProvisionedConcurrencyConfigs": []}
         after = None if page.after is None else (reference.name, *page.after)
 

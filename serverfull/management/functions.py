@@ -92,7 +92,7 @@ class Functions:
             if not every_version:
                 raise InvalidParameterValue("FunctionVersion must be set to ALL when MasterRegion is specified.")
             return {"Functions": []}
-        registered = await self._registered.list()
+        registered = await self._registered.at(scope.partition).list()
         found: dict[tuple[KeyPart, ...], Function | FunctionVersion] = {
             (name, LATEST_NUMBER): registered[name] for name in _first_names(registered, page)
         }
@@ -117,7 +117,7 @@ class Functions:
         own = await self._own(reference, scope)
         if own is not None:
             configuration = self._own_configuration(reference, own, scope)
-            location = _own_location(own, self._registered.source_of(reference.name), self._sources[own])
+            location = _own_location(own, await self._source_of(reference.name, scope), self._sources[own])
             return _function_response(configuration, location, own.tags, own.max_concurrency)
 
         def work(records: Records) -> tuple[FunctionVersion, DeployedFunction]:
@@ -158,15 +158,20 @@ class Functions:
 
         :raises NotFoundError: there is one, and it has no such version.
         """
-        if await self._resolver.registered(reference.name) is None:
+        if await self._resolver.registered(reference.name, scope) is None:
             return None
         try:
-            function = await self._registered.fetch(reference.name, reference.qualifier)
+            function = await self._registered.at(scope.partition).fetch(reference.name, reference.qualifier)
         except NotFoundError:
             account = _account_of(reference, scope)
             raise function_not_found(reference.name, account, scope.region, reference.qualifier) from None
         await self._read_sources([function])
         return function
+
+    async def _source_of(self, name: str, scope: RequestScope) -> str:
+        view = self._registered.at(scope.partition)
+        await view.fetch(name)  # a chain knows where a function comes from that it has just given
+        return view.source_of(name)
 
     def _own_configuration(self, reference: FunctionReference, function: Function, scope: RequestScope) -> Response:
         account = _account_of(reference, scope)

@@ -129,7 +129,7 @@ class EventInvokeConfigs:
         """
         reference = self._resolver.reference(request, scope)
         page = read_page(request, str, str)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             return {"FunctionEventInvokeConfigs": []}
 
         def work(records: Records) -> Sequence[EventInvokeConfig]:
@@ -180,7 +180,7 @@ class EventInvokeConfigs:
                 continue
             if match[3] == reference.name:
                 raise InvalidParameterValue("You can't specify the function as a destination for itself.")
-            if await self._resolver.registered(match[3]) is None:
+            if await self._resolver.registered(match[3], scope) is None:
                 targets[arn] = match[3]
         return targets
 

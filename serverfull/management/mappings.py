@@ -101,7 +101,7 @@ class EventSourceMappings:
             tags=merge_tags({}, request.get("Tags", {})),
             last_modified=time.time(),
         )
-        registered = await self._resolver.registered(reference.name) is not None
+        registered = await self._resolver.registered(reference.name, scope) is not None
 
         def work(records: Records) -> None:
             _check_function(records, reference, registered)
@@ -132,7 +132,7 @@ class EventSourceMappings:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_UpdateEventSourceMapping.html
         """
         reference = self._resolver.reference(request, scope) if "FunctionName" in request else None
-        registered = reference is not None and await self._resolver.registered(reference.name) is not None
+        registered = reference is not None and await self._resolver.registered(reference.name, scope) is not None
 
         def work(records: Records) -> tuple[EventSourceMapping, EventSourceMapping]:
             held = _find_settled(records, request["UUID"], "update")

@@ -205,7 +205,7 @@ class Permissions:
         return response
 
     async def _get(self, reference: FunctionReference, scope: RequestScope) -> Response:
-        registered = await self._resolver.registered(reference.name) is not None
+        registered = await self._resolver.registered(reference.name, scope) is not None
 
         def work(records: Records) -> Response:
             if not registered:

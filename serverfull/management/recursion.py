@@ -47,7 +47,7 @@ class RecursionConfigs:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionRecursionConfig.html
         """
         reference = self._resolver.reference(request, scope)
-        registered = await self._resolver.registered(reference.name)
+        registered = await self._resolver.registered(reference.name, scope)
         if registered is not None:
             return {"RecursiveLoop": registered.recursive_loop}
         function = await self._state.read(

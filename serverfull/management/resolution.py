@@ -58,20 +58,18 @@ class FunctionResolver:
         :raises ReadOnlyFunction: the operator's own code defines this function. And what `reference` raises.
         """
         reference = self.reference(request, scope)
-        if await self.registered(reference.name) is not None:
-            source = self._registered.source_of(reference.name)
+        view = self._registered.at(scope.partition)
+        if await _found(view, reference.name) is not None:
+            source = view.source_of(reference.name)
             raise ReadOnlyFunction(
                 f"The function {reference.name} comes from the {source} fetcher, which the API cannot write. "
                 "Change it where it is defined, or deploy under another name."
             )
         return reference
 
-    async def registered(self, name: str) -> Function | None:
-        """Give the operator's own function of that name, or None; it hides a deployed one."""
-        try:
-            return await self._registered.fetch(name)
-        except NotFoundError:
-            return None
+    async def registered(self, name: str, scope: RequestScope) -> Function | None:
+        """Give the operator's own function of that name, as the caller sees it, or None; it hides a deployed one."""
+        return await _found(self._registered.at(scope.partition), name)
 
     def function(self, records: Records, reference: FunctionReference, scope: RequestScope) -> DeployedFunction:
         """Find a function.
@@ -108,6 +106,13 @@ class FunctionResolver:
         if found is None:
             raise function_not_found(function, scope.account, scope.region, name)
         return found
+
+
+async def _found(fetcher: Fetcher, name: str) -> Function | None:
+    try:
+        return await fetcher.fetch(name)
+    except NotFoundError:
+        return None
 
 
 def exists(records: Records, reference: FunctionReference) -> bool:

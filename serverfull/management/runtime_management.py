@@ -52,7 +52,7 @@ class RuntimeManagementConfigs:
         reference = self._resolver.reference(request, scope)
         _check_version(reference)
         config = _automatic(reference)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             if reference.qualifier not in (None, LATEST):
                 raise function_not_found(reference.name, scope.account, scope.region, reference.qualifier)
             return _described(config, reference, scope)

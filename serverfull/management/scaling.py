@@ -54,7 +54,7 @@ class ScalingConfigs:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionScalingConfig.html
         """
         reference = self._resolver.reference(request, scope)
-        if await self._resolver.registered(reference.name) is not None:  # it has no published versions
+        if await self._resolver.registered(reference.name, scope) is not None:  # it has no published versions
             raise function_not_found(reference.name, scope.account, scope.region, reference.qualifier)
 
         def work(records: Records) -> FunctionScaling | None:

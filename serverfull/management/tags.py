@@ -112,7 +112,7 @@ class Tags:
             found = await self._state.read(scope.partition, lambda records: self._find(records, arn, scope.partition))
             return {"Tags": dict(found.tags)}
         reference = self._function(arn, scope)
-        registered = await self._resolver.registered(reference.name)
+        registered = await self._resolver.registered(reference.name, scope)
         if registered is not None:
             return {"Tags": dict(registered.tags)}
         function = await self._state.read(

@@ -170,7 +170,7 @@ class FunctionUrls:
         """
         reference = self._resolver.reference(request, scope)
         page = read_page(request, str, str)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             return {"FunctionUrlConfigs": []}
 
         def work(records: Records) -> Sequence[FunctionUrl]:

@@ -119,7 +119,7 @@ class Versions:
         """
         reference = self._resolver.reference(request, scope)
         page = read_page(request, str, int)
-        if await self._resolver.registered(reference.name) is not None:
+        if await self._resolver.registered(reference.name, scope) is not None:
             only = await self._functions.configuration(FunctionReference(reference.name, LATEST), scope)
             return {"Versions": [] if page.after else [listed(only)]}
 

@@ -3,11 +3,16 @@
 ::
 
     PREFIX/code/<sha256>.zip                            the packages, as `serverfull.storage.s3.S3CodeStore` keeps them
-    PREFIX/functions/<account>/<region>/<name>.json     a function: its record, its versions and its aliases
+    PREFIX/<account>/<region>/<name>/function.json      a function: its versions and its aliases
 
-The document of a function is written as a whole, after its packages: whoever reads it sees the function before a change
-or after it, and finds every package that it names. It follows the state within moments. What fails is tried again for
-as long as the host runs, and by the next host on the same state.
+That is the layout that `serverfull.fetchers.s3` serves. The document of a function is written as a whole, after its
+packages: whoever reads it sees the function before a change or after it, and finds every package that it names. It
+follows the state within moments. What fails is tried again for as long as the host runs, and by the next host on the
+same state.
+
+Only what can be run is published. While ``$LATEST`` is being updated, or where that has failed, the document keeps what
+it says of it, as this host serves it on. What hosts of the first versions published, at
+``PREFIX/functions/<account>/<region>/<name>.json``, is deleted when the function has its document in the new place.
 
 All on the event loop, except for calls of S3, which a thread makes.
 """
@@ -17,14 +22,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS
-from serverfull.domain.json_functions import dumps
-from serverfull.domain.publication import PUBLISHED_FUNCTIONS, PublishedFunction
-from serverfull.storage.s3 import S3Client, S3Endpoint
+from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, FunctionVersion
+from serverfull.domain.function_documents import DOCUMENT, OF_FUNCTION, encoded, write_document
+from serverfull.domain.json_functions import loads
+from serverfull.domain.layers import LAYER_VERSIONS, LayerVersion, layer_key
+from serverfull.domain.publication import LAYOUT, PUBLISHED_FUNCTIONS, PublishedFunction
+from serverfull.storage.s3 import S3Client, S3Endpoint, content_at
 from serverfull.storage.transactions import SerialThread
 
 if TYPE_CHECKING:
@@ -51,7 +57,7 @@ class Publication:
     ) -> None:
         self._state = state
         self._bucket = bucket
-        self._prefix = f"{prefix.strip('/')}/functions/".lstrip("/")
+        self._prefix = f"{prefix.strip('/')}/".lstrip("/")
         self._logger = logger
         self._client = S3Client(endpoint or S3Endpoint())
         self._thread = SerialThread("serverfull-publication")
@@ -106,43 +112,95 @@ class Publication:
                     pause = min(2 * pause, RETRY_AFTER[1])
 
     async def _publish(self, partition: Partition, name: str) -> None:
-        document, published = await self._state.read(partition, partial(_read, name))
-        if document is None:
-            await self._thread.run(partial(self._delete, partition, name))
+        found, published = await self._state.read(partition, partial(_read, name))
+        old = published is not None and published.layout < LAYOUT
+        if found is None:
+            await self._thread.run(partial(self._delete, partition, name, old=old))
             await self._state.write(partition, lambda records: records.delete(PUBLISHED_FUNCTIONS, name))
             return
-        digest = hashlib.sha256(document).hexdigest()
-        if published is None or published.digest != digest:
-            await self._thread.run(partial(self._put, partition, name, document))
-            await self._state.write(partition, partial(_note, PublishedFunction(name=name, digest=digest)))
+        document = found.document
+        if not found.settled:
+            kept = await self._thread.run(partial(self._latest_of, partition, name))
+            if kept is None and found.pending:
+                return  # the change that makes it ready is heard of
+            document = {**(kept or {}), **document}
+        content = encoded(document)
+        digest = hashlib.sha256(content).hexdigest()
+        if published is None or old or published.digest != digest:
+            await self._thread.run(partial(self._put, partition, name, content, old=old))
+            note = PublishedFunction(name=name, digest=digest, layout=LAYOUT)
+            await self._state.write(partition, partial(_note, note))
 
-    def _put(self, partition: Partition, name: str, document: bytes) -> None:
+    def _put(self, partition: Partition, name: str, content: bytes, *, old: bool) -> None:
         place = {"Bucket": self._bucket, "Key": self._key(partition, name)}
-        self._client.get().put_object(**place, Body=document, ContentType="application/json")
+        self._client.get().put_object(**place, Body=content, ContentType="application/json")
+        if old:
+            self._delete_old(partition, name)
 
-    def _delete(self, partition: Partition, name: str) -> None:
+    def _delete(self, partition: Partition, name: str, *, old: bool) -> None:
         self._client.get().delete_object(Bucket=self._bucket, Key=self._key(partition, name))
+        if old:
+            self._delete_old(partition, name)
+
+    def _delete_old(self, partition: Partition, name: str) -> None:
+        key = f"{self._prefix}functions/{partition.account}/{partition.region}/{name}.json"
+        self._client.get().delete_object(Bucket=self._bucket, Key=key)
+
+    def _latest_of(self, partition: Partition, name: str) -> dict[str, Any] | None:
+        """Give what is published of ``$LATEST``; None: nothing."""
+        content = content_at(self._client.get(), self._bucket, self._key(partition, name))
+        if content is None:
+            return None
+        document = loads(content)
+        return {
+            member: value for member, value in document.items() if member not in ("Versions", "Aliases", *OF_FUNCTION)
+        }
 
     def _key(self, partition: Partition, name: str) -> str:
-        return f"{self._prefix}{partition.account}/{partition.region}/{name}.json"
+        return f"{self._prefix}{partition.account}/{partition.region}/{name}/{DOCUMENT}"
 
 
-def _read(name: str, records: Records) -> tuple[bytes | None, PublishedFunction | None]:
-    """Give a function's document, None where it is gone or of a folder in place, and what was published of it."""
+class _Found(NamedTuple):
+    """A function as it is in the state.
+
+    :param settled: whether ``$LATEST`` is in the document.
+    :param pending: whether nothing of it can be run yet.
+    """
+
+    document: dict[str, Any]
+    settled: bool
+    pending: bool
+
+
+def _read(name: str, records: Records) -> tuple[_Found | None, PublishedFunction | None]:
+    """Give a function, None where it is gone or of a folder in place, and what was published of it."""
     function, published = records.get(FUNCTIONS, name), records.get(PUBLISHED_FUNCTIONS, name)
     latest = records.get(VERSIONS, name, LATEST_NUMBER)
-    if function is None or latest is None or latest.is_hot:  # of a folder of this machine, no other host has anything
+    if function is None or latest is None or _is_in_place(records, latest):
         return None, published
-    document = {
-        "function": _members(function),
-        "versions": {version.version: _members(version) for version in records.list(VERSIONS, name)},
-        "aliases": {alias.name: _members(alias) for alias in records.list(ALIASES, name)},
-    }
-    return dumps(document, sort_keys=True).encode(), published
+    ready = [version for version in records.list(VERSIONS, name) if _can_be_run(records, version)]
+    document = write_document(function, ready, records.list(ALIASES, name), partial(_layer_packages, records))
+    settled = any(version.number == LATEST_NUMBER for version in ready)
+    return _Found(document, settled, not ready), published
 
 
-def _members(record: Any) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+def _can_be_run(records: Records, version: FunctionVersion) -> bool:
+    ready = version.state == "Active" and version.last_update_status == "Successful"
+    return ready and not _is_in_place(records, version)
+
+
+def _is_in_place(records: Records, version: FunctionVersion) -> bool:
+    """Say whether it runs from a folder of this machine: no other host has anything of that."""
+    return version.is_hot or any(layer.hot_path for layer in _layers(records, version))
+
+
+def _layer_packages(records: Records, version: FunctionVersion) -> list[str]:
+    return [layer.code_sha256 for layer in _layers(records, version)]
+
+
+def _layers(records: Records, version: FunctionVersion) -> list[LayerVersion]:
+    found = [records.get(LAYER_VERSIONS, *layer_key(layer["Arn"])) for layer in version.settings.get("Layers", ())]
+    return [layer for layer in found if layer is not None]
 
 
 def _note(published: PublishedFunction, records: Records) -> None:

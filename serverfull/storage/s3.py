@@ -91,7 +91,7 @@ class S3Client:
             return self._client
 
     def _make(self) -> Any:
-        _require_boto3("S3")
+        require_boto3("S3")
         from boto3.session import Session
         from botocore.config import Config
 
@@ -120,7 +120,7 @@ class S3Client:
                 self._client.close()
 
 
-def _require_boto3(what: str) -> None:
+def require_boto3(what: str) -> None:
     if importlib.util.find_spec("boto3") is None:
         raise ExtraMissing(what, "boto3", "s3")
 
@@ -139,7 +139,7 @@ class S3CodeStore(CodeStore):
     def __init__(
         self, bucket: str, prefix: str, cache: Path, endpoint: S3Endpoint | None = None, *, recent: float = RECENT
     ) -> None:
-        _require_boto3(f"The code store s3://{bucket}/{prefix}")
+        require_boto3(f"The code store s3://{bucket}/{prefix}")
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_private(cache / "unpacked")
         self._bucket = bucket
@@ -267,6 +267,21 @@ class S3CodeStore(CodeStore):
 def code_of(error: Any) -> str:
     """Give S3's own name of what it refused for."""
     return str(error.response["Error"].get("Code", ""))
+
+
+def content_at(client: Any, bucket: str, key: str) -> bytes | None:
+    """Read an object. None: there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = client.get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if code_of(error) in ABSENT:
+            return None
+        raise
+    with closing(answer["Body"]) as body:
+        content: bytes = body.read()
+        return content
 
 
 def etag_of(answer: Any) -> str:

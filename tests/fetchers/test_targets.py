@@ -308,3 +308,16 @@ def test_what_is_no_folder_of_functions_is_told(write: Write, text: str, message
     write("folder-b/hello.py", "")
     with pytest.raises(TargetError, match=message):
         load_targets([text])
+
+
+def test_urls_go_to_what_knows_their_scheme_and_others_are_refused_by_name() -> None:
+    asked = []
+
+    def fetch(url: str) -> StaticFetcher:
+        asked.append(url)
+        return StaticFetcher({"f": print})
+
+    assert isinstance(load_targets(["s3://b/p"], elsewhere={"s3": fetch}), StaticFetcher)
+    assert asked == ["s3://b/p"]
+    with pytest.raises(TargetNotFound, match=r"'ftp://b/p' names nothing: of URLs, a TARGET can be s3://"):
+        load_targets(["ftp://b/p"], elsewhere={"s3": fetch})

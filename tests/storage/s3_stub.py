@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,11 @@ class S3Stub:
     def put(self, path: str, content: bytes, etag: str) -> None:
         """Put an object there."""
         self._objects[path] = _Object(content, etag)
+
+    def content(self, path: str) -> bytes | None:
+        """Give what is there."""
+        found = self._objects.get(path)
+        return None if found is None else found.content
 
     def delete(self, path: str) -> None:
         """Take an object away."""
@@ -84,6 +90,16 @@ class S3Stub:
             return web.Response(status=status, headers={"Location": url})
         if "list-type" in request.query:
             return self._listing(path, request.query.get("prefix", ""))
+        if request.method == "PUT":
+            if "Expect" in request.headers:  # or it waits for a second
+                assert request.transport is not None
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            content = await request.read()
+            self.put(path, content, hashlib.md5(content, usedforsecurity=False).hexdigest())
+            return web.Response()
+        if request.method == "DELETE":
+            self.delete(path)
+            return web.Response(status=204)
         answer = await self._object(request, path)
         for one in [one for one in self._after if one[:2] == (request.method, path)][:1]:
             self._after.remove(one)
