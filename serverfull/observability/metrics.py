@@ -59,7 +59,8 @@ HOST_CONNECTIONS = 6
 HOST_CONNECTIONS_TOTAL = HOST_CONNECTIONS + len(CONNECTION_STATES)
 HOST_EVENTS_WAITING = HOST_CONNECTIONS_TOTAL + len(CONNECTION_EVENTS)
 HOST_COLUMNS = HOST_EVENTS_WAITING + 1
-HOST_GAUGES = (*range(HOST_CONNECTIONS, HOST_CONNECTIONS_TOTAL), HOST_EVENTS_WAITING)
+HOST_GAUGES = tuple(range(HOST_CONNECTIONS, HOST_CONNECTIONS_TOTAL))
+"""What ends with a process. Events that wait are on the disk; where they are not, the next process soon says so."""
 
 PROCESS_GAUGES = tuple(place for place, name in enumerate(FIGURES) if name not in COUNTERS)
 

@@ -10,6 +10,7 @@ from itertools import accumulate
 import pytest
 
 from serverfull.errors import TooManyRequests
+from serverfull.observability.exposition import exposition
 from serverfull.observability.metrics import Metrics
 from serverfull.workers.shared import SharedMemory
 from serverfull.workers.shared_admission import LostElsewhere, SharedAdmission
@@ -168,3 +169,16 @@ def test_lost_threads_of_the_other_workers_count(memory) -> None:
     assert elsewhere[1]("a") == 1
     memory.clear(0)
     assert elsewhere[1]("a") == 0
+
+
+def test_events_that_wait_on_the_disk_are_shown_while_their_worker_is_being_replaced(memory) -> None:
+    metrics = [Metrics(memory.figure_cells(row), ["a"]) for row in (0, 1)]
+    for count, one in enumerate(metrics, 3):
+        one.watch_events(lambda count=count: count)
+        one.sample()
+    memory.clear(0)
+    assert b"serverfull_async_events_waiting 7.0" in exposition(metrics[1])[0]
+    replacement = Metrics(memory.figure_cells(0), ["a"])
+    replacement.watch_events(lambda: 1)
+    replacement.sample()
+    assert b"serverfull_async_events_waiting 5.0" in exposition(metrics[1])[0]
