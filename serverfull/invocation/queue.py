@@ -308,7 +308,6 @@ class StoredQueue(EventQueue):
             line.ready.appendleft(lease.key)
         else:
             self._lines.read_at(line, again.at)
-            line.missed = line.reading
             self._set_timer()
 
     def _forget(self) -> None:
