@@ -14,7 +14,7 @@ import pytest
 from serverfull.domain.events import EventConfig, EventEnd, Failed, Held, QueuedEvent, Refused, Response
 from serverfull.errors import InternalFailure, ShuttingDown, TooManyRequests
 from serverfull.invocation.clock import SteadyClock
-from tests.events.virtual import DirectStore, LoopClock, Runner, event, virtually
+from tests.events.virtual import THROTTLED, DirectStore, LoopClock, Runner, event, virtually
 
 TORTURE = "SERVERFULL_TORTURE" in os.environ
 """Whether to try as much as ``make torture`` does."""
@@ -298,8 +298,13 @@ def test_a_late_result_of_a_lease_that_is_over_changes_nothing(tmp_path: Path) -
         assert not await store.reschedule(late, late.event, 0)
         assert not await store.end(late, END, (), keep=True)
         assert not await store.end(late, END, (), keep=False)
-        assert await store.end(lease, END, (), keep=False)
+        assert await store.reschedule(lease, lease.event, 0)
+        again = await store.claim(late.key)  # by the same process
+        assert again is not None
+        assert not await store.reschedule(lease, lease.event, 0)
         assert not await store.end(lease, END, (), keep=False)
+        assert await store.end(again, END, (), keep=False)
+        assert not await store.end(again, END, (), keep=False)
 
     virtually(second(virtually(first())))
 
@@ -406,13 +411,41 @@ def test_what_a_clock_wrote_that_was_ahead_does_not_wait_for_its_time(tmp_path: 
         lease = await store.claim(key)
         assert lease is not None
         await store.reschedule(lease, replace(lease.event, failures=1), LoopClock().now() + 60)
+        await store.append([event("refused")])
         await store.aclose()
 
+    def refused(found: QueuedEvent) -> Held | None:
+        return THROTTLED if found.name == "refused" else None
+
     async def set_right() -> None:
-        runner = Runner(DirectStore(tmp_path / "events-0.db"))
+        config = EventConfig(maximum_age=60)
+        runner = Runner(DirectStore(tmp_path / "events-0.db"), refused, config=config)
         await runner.queue.start()
-        await runner.ended(1, within=400)
-        assert runner.ends["f-0"].condition == "Success"
+        await runner.ended(2, within=400)
+        assert {name: end.condition for name, end in runner.ends.items()} == {
+            "f-0": "Success",
+            "refused-0": "EventAgeExceeded",
+        }
 
     virtually(ahead())
     virtually(set_right())
+
+
+def test_a_retry_keeps_its_time_when_hosts_come_and_go_and_what_was_refused_is_tried_at_once(tmp_path: Path) -> None:
+    async def first() -> None:
+        store = DirectStore(tmp_path / "events-0.db")
+        for number, fields in enumerate(({"failures": 1}, {"throttles": 3}, {"failures": 1, "throttles": 1})):
+            [key] = await store.append([event("f", number)])
+            lease = await store.claim(key)
+            assert lease is not None
+            await store.reschedule(lease, replace(lease.event, **fields), LoopClock().now() + 60)
+        store.die()
+
+    async def second() -> None:
+        runner = Runner(DirectStore(tmp_path / "events-0.db"))
+        await runner.queue.start()
+        await runner.ended(3, within=400)
+        assert sorted(runner.begun) == [("f-0", 60), ("f-1", 0), ("f-2", 0)]
+
+    virtually(first())
+    virtually(second())

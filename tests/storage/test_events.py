@@ -196,6 +196,9 @@ async def test_deliveries_are_kept_with_the_end_and_the_event_goes_with_the_last
         assert await store.redrive([key, key + 1]) == 1
         pending, _ = await store.pending(10)
         assert [(found.delivery.id, found.attempts) for found in pending] == [(both[0].id, 0)]
+        await store.undelivered(both[0].id, "not there", CLOCK.now() + 86_400)  # a clock that is set right later
+    async with opened(tmp_path) as store:
+        assert [found.delivery.id for found in (await store.pending(10))[0]] == [both[0].id]
         await store.delivered(both[0].id)
         await store.delivered(both[0].id)
         assert await store.show(key) is None
