@@ -24,6 +24,7 @@ seam            what it does                                      who implements
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -415,8 +416,11 @@ class EventStore(ABC):
         """Give the waiting events of a line that are due first."""
 
     @abstractmethod
-    async def claim(self, key: int) -> Lease | None:
-        """Take an event that waits, so that nobody else does; None: it does not wait any more."""
+    async def claim(self, key: int, by: float = math.inf) -> Lease | None:
+        """Take an event that waits, so that nobody else does; None: it does not wait any more, or not for now.
+
+        :param by: when it has to be due at the latest. Who knows its key from before may not know that it waits again.
+        """
 
     @abstractmethod
     async def reschedule(self, lease: Lease, event: QueuedEvent, due: float) -> bool:

@@ -258,10 +258,14 @@ class StoredQueue(EventQueue):
             self._offer(line)
 
         try:
-            lease = await self._outages.over(partial(store.claim, key))
+            by = max(self._clock.now(), line.held.get(key, 0.0))
+            lease = await self._outages.over(partial(store.claim, key, by))
             line.known.discard(key)
             due = line.held.pop(key, None)
-            if lease is not None:
+            if lease is None:  # its key was read when it waited before: how it waits now is read once more
+                line.complete, line.missed = False, line.reading
+                self._read_if_wanted(line)
+            else:
                 self._take(line)
                 await self._run(store, line, lease, due, admitted)
         except Exception:  # a task's boundary: the event stays leased until the host ends

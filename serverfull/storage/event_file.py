@@ -216,10 +216,10 @@ class EventFile:
         )
         return [Upcoming(*row) for row in rows]
 
-    def claim(self, key: int) -> Lease | None:
-        """Lease an event that waits."""
-        row = self._connection.execute(f"SELECT token, {_EVENT} FROM events WHERE key = ? AND state = 0", (key,))
-        found = row.fetchone()
+    def claim(self, key: int, by: float) -> Lease | None:
+        """Lease an event that waits, if it is due by then."""
+        waits = f"SELECT token, {_EVENT} FROM events WHERE key = ? AND state = 0 AND due <= ?"
+        found = self._connection.execute(waits, (key, by)).fetchone()
         if found is None:
             return None
         token = found[0] + 1

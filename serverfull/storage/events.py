@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -150,9 +151,9 @@ class SqliteEventStore(EventStore):
         """Give what waits in a line, and when it is due."""
         return await self._do(lambda file: file.upcoming(line, limit))
 
-    async def claim(self, key: int) -> Lease | None:
+    async def claim(self, key: int, by: float = math.inf) -> Lease | None:
         """Lease an event that waits."""
-        return await self._do(lambda file: file.claim(key))
+        return await self._do(lambda file: file.claim(key, by))
 
     async def reschedule(self, lease: Lease, event: QueuedEvent, due: float) -> bool:
         """Let a leased event wait."""

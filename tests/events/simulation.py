@@ -7,6 +7,7 @@ two has done it. The queue, the lines and the database are the real ones; time, 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serverfull.domain.events import (
+    BASE_DELAY,
     Attempt,
     Delivery,
     EventConfig,
@@ -39,7 +41,10 @@ EXPECTED = {
     "events are written again",
 }
 HOURS = 2.0
-"""Hours that faults go on for in one simulation; as long as events may live is added, without faults."""
+"""Hours that faults go on for in one simulation; a time without faults is added, in which events come at first, too."""
+
+QUIET = 10.0
+"""Hours at the end in which no event comes: longer than any may live."""
 
 
 class SetClock:
@@ -90,11 +95,12 @@ class World:
         self.accepted: dict[str, QueuedEvent] = {}
         self.ends: dict[str, EventEnd] = {}
         self.failures: Counter[str] = Counter()
+        self.failed: dict[str, tuple[int, float]] = {}
         self.running: Counter[str] = Counter()
         self.busy: set[str] = set()
         self.hosts = 0
         self.seconds = 0.0
-        self.quiet = False
+        self.quiet, self.quiet_since = False, math.inf
         self.number = 0
         self.broken: list[str] = []
         self.most = 0
@@ -109,10 +115,11 @@ class World:
         until = HOURS * 3600
         while loop.time() < until:
             await self._host(loop, min(until, loop.time() + self.dice.expovariate(1 / 1200)))
-        self.quiet = True
+        self.quiet, self.quiet_since = True, SetClock(0.0).now() + 300  # until what is running slowly has ended
         self.limits = dict.fromkeys(self.limits, 1000)
         self.host_limit = 1000
         await self._host(loop, loop.time() + 30 * 3600)
+        self.promise(not self.queue.waiting, f"{self.queue.waiting} wait, as it seems")
         lost = set(self.accepted) - set(self.ends)
         self.promise(not lost, f"lost: {sorted(lost)[:5]}")
         assert not self.broken, self.broken[:5]
@@ -126,7 +133,7 @@ class World:
         self.hosts += 1
         dice = self.dice
         clock = SetClock(0.0 if self.quiet else dice.choice([0.0, 0.0, 0.0, 3600.0, -3600.0, 86_400.0, -86_400.0]))
-        slow = 0.0 if self.quiet else dice.choice([0.0, 0.001, 0.2])
+        slow = dice.choice([0.0, 0.001, 0.2])
         store = NotingStore(self.path, lambda: dice.random() * slow, clock)
         store.note = self._note
         runner = Runner(store, limit=10**9, clock=clock, retry=dice.choice([None, None, 10.0]))
@@ -135,8 +142,7 @@ class World:
         self.dying = asyncio.Event()
         tasks = [asyncio.create_task(self._faults(store))]
         await runner.queue.start()
-        if not self.quiet:
-            tasks.append(asyncio.create_task(self._send(runner, clock)))
+        tasks.append(asyncio.create_task(self._send(runner, clock, until - QUIET * 3600)))
         try:
             async with asyncio.timeout_at(until):
                 await self.dying.wait()
@@ -157,11 +163,11 @@ class World:
         said = {line for line, _ in runner.log.lines} - EXPECTED
         self.promise(killed or not said, f"the host says {said}")
 
-    async def _send(self, runner: Runner, clock: SetClock) -> None:
-        dice = self.dice
-        while True:
+    async def _send(self, runner: Runner, clock: SetClock, until: float) -> None:
+        dice, most = self.dice, len(self.accepted) + 50 if self.quiet else 300
+        while not self.quiet or asyncio.get_running_loop().time() < until:
             await asyncio.sleep(dice.expovariate(1 / dice.choice([0.5, 60, 900])))
-            for _ in range(dice.choice([1, 1, 1, 5, 30]) if len(self.accepted) < 300 else 0):
+            for _ in range(dice.choice([1, 1, 1, 5, 30]) if len(self.accepted) < most else 0):
                 self.number += 1
                 made = event(dice.choice(sorted(self.configs)), self.number, accepted_at=clock.now())
                 try:
@@ -188,6 +194,9 @@ class World:
         dice, name, request_id = self.dice, event.name, event.request_id
         self.promise(request_id not in self.ends, f"{request_id} runs after its end")
         self.promise(request_id not in self.busy, f"{request_id} runs twice at once")
+        host, failed_at = self.failed.get(request_id, (0, 0.0))
+        early = failed_at + BASE_DELAY * event.failures - asyncio.get_running_loop().time()
+        self.promise(host != self.hosts or early < 0.001, f"{request_id} is tried again {early} seconds early")
         if self.running[name] >= self.limits[name] or self.running.total() >= self.host_limit:
             return Held(THROTTLED, "function" if self.running[name] >= self.limits[name] else "host")
         mood = "fine" if self.quiet else self.moods[name]
@@ -208,6 +217,7 @@ class World:
                 await asyncio.sleep(3600)
             if mood == "fails" or (mood != "fine" and dice.random() < 0.1):
                 self.failures[request_id] += 1
+                self.failed[request_id] = self.hosts, asyncio.get_running_loop().time()
                 return Failed(ERROR)
             return Succeeded(RESULT)
         finally:
@@ -219,6 +229,8 @@ class World:
         request_id, config = event.request_id, self.configs[event.name]
         self.promise(request_id not in self.ends, f"{request_id} ends twice")
         self.ends[request_id] = end
+        if event.accepted_at > self.quiet_since:
+            self.promise(event.age(end.at) < 60, f"{request_id} waits {event.age(end.at)} seconds for nothing")
         failures = self.failures[request_id]
         # One that could not be written before its host died was seen, and is not known: the next host repeats it.
         most = config.retries + 1 + event.deaths

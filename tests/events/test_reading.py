@@ -94,3 +94,25 @@ def test_a_retry_runs_that_became_due_while_its_line_was_read(tmp_path: Path) ->
         assert runner.times("f-0") == [0, 11]
 
     virtually(main())
+
+
+def test_a_retry_is_not_early_whose_event_ran_while_its_line_was_read(tmp_path: Path) -> None:
+    def fail_once(failing: QueuedEvent) -> Failed | None:
+        return None if failing.failures else Failed(RESULT)
+
+    async def main() -> None:
+        store = Gate(tmp_path / "events-0.db")
+        runner = Runner(store, fail_once, lasts=5, limit=0, base_delay=60)
+        await runner.queue.put(event("f", 0))
+        await asyncio.sleep(0.5)
+        store.closed = True
+        await runner.queue.reload()
+        await store.read.wait()
+        runner.limit = 1
+        runner.queue.freed("f")
+        await asyncio.sleep(10)  # it has run, and waits for its retry
+        store.open()
+        await runner.ended(1, within=100)
+        assert runner.times("f-0") == [0.5, 65.5]
+
+    virtually(main())

@@ -7,6 +7,7 @@ that finds what it has left.
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,8 +130,8 @@ class DirectStore(EventStore):
     async def upcoming(self, line: str, limit: int) -> Sequence[Upcoming]:
         return await self._do(self.file.upcoming, line, limit)
 
-    async def claim(self, key: int) -> Lease | None:
-        return await self._do(self.file.claim, key)
+    async def claim(self, key: int, by: float = math.inf) -> Lease | None:
+        return await self._do(self.file.claim, key, by)
 
     async def reschedule(self, lease: Lease, event: QueuedEvent, due: float) -> bool:
         return await self._do(self.file.reschedule, lease, event, due)
