@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from serverfull.errors import NotFoundError, ServerfullError
     from serverfull.fetchers.answers import MockAnswers, RandomAnswers, StaticAnswers, ZeroAnswers
     from serverfull.fetchers.chain import ChainFetcher
+    from serverfull.fetchers.directory import DirectoryFetcher
+    from serverfull.fetchers.docker import DockerFetcher
     from serverfull.fetchers.mocking import MockingFetcher
     from serverfull.fetchers.observing import ObservingFetcher
     from serverfull.fetchers.s3 import S3Fetcher
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChainFetcher",
+    "DirectoryFetcher",
+    "DockerFetcher",
     "Fetcher",
     "Function",
     "LambdaContext",
@@ -65,6 +69,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ChainFetcher": "serverfull.fetchers.chain",
+    "DirectoryFetcher": "serverfull.fetchers.directory",
+    "DockerFetcher": "serverfull.fetchers.docker",
     "Fetcher": "serverfull.interfaces",
     "Function": "serverfull.domain.functions",
     "LambdaContext": "serverfull.runtimes.context",

@@ -24,6 +24,7 @@
     ├── ManifestInvalid               what is written beside a function's code cannot be its configuration
     ├── CodeNotBuilt                  a function's build command has failed
     ├── CodeBroken                    code that has changed cannot be loaded any more
+    ├── ImageUnavailable              a container image is nowhere, or cannot be had
     ├── InvocationNotBegun            an idle execution environment ended before it got the invocation
     ├── DeliveryFailed                nobody could be told of an event that has ended
     └── RequestError                  a caller's request is answered with an AWS error
@@ -221,6 +222,17 @@ class CodeBroken(ServerfullError):
         super().__init__(f"{module} cannot be loaded: {type(cause).__name__}")
         self.module = module
         self.cause = cause
+
+
+class ImageUnavailable(ServerfullError):
+    """A container image cannot be had; the message says why and what to do.
+
+    :param missing: whether there is none of that name, as far as whoever was asked tells.
+    """
+
+    def __init__(self, reason: str, *, missing: bool) -> None:
+        super().__init__(reason)
+        self.missing = missing
 
 
 class InvocationNotBegun(ServerfullError):

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Fitness, Readiness, Unfit
     from serverfull.fetchers.answers import MockAnswers
     from serverfull.fetchers.deployed import DeployedFetcher
-    from serverfull.interfaces import Building, EventQueue, Found, FunctionIdentity, InvocationLog, Watching
+    from serverfull.interfaces import Building, Catalogue, EventQueue, Found, FunctionIdentity, InvocationLog, Watching
     from serverfull.invocation.queue import StoredQueue
     from serverfull.runtimes.watchdog import Stall
 
@@ -168,6 +168,7 @@ class Host:
         self._stack = AsyncExitStack()
         self._watching: Watching | None = None
         self._building: Building | None = None
+        self._catalogue: Catalogue | None = None
         self._everything: Fetcher = self.registered  # and what is deployed, once there can be any
         self._deployed = DeployedRuntimes(
             settings,
@@ -224,6 +225,7 @@ class Host:
             changed=self.invoker.forget_name,
             watching=self.watching,
             building=self.building,
+            catalogue=self.catalogue,
         )
         await self._fetcher.open(surroundings)
         await self._check_functions()
@@ -273,6 +275,18 @@ class Host:
 
             self._building = builder_of(self.settings.reload, self.logger, to_all(self.sinks.values()))
         return self._building
+
+    def catalogue(self) -> Catalogue:
+        """Give what says which images there are; made when it is first asked for, and closed with the host.
+
+        :raises ExtraMissing: the package that asks is not installed.
+        """
+        if self._catalogue is None:
+            from serverfull.runtimes.docker.catalogue import EngineCatalogue
+
+            self._catalogue = EngineCatalogue(self.settings.docker, self.logger)
+            self._stack.push_async_callback(self._catalogue.aclose)
+        return self._catalogue
 
     def _close_sinks(self) -> None:
         for sink in self.sinks.values():

@@ -17,6 +17,7 @@ seam            what it does                                      who implements
 `Records`       the records of an account in one transaction      ``storage/state.py``
 `CodeStore`     keeps deployment packages by their content        ``storage/code.py``
 `Bucket`        reads functions that lie in a bucket              ``storage/buckets.py``
+`Catalogue`     says which container images there are            ``runtimes/docker/catalogue.py``
 `Watching`      says that files below a folder have changed       ``reload/watching.py``
 `Building`      runs the build command of a function              ``reload/builds.py``
 =============== ================================================= ==============================================
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from serverfull.config import Settings
     from serverfull.domain.events import Delivery, EventEnd, KeptEvent, Lease, PendingDelivery, QueuedEvent, Upcoming
     from serverfull.domain.functions import Function, LogFormat
+    from serverfull.domain.images import ImageFacts
     from serverfull.domain.invocations import Invocation, Outcome
     from serverfull.domain.log_levels import ApplicationLogLevel, SystemLogLevel
     from serverfull.domain.objects import SeenObject, StoredObject
@@ -134,6 +136,7 @@ class Surroundings(NamedTuple):
         code is loaded in ends as soon as nothing runs there. Call it on the loop; it neither blocks nor raises.
     :param watching: gives the host's watcher of folders, which is made when it is first asked for, and ends with it.
     :param building: gives what runs build commands, made when it is first asked for.
+    :param catalogue: gives what asks the host's container engine, likewise. Raises ExtraMissing.
     """
 
     settings: Settings
@@ -141,6 +144,7 @@ class Surroundings(NamedTuple):
     changed: Callable[[str], None]
     watching: Callable[[], Watching]
     building: Callable[[], Building]
+    catalogue: Callable[[], Catalogue]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -651,6 +655,32 @@ class CodeStore(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Give back what the store holds. Closing twice is fine."""
+
+
+class Catalogue(ABC):
+    """Says which container images there are, on this machine and elsewhere. Asked on the loop."""
+
+    @abstractmethod
+    async def find(self, name: str, *, here: bool) -> ImageFacts | None:
+        """Give the image that a name means now.
+
+        :param here: ask nobody but the engine of this machine; None: it has none. Else it is fetched from its registry
+            where the operator's settings want that, which takes as long as it takes.
+        :raises ImageUnavailable: it could not be fetched.
+        :raises InternalFailure: nobody can be asked.
+        """
+
+    @abstractmethod
+    async def labelled(self, label: str = "") -> Sequence[ImageFacts]:
+        """Give the images of this machine that have a name.
+
+        :param label: only those that have this one. Empty: all.
+        :raises InternalFailure: nobody can be asked.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Give back what it holds. Closing twice is fine."""
 
 
 class Watch(ABC):

@@ -46,8 +46,9 @@ def serve(
     TARGET is module:attribute or path/file.py:attribute. The attribute is a dict of name → handler, a list of handlers,
     a Fetcher, one handler, or a module that has such a dict or list as "functions", which is also what is served when
     TARGET has no attribute. A TARGET that is a folder, with a slash in it, has a sub-folder or a .py file for each
-    function; s3://bucket/prefix is one in S3. Of several TARGETs each hides functions of the later ones that have the
-    same names.
+    function; s3://bucket/prefix is one in S3. docker:// is the images that say by a label which functions they are,
+    and docker://registry/{name}:{qualifier} those of such names. Of several TARGETs each hides functions of the later
+    ones that have the same names.
 
     Without TARGET, functions come through the management API alone and are kept in the directory .serverfull.
 

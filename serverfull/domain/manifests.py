@@ -160,6 +160,7 @@ def function_of(
     generation: str = "",
     snap_start: bool = False,
     source: SourceCode | Path | None = None,
+    in_place: bool = False,
 ) -> Function:
     """Make the function that a manifest and its code are, with a `DeployedHandler`: a promise of the code.
 
@@ -172,6 +173,8 @@ def function_of(
     :param generation: as `DeployedHandler` has it.
     :param snap_start: the same.
     :param source: the same.
+    :param in_place: whether ``root`` is a folder of somebody's, who edits what is in it: then a virtual environment
+        beside the code counts too, and no bytecode is read or written there.
     """
     handler = DeployedHandler(
         manifest.handler or "",
@@ -186,6 +189,8 @@ def function_of(
         snap_start=snap_start,
         generation=generation,
         source=source,
+        live=in_place,
+        virtualenv=in_place,
     )
     return Function(
         handler,

@@ -232,7 +232,9 @@ class DirectoryFetcher(Fetcher):
         settings = None if self._surroundings is None else self._surroundings.settings.functions
         region = self._region or (settings.region if settings is not None else "us-east-1")
         generation = self._generations[name] = self._generations.get(name, 0) + 1
-        function = function_of(found.manifest, found.root, found.layers, region=region, source=found.place)
+        function = function_of(
+            found.manifest, found.root, found.layers, region=region, source=found.place, in_place=True
+        )
         return replace(function, generation=generation)
 
     def _build_soon(self, name: str, found: Placed) -> None:

@@ -8,9 +8,9 @@ AWS: https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+from serverfull.domain.images import is_image_name
 from serverfull.domain.layers import MAX_LAYERS
 from serverfull.domain.names import LATEST, FunctionReference, shown
 from serverfull.domain.runtimes import REFUSED_RUNTIMES
@@ -28,14 +28,6 @@ MAX_NAME = 64
 
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html: Java from 11, Python from 3.12, .NET from 8.
 _SNAP_START_FROM = {"java": 11, "python3.": 12, "dotnet": 8}
-
-# A registry with its port, a path of lower case, a tag and a digest, as engines of containers read them:
-# https://pkg.go.dev/github.com/distribution/reference
-_IMAGE = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
-    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
 
 
 def check_unqualified(reference: FunctionReference) -> None:
@@ -100,7 +92,7 @@ def check_image_uri(uri: str) -> None:
 
     :raises InvalidParameterValue: it does not.
     """
-    if not _IMAGE.fullmatch(uri):
+    if not is_image_name(uri):
         raise InvalidParameterValue(f"Source image {shown(uri)} is not valid. Provide a valid source image.")
 
 

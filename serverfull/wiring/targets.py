@@ -28,5 +28,15 @@ def _from_s3(url: str) -> Fetcher:
     return S3Fetcher(S3Bucket(bucket), prefix)
 
 
-ELSEWHERE: Mapping[str, Callable[[str], Fetcher]] = {"s3": _from_s3}
+def _from_docker(url: str) -> Fetcher:
+    """Serve container images, as what comes after ``docker://`` says.
+
+    :raises TargetNotFound: it says nothing that names images.
+    """
+    from serverfull.fetchers.docker import DockerFetcher
+
+    return DockerFetcher.of(url.removeprefix("docker://"))
+
+
+ELSEWHERE: Mapping[str, Callable[[str], Fetcher]] = {"docker": _from_docker, "s3": _from_s3}
 """Gives the fetcher of a URL."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 import urllib.request
@@ -400,6 +401,10 @@ def test_a_host_runs_them_and_tells_where_they_lie(root: Path) -> None:
         def call(name: str) -> Any:
             return json.load(client.invoke(FunctionName=name, Payload=b"{}")["Payload"])
 
+        write(root, {"hello/.venv/lib/python3.X/site-packages/beside.py": "X = 1"})
+        installed = root / "hello/.venv/lib/python3.X"
+        installed.rename(installed.with_name(f"python3.{sys.version_info.minor}"))
+        write(root, {"hello/app.py": "import beside\n" + HANDLER.format(result="beside.X")})
         assert (call("hello"), call("order"), call("own")) == (1, 2, "shown")
         with pytest.raises(client.exceptions.ResourceConflictException, match=r"function\.json: it is no JSON"):
             client.invoke(FunctionName="torn")
@@ -431,6 +436,7 @@ def test_a_host_runs_them_and_tells_where_they_lie(root: Path) -> None:
             assert time.monotonic() < until
         again = client.get_function_configuration(FunctionName="order")
         assert again["CodeSha256"] == shown["CodeSha256"]
+        assert not (root / "hello/__pycache__").exists()
         shutil.rmtree(root / "hello")
         while "hello" in [function["FunctionName"] for function in client.list_functions()["Functions"]]:
             assert time.monotonic() < until

@@ -95,11 +95,6 @@ class SurveysLess(Good):
         return []
 
 
-class SurveysNothing(Good):
-    async def survey(self) -> Sequence[Found]:
-        return [*await super().survey(), Found(name="ghost", source="good")]
-
-
 class ClosesOnce(Good):
     closed = False
 
@@ -124,17 +119,13 @@ RULES = [name for name in vars(FetcherSuite) if name.startswith("test_")]
         (AnyQualifier, {"unknown_qualifier"}),
         (NoLatest, {"latest_is"}),
         (OtherError, {"unknown_name_is_not_found", "unknown_qualifier", "still_not_listed", "a_partition_sees"}),
-        (
-            ListsMore,
-            {"every_listed", "same_object", "latest_is", "concurrent_fetches", "a_partition_sees", "survey_has"},
-        ),
+        (ListsMore, {"every_listed", "same_object", "latest_is", "concurrent_fetches", "a_partition_sees"}),
         (OpenListing, {"changes_to_a_listing"}),
         (BadName, {"names_that_aws_takes"}),
         (Remembers, {"still_not_listed"}),
         (LongSource, {"source_of_one_word"}),
         (NewForPartitions, {"a_partition_sees"}),
         (SurveysLess, {"survey_has"}),
-        (SurveysNothing, {"survey_has"}),
         (ClosesOnce, {"closed_twice"}),
         (Empty, {"names_that_aws_takes", "closed_twice"}),
     ],

@@ -32,7 +32,7 @@ _PULL_PATIENCE = 120.0
 _MOST_SAID = 300
 """Characters of what an engine says that a function's owner is told."""
 
-_ARCHITECTURES = {"amd64": "x86_64"}
+ARCHITECTURES = {"amd64": "x86_64"}
 """Engines' names of what AWS calls otherwise."""
 
 _DENIED = ("denied", "unauthorized", "authentication required", "no basic auth", "forbidden", "403")
@@ -151,18 +151,27 @@ class Images:
         if not task.cancelled() and task.exception() is None:  # asked for here, as the last who waited may be gone
             self._found[name] = task.result()
 
+    async def had(self, name: str) -> Mapping[str, Any]:
+        """Give what the engine tells of an image, which it pulls first where that is to be done.
+
+        :raises ImageUnusable: it cannot be had.
+        :raises EngineGone: nobody can be asked for it.
+        """
+        looked = await self._engine.ask(partial(inspect, name=name))
+        if looked is None and self._pull != "never":
+            looked = await self._pulled(name)
+        elif self._pull == "always" and "@" not in name:  # one with a digest is the same at any time
+            looked = await self._pulled_again(name)
+        if looked is None:
+            said = "and docker.pull is 'never': pull it" if self._pull == "never" else "even now that it was pulled"
+            raise ImageUnusable(f"The Docker engine has no image {name}, {said}", "InvalidImage")
+        return looked
+
     async def _find(self, name: str) -> Image:
         from docker.errors import APIError
 
         try:
-            looked = await self._engine.ask(partial(_inspect, name=name))
-            if looked is None and self._pull != "never":
-                looked = await self._pulled(name)
-            elif self._pull == "always" and "@" not in name:  # one with a digest is the same at any time
-                looked = await self._pulled_again(name)
-            if looked is None:
-                said = "and docker.pull is 'never': pull it" if self._pull == "never" else "even now that it was pulled"
-                raise ImageUnusable(f"The Docker engine has no image {name}, {said}", "InvalidImage")
+            looked = await self.had(name)
             return await self._engine.ask(partial(_examine, name=name, looked=looked, labels=self._labels))
         except APIError as error:
             said = f"The Docker engine could not look into the image {name}: {error.explanation or error}"
@@ -179,7 +188,7 @@ class Images:
             raise ImageUnusable(said, "ImageAccessDenied")
         self._logger.info("image is pulled", image=name)
         await self._engine.ask(lambda _client: _pull(self._engine, name))
-        return await self._engine.ask(partial(_inspect, name=name))
+        return await self._engine.ask(partial(inspect, name=name))
 
     async def _pulled_again(self, name: str) -> dict[str, Any] | None:
         """Pull one that the engine has: what is asked to be of the registry is not taken from elsewhere.
@@ -193,7 +202,7 @@ class Images:
             raise ImageUnusable(f"{refusal.reason}. {said}", refusal.code) from None
 
 
-def _inspect(client: Any, name: str) -> dict[str, Any] | None:
+def inspect(client: Any, name: str) -> dict[str, Any] | None:
     """Look at an image; None: the engine has none of that name, and none whose id is the digest in it."""
     from docker.errors import ImageNotFound
 
@@ -275,8 +284,8 @@ def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[
     return Image(
         id=looked["Id"],
         name=name,
-        pinned=_pinned(name, looked),
-        architecture=_ARCHITECTURES.get(architecture, architecture),
+        pinned=pinned(name, looked),
+        architecture=ARCHITECTURES.get(architecture, architecture),
         entry_point=tuple(config.get("Entrypoint") or ()),
         command=tuple(config.get("Cmd") or ()),
         environment=variables,
@@ -285,7 +294,7 @@ def _examine(client: Any, name: str, looked: Mapping[str, Any], labels: Mapping[
     )
 
 
-def _pinned(name: str, looked: Mapping[str, Any]) -> str:
+def pinned(name: str, looked: Mapping[str, Any]) -> str:
     """Name an image by its digest, and by its id where no registry has told one, as of an image that was built here."""
     from docker.utils import parse_repository_tag
 
