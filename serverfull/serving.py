@@ -14,11 +14,11 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import web
 
@@ -112,9 +112,9 @@ def serve_mock(
     return _serve_alone(create_app(functions, settings, mock=answers))
 
 
-def _serve_alone(app: web.Application) -> int:
+def _serve_alone(app: web.Application, greet: Greeting | None = None) -> int:
     with LoopRunner(_loop_factory()) as runner:
-        return runner.run(_serve(app))
+        return runner.run(_serve(app, greet=greet))
 
 
 @contextlib.asynccontextmanager
@@ -146,11 +146,18 @@ def _runner(app: web.Application) -> HardenedRunner:
     return HardenedRunner(app, settings=host.settings.server, logger=host.logger, fast=Dispatcher(app[FRONT], app))
 
 
-def run_serve(targets: Sequence[str], loaded: LoadedSettings, *, reload: bool = False) -> int:
+Greeting: TypeAlias = "Callable[[Host, str], Awaitable[None]]"
+"""Gets a host that is ready, and its URL."""
+
+
+def run_serve(
+    targets: Sequence[str], loaded: LoadedSettings, *, reload: bool = False, greet: Greeting | None = None
+) -> int:
     """Do what ``serverfull serve [TARGET]...`` does.
 
     :param targets: none serves only what is deployed, and keeps it in a directory unless the settings say otherwise.
     :param reload: modules of targets are loaded anew when they change.
+    :param greet: called when the host is ready; not with several workers.
     :raises TargetError: a target cannot be turned into functions.
     :raises ConfigurationError: there is no target, and nothing can be deployed either; or code that is to be reloaded
         cannot be.
@@ -168,7 +175,7 @@ def run_serve(targets: Sequence[str], loaded: LoadedSettings, *, reload: bool = 
         return _serve_with_workers(lambda: _functions_at(targets), settings)
     CapturePatch.install()  # before the target is imported, so that what it takes hold of is routed
     try:
-        return serve(_functions_at(targets, reload=reload), settings)
+        return _serve_alone(create_app(_functions_at(targets, reload=reload), settings), greet)
     finally:
         CapturePatch.uninstall()
 
@@ -193,7 +200,6 @@ def _functions_at(targets: Sequence[str], *, reload: bool = False) -> Fetcher:
         from serverfull.fetchers.reloading import ReloadingFetcher
 
         return load_targets(targets, ReloadingFetcher, ELSEWHERE)
-
     return load_targets(targets, load_target, ELSEWHERE)
 
 
@@ -330,7 +336,7 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(app: web.Application, seat: Seat | None = None) -> int:
+async def _serve(app: web.Application, seat: Seat | None = None, greet: Greeting | None = None) -> int:
     """Serve until a signal, or the supervisor of ``seat``, says to stop."""
     host = app[HOST]
     settings = host.settings.server
@@ -353,6 +359,9 @@ async def _serve(app: web.Application, seat: Seat | None = None) -> int:
                     say(f"serverfull ready {_announced(sock, host.settings)}")
                 else:
                     seat.report_ready()
+                if greet is not None:
+                    greeting = asyncio.ensure_future(greet(host, url_of(sock)))
+                    stack.callback(greeting.cancel)
                 await wait_in_spite_of_cancels(signals.first)
                 host.logger.info("draining", reason=signals.name, seconds=settings.shutdown_timeout)
                 await _drain(app, runner, signals)

@@ -149,8 +149,9 @@ async def test_functions_that_come_and_go_are_noticed(edited: Edited) -> None:
     assert edited.said("function is gone")["function"] == "slow"
 
 
-async def test_a_file_that_is_no_code_changes_nothing(edited: Edited) -> None:
+async def test_a_file_that_is_not_imported_changes_nothing(edited: Edited) -> None:
     (edited.folder / "notes.txt").write_text("1")
+    (edited.folder / "edited_by_nobody_imported.py").write_text("1")
     await edited.save("edited_helper.py", "WORD = 'two'\n")
     assert (await edited.host.invoke("hello")).headers[GENERATION] == "2"
 

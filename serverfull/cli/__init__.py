@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; None takes those of the process.
     """
     ending = None
-    if arguments is None and sys.argv[1:2] == ["serve"]:
+    if arguments is None and sys.argv[1:2] in (["serve"], ["dev"]):
         from serverfull.runtimes.garbage import hardly_looked_for
         from serverfull.signals import AtOnce
 

@@ -11,6 +11,7 @@ import click
 _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "serve": ("serving:serve", "Serve functions behind the Lambda API."),
+        "dev": ("development:dev", "Serve functions as they are edited."),
         "lambda": ("native:run_lambda", "Run one function as a native AWS Lambda."),
         "build": ("native:build", "Build what runs one function on AWS Lambda."),
         "invoke": ("calling:invoke", "Invoke a function."),

@@ -151,7 +151,7 @@ def _code(document: Mapping[str, Any], place: Path, file: Path) -> Path:
     """Find the folder that the code is in; one that is built need not be there."""
     text = _text_of(document, CODE, file)
     if text is None:
-        return place
+        return place.resolve()  # a function may be a link to another folder of its root
     code = (place / text).resolve()
     if not code.is_relative_to(place.resolve()):
         raise ManifestInvalid(str(file), f"{CODE}: {text} is no folder below {place}")

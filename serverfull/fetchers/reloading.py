@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import importlib
 import linecache
+import os
 import sys
 import threading
 import time
@@ -53,10 +54,12 @@ class ReloadingFetcher(Fetcher):
         sys.dont_write_bytecode = True  # a file saved twice in a second, with the same size, would pass for unchanged
         self._text = text
         self._modules = _Modules(frozenset(sys.modules))
+        began = time.time_ns()
         self._current = load_target(text)
         place = place_of(text)
         self._root = place.first if _FOREIGN.intersection(place.folder.parts) else place.folder
         self._modules.folder = place.folder
+        self._modules.note(began)
         self._module = place.target.partition(":")[0]
         self._broken: CodeBroken | None = None
         self._generation = 1
@@ -137,10 +140,17 @@ class ReloadingFetcher(Fetcher):
         """Load until nothing has changed meanwhile."""
         while self._stale:
             self._stale = False
+            if self._broken is None and not self._is_concerned():
+                continue
             try:
                 await self._reload()
             except Exception as failure:  # of a fetcher of the user's
                 self._logger.error("code was not reloaded", target=self._text, exc_info=failure)
+
+    def _is_concerned(self) -> bool:
+        """Whether what has changed may be a file that was imported, or one that the settings say counts besides."""
+        assert self._surroundings is not None
+        return bool(self._surroundings.settings.reload.include) or self._modules.changed()
 
     async def _reload(self) -> None:
         began = time.perf_counter()
@@ -197,16 +207,35 @@ class _Modules:
 
     def __init__(self, before: frozenset[str]) -> None:
         self._before = before
+        self._files: dict[str, tuple[int, int, int] | None] = {}
         self.folder = Path()
+
+    def note(self, began: int) -> None:
+        """Take down the files of all that is loaded.
+
+        :param began: when loading did, in nanoseconds since the epoch: what was saved since may have been read before.
+        """
+        modules = [module for name, module in list(sys.modules.items()) if self._is_users(name, module)]
+        self._files = {file: _facts(file) for module in modules if (file := getattr(module, "__file__", None))}
+        for file, facts in self._files.items():
+            if facts is not None and facts[0] >= began:
+                self._files[file] = None
+
+    def changed(self) -> bool:
+        """Say whether a file that was loaded is another now, or gone."""
+        return any(facts is None or facts != _facts(file) for file, facts in self._files.items())
 
     def anew(self, load: Callable[[], Fetcher]) -> Fetcher:
         """Have all of them imported again; where that fails, the old ones are back for those that still run."""
         with _ONE_AT_A_TIME:
+            began = time.time_ns()
             old = self._forget()
             importlib.invalidate_caches()
             linecache.checkcache()
             try:
-                return load()
+                loaded = load()
+                self.note(began)
+                return loaded
             except BaseException:
                 self._forget()
                 sys.modules.update(old)
@@ -231,6 +260,14 @@ class _Modules:
         if not path.is_relative_to(self.folder):
             return False
         return not _FOREIGN.intersection(path.relative_to(self.folder).parts)
+
+
+def _facts(file: str) -> tuple[int, int, int] | None:
+    try:
+        told = os.stat(file)  # noqa: PTH116 - a text, as modules have it
+    except OSError:
+        return None
+    return told.st_mtime_ns, told.st_size, told.st_ino
 
 
 async def _on_a_thread(load: Callable[[], Fetcher]) -> Fetcher:

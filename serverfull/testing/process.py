@@ -140,6 +140,7 @@ class HostProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         timeout: float = 20.0,
+        command: str = "serve",
     ) -> HostProcess:
         """Start ``serverfull serve [TARGET]`` on a free port and wait until it is ready.
 
@@ -149,11 +150,12 @@ class HostProcess:
             is taken out first.
         :param cwd: the working directory of the host.
         :param timeout: seconds until the host must be ready.
+        :param command: another command that serves: ``dev``.
         :raises HostDidNotStart: it is not ready in time, or it ended.
         """
         port = () if "--port" in args else ("--port", "0")
-        command = [sys.executable, "-m", "serverfull", "serve", *([target] if target else ()), *port, *args]
-        host = cls(command, plain_environment() | dict(env or {}), cwd)
+        words = [sys.executable, "-m", "serverfull", command, *([target] if target else ()), *port, *args]
+        host = cls(words, plain_environment() | dict(env or {}), cwd)
         try:
             host._wait_until_ready(timeout)
         except BaseException:

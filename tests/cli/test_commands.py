@@ -54,7 +54,7 @@ def test_help_lists_every_command_with_its_own_summary() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("serve", "lambda", "build", "invoke", "deploy", "list", "get", "delete", "logs"),
+        *("serve", "dev", "lambda", "build", "invoke", "deploy", "list", "get", "delete", "logs"),
         *("contracts", "status", "wait", "doctor", "state", "config", "completion"),
     ],
 )
@@ -129,7 +129,7 @@ def test_completion_offers_commands_and_flags(run: Run) -> None:
     command = run(_SERVERFULL_COMPLETE="bash_complete", COMP_WORDS="serverfull s", COMP_CWORD="1")
     assert command.stdout.split() == ["plain,serve", "plain,status", "plain,state"]
     command = run(_SERVERFULL_COMPLETE="bash_complete", COMP_WORDS="serverfull de", COMP_CWORD="1")
-    assert command.stdout.split() == ["plain,deploy", "plain,delete"]
+    assert command.stdout.split() == ["plain,dev", "plain,deploy", "plain,delete"]
     flag = run(_SERVERFULL_COMPLETE="bash_complete", COMP_WORDS="serverfull serve --insec", COMP_CWORD="2")
     assert flag.stdout.split() == ["plain,--insecure-no-auth"]
 
