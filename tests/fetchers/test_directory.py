@@ -202,7 +202,7 @@ async def test_links_within_the_folder_are_followed(root: Path) -> None:
     assert "it is a link that leads nowhere" in (await failures(fetcher))["hello"]
     (root / "hello/function.json").unlink()
     alias = await fetcher.fetch("alias")
-    assert handler_of(alias).root == root / "alias"
+    assert handler_of(alias).root == root / "hello"
     write(root, {"hello/app.py": "# another\n" + HANDLER.format(result=1)})
     assert await fetcher.fetch("alias") is not alias
 
