@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.json_functions import dumps
 from serverfull.domain.names import function_not_found
 from serverfull.errors import FunctionNotReady, NotFoundError
@@ -33,7 +34,8 @@ class ContractDocuments:
     async def every(self) -> bytes:
         """Give the contracts of all functions by name, as JSON."""
         functions = await self._fetcher.list()
-        return _json({name: await self._document(name, functions[name]) for name in sorted(functions)})
+        known = sorted(name for name, function in functions.items() if _is_loaded(function))
+        return _json({name: await self._document(name, functions[name]) for name in known})
 
     async def one(self, name: str, qualifier: str | None, account: str, region: str) -> bytes:
         """Give the contract of one function, as JSON.
@@ -43,9 +45,11 @@ class ContractDocuments:
         """
         try:
             function = await self._fetcher.fetch(name, qualifier)
+            if not _is_loaded(function):
+                raise NotFoundError(name)
         except NotFoundError:
             missing = function_not_found(name, account, region, qualifier)
-            hint = "Contracts are those of the host's own functions, not of deployed ones."
+            hint = "Contracts are those of functions that the host has loaded, not of those that run elsewhere."
             raise NotFoundError(missing.name, f"{missing.message}. {hint}") from None
         return _json(await self._document(name, function))
 
@@ -55,6 +59,11 @@ class ContractDocuments:
             by_name[name] = await asyncio.to_thread(_document, name, function)
         document: dict[str, Any] = by_name[name]
         return document
+
+
+def _is_loaded(function: Function) -> bool:
+    """Say whether there is a handler to look at, and no promise of one."""
+    return not isinstance(function.handler, DeployedHandler)
 
 
 def _document(name: str, function: Function) -> dict[str, Any]:

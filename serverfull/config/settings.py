@@ -276,7 +276,8 @@ class EventSettings(_Theme):
 
 
 class ExecutionSettings(_Theme):
-    """How the code of deployed functions is run. What ``serve`` got as TARGET runs in the host's process."""
+    """How the code of deployed functions is run. So is that of TARGETs but those in
+    Python, which run in the host's process."""
 
     mode: Literal["auto", "inprocess", "process", "docker"] = "auto"
     """``process``: in processes of their own; ``inprocess``: in the host's, where nothing holds them; ``docker``: in

@@ -352,7 +352,7 @@ async def test_the_contracts_are_served_in_both_modes(start_host: Start, mock: d
     assert (unknown.status, unknown.error_type) == (404, "ResourceNotFoundException")
     assert unknown.json()["Message"] == (
         "Function not found: arn:aws:lambda:us-east-1:000000000000:function:nope. "
-        "Contracts are those of the host's own functions, not of deployed ones."
+        "Contracts are those of functions that the host has loaded, not of those that run elsewhere."
     )
 
 

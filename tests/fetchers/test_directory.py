@@ -429,6 +429,8 @@ def test_a_host_runs_them_and_tells_where_they_lie(root: Path) -> None:
             ("own", "directory", place, "static"),
         ]
         assert survey[4][:3] == ("torn", "directory", place)
+        with urllib.request.urlopen(f"{host.url}/_serverfull/contracts") as answer:
+            assert list(json.load(answer)) == ["own"]
 
         write(root, {"hello/app.py": HANDLER.format(result=7)})
         until = time.monotonic() + 20
