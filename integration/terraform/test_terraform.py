@@ -12,12 +12,13 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serverfull.testing.deployments import invoke, zipped
+from serverfull.testing.deployments import PYTHON, invoke, zipped
 from serverfull.testing.process import HostProcess, plain_environment
 
 pytestmark = [pytest.mark.real_client, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -139,6 +140,41 @@ def test_terraform_makes_changes_in_place_and_destroys_and_plans_nothing_in_betw
 
     assert "Destroy complete! Resources: 16 destroyed." in terraform("destroy", "-auto-approve", "-input=false")
     check_empty(client)
+
+
+HOT = """\
+import os
+
+def handler(event, context):
+    return {"edit": %d, "function": os.environ["FUNCTION_NAME"]}
+"""
+
+
+def test_the_configuration_of_localstack_for_folders_in_place_is_applied_once_and_its_code_edited(
+    plugins, tmp_path, boto
+) -> None:
+    code, jar = tmp_path / "build" / "hot", tmp_path / "all.jar"
+    code.mkdir(parents=True)
+    jar.write_bytes(b"built")
+    (code / "app.py").write_text(HOT % 1)
+    allowed = {"SERVERFULL_HOT_RELOAD__ALLOWED_PATHS": str(tmp_path / "build")}
+    with HostProcess.start(None, "--state", "memory", env=allowed) as host:
+        client = boto(host)
+        terraform = Terraform(
+            Path(shutil.copytree(Path(__file__).parent / "hot", tmp_path / "configuration")), host.url
+        )
+        terraform("init", f"-plugin-dir={plugins}", "-input=false")
+        settings = ["-input=false", "-var=STAGE=local", f"-var=LAMBDA_MOUNT_CWD={code}", f"-var=JAR_PATH={jar}"]
+        settings.append(f"-var=runtime={PYTHON}")
+        assert "1 added, 0 changed, 0 destroyed" in terraform("apply", "-auto-approve", *settings)
+        assert invoke(client, "ExampleFunctionOne") == {"edit": 1, "function": "functionOne"}
+        (code / "app.py").write_text(HOT % 2)
+        deadline = time.monotonic() + 20
+        while invoke(client, "ExampleFunctionOne")["edit"] != 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "1 destroyed" in terraform("destroy", "-auto-approve", *settings)
+        check_empty(client)
 
 
 def signing_config(client: Any) -> str:
