@@ -102,6 +102,10 @@ class _RunLater:
         """Load the code of a version with SnapStart, so that its environments can be made of that."""
         return await self._host.invoker.snapshot(partition, name, function)
 
+    async def warm(self, partition: Partition, name: str, function: Function) -> None:
+        """Begin with what the next call of a function would have to wait for."""
+        await self._host.invoker.warm(partition, name, function)
+
     def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many environments of a function ready."""
         self._host.invoker.provision(name, function, count, changed)

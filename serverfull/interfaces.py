@@ -232,6 +232,12 @@ class Environment(ABC):
     def failure(self) -> str | None:
         """Why the function must not be invoked any more (state ``Failed``), or None."""
 
+    async def warm(self) -> None:  # noqa: B027 - most have nothing that a call would wait for
+        """Begin with what the next invocation would have to wait for, where nothing is ready for it; then return.
+
+        :raises RequestError: that cannot be done; an invocation would be refused for the same reason.
+        """
+
     @abstractmethod
     async def aclose(self) -> None:
         """Give back what the environment holds. Closing twice is fine."""

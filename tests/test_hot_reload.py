@@ -214,6 +214,25 @@ def test_a_call_that_runs_goes_on_with_the_old_code(client: Any, fn: Path) -> No
         assert running.result(DEADLINE) == "old"
 
 
+LOADED = """
+import pathlib
+pathlib.Path(".git", "loaded-{}").touch()
+def handler(event, context):
+    return {}
+"""
+
+
+def test_the_new_code_of_a_function_in_use_is_loaded_before_it_is_called(client: Any, fn: Path) -> None:
+    (fn / ".git").mkdir()  # where changes do not count
+    save(fn / "app.py", LOADED.format(1, 1))
+    create(client, fn)
+    assert invoke(client, "f") == 1
+    save(fn / "app.py", LOADED.format(2, 2))
+    eventually((fn / ".git" / "loaded-2").exists, True)
+    (fn / ".git" / "loaded-2").unlink()
+    eventually(lambda: invoke(client, "f"), 2)
+
+
 def test_a_package_makes_it_an_ordinary_function_and_a_folder_a_hot_one_again(client: Any, fn: Path) -> None:
     save(fn / "app.py", answering("folder"))
     create(client, fn)

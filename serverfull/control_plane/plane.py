@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from serverfull.domain.readiness import Fitness
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
+    from serverfull.fetchers.hot import HotCode
     from serverfull.interfaces import CodeStore, Fetcher, FunctionIdentity, StateStore, Watching
     from serverfull.reload.folders import HotFolders
     from serverfull.reload.objects import LinkedObjects
@@ -156,7 +157,6 @@ class ControlPlane:
         from serverfull.control_plane.wiring import Resources
         from serverfull.domain.changes import Changes
         from serverfull.fetchers.deployed import DeployedFetcher
-        from serverfull.fetchers.hot import HotCode
         from serverfull.storage.objects import S3Objects
 
         changes = Changes()
@@ -185,8 +185,7 @@ class ControlPlane:
         )
         self._stack.push_async_callback(resources.aclose)
         if self._refusal is None:
-            hot = HotCode(folders, self._watching, changes, self._logger)
-            self._stack.callback(hot.close)
+            hot = None if folders is None else self._hot_code(folders, deployed, changes)
             deployed.read_from(state, code, resources.retry, dependencies.root, hot)
             try:
                 await self._begin(resources, state, changes)
@@ -309,6 +308,18 @@ class ControlPlane:
         from serverfull.reload.folders import HotFolders
 
         return HotFolders(settings.allowed_paths, settings.marker, host_variables(), self._scratch)
+
+    def _hot_code(self, folders: HotFolders, deployed: DeployedFetcher, changes: Changes) -> HotCode:
+        """Make what follows the folders that functions run from."""
+        from serverfull.control_plane.hot_warming import HotWarming
+        from serverfull.fetchers.hot import HotCode
+
+        hot = HotCode(folders, self._watching, changes, self._logger)
+        warming = HotWarming(deployed, self._running, self._calls, self._logger)
+        hot.on_change = warming.changed
+        self._stack.push_async_callback(warming.aclose)
+        self._stack.callback(hot.close)
+        return hot
 
     def _scratch(self) -> Path:
         """Give a folder that is deleted with the host, made now."""

@@ -40,6 +40,9 @@ class Running(Protocol):
     async def snapshot(self, partition: Partition, name: str, function: Function) -> Fitness:
         """Load the code of a version with SnapStart, so that its environments can be made of that."""
 
+    async def warm(self, partition: Partition, name: str, function: Function) -> None:
+        """Begin with what the next call of a function would have to wait for; raises RequestError."""
+
     def provision(self, name: str, function: Function, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many environments of a function ready; ``changed`` is told how far that is."""
 

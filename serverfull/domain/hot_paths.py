@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from serverfull.errors import InvalidParameterValue
@@ -40,8 +39,7 @@ class FolderIdentity(NamedTuple):
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedRoot:
+class AllowedRoot(NamedTuple):
     """A folder below which code may be run in place.
 
     :param written: the names of the path as the operator wrote it.
@@ -52,8 +50,7 @@ class AllowedRoot:
     real: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HotPath:
+class HotPath(NamedTuple):
     """A folder that may be used as far as its path says.
 
     :param root: the names that lead to the allowed folder.

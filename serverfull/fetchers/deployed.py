@@ -18,12 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from weakref import finalize
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
 from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
 from serverfull.domain.functions import Function
+from serverfull.domain.hot_paths import OFF, FolderIdentity, refused
 from serverfull.domain.layers import LAYER_VERSIONS, layer_key
 from serverfull.domain.names import LATEST
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from serverfull.domain.changes import Changes, FunctionChanged
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
     from serverfull.domain.events import EventConfig
-    from serverfull.domain.hot_paths import FolderIdentity
     from serverfull.domain.invoke_configs import EventInvokeConfig
     from serverfull.domain.layers import LayerVersion
     from serverfull.domain.records import Partition
@@ -55,8 +55,7 @@ PATIENCE = 10.0
 """Seconds that a call waits for a function which is still being made."""
 
 
-@dataclass(frozen=True, slots=True)
-class _HotFolders:
+class _HotFolders(NamedTuple):
     """What a version runs from in place.
 
     :param root: the folder that is its package; None: it has one.
@@ -349,7 +348,8 @@ class DeployedFetcher(Fetcher):
         paths = [version.hot_path] if version.is_hot else []
         paths += [layer.hot_path for layer in layers if layer.hot_path]
         if self._hot is None:
-            assert not paths
+            if paths:
+                raise FunctionNotReady(version.function, "Failed", refused(paths[0], OFF).message)
             return _HotFolders()
         name = partition, version.function
         found = await self._hot.use(name, version.number, paths)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from serverfull.domain.changes import FunctionChanged
-from serverfull.domain.hot_paths import OFF, refused
 from serverfull.errors import FunctionNotReady, InvalidParameterValue
 
 if TYPE_CHECKING:
@@ -61,19 +60,19 @@ class _Followed:
 class HotCode:
     """Gives folders to those who run from them, and says when they have changed.
 
-    :param folders: looks at them; None: hot reload is off.
+    :param folders: looks at them.
     :param watching: makes what watches them, when the first one is to be.
     :param changes: is told.
     :param logger: hears of each change.
+    :ivar on_change: called for each function after everybody has been told, and its calls get the new code.
     """
 
-    def __init__(
-        self, folders: Folders | None, watching: Callable[[], Watching], changes: Changes, logger: Any
-    ) -> None:
+    def __init__(self, folders: Folders, watching: Callable[[], Watching], changes: Changes, logger: Any) -> None:
         self._folders = folders
         self._watching = watching
         self._changes = changes
         self._logger = logger
+        self.on_change: Callable[[Partition, str], None] = lambda _partition, _name: None
         self._followed: dict[Path, _Followed] = {}
         self._generations: dict[Name, int] = {}
         changes.subscribe(self._forget)
@@ -110,7 +109,6 @@ class HotCode:
 
     def remove(self, copies: Sequence[Path]) -> None:
         """Delete such folders. Blocks."""
-        assert self._folders is not None
         for copied in copies:
             self._folders.remove(copied)
 
@@ -119,8 +117,8 @@ class HotCode:
 
         :raises FunctionNotReady: it may not, or one is gone.
         """
-        with self._usable(name, *paths) as folders:
-            return [folders.identity(path) for path in paths]
+        with _refusals_of(name):
+            return [self._folders.identity(path) for path in paths]
 
     def close(self) -> None:
         """Watch nothing any more. Closing twice is fine."""
@@ -129,22 +127,12 @@ class HotCode:
         self._followed.clear()
 
     def _find(self, function: str, paths: Sequence[str]) -> Sequence[Path]:
-        with self._usable(function, *paths) as folders:
-            return [folders.find(path) for path in paths]
+        with _refusals_of(function):
+            return [self._folders.find(path) for path in paths]
 
     def _copy(self, function: str, path: str) -> Path:
-        with self._usable(function, path) as folders:
-            return folders.copy(path)
-
-    @contextmanager
-    def _usable(self, function: str, *paths: str) -> Iterator[Folders]:
-        """Give what looks at folders, and word what it refuses as what is wrong with the function."""
-        try:
-            if self._folders is None:
-                raise refused(paths[0], OFF)
-            yield self._folders
-        except InvalidParameterValue as refusal:
-            raise FunctionNotReady(function, "Failed", refusal.message) from None
+        with _refusals_of(function):
+            return self._folders.copy(path)
 
     def _changed(self, folder: Path) -> None:
         for name in {name for name, _ in self._followed[folder].users}:
@@ -153,6 +141,7 @@ class HotCode:
                 "code changed", function=name[1], folder=str(folder), generation=1 + self.generation(name)
             )
             self._changes.publish(FunctionChanged(*name))
+            self.on_change(*name)
 
     def _forget(self, change: FunctionChanged) -> None:
         """Let go of what a function that is gone has run from."""
@@ -171,3 +160,12 @@ class HotCode:
             self._followed[path].users.discard(user)
             if not self._followed[path].users:
                 self._followed.pop(path).watch.close()
+
+
+@contextmanager
+def _refusals_of(function: str) -> Iterator[None]:
+    """Word a refusal of a folder as what is wrong with a function."""
+    try:
+        yield
+    except InvalidParameterValue as refusal:
+        raise FunctionNotReady(function, "Failed", refusal.message) from None

@@ -68,5 +68,8 @@ class _Environment(Environment):
     def failure(self) -> str | None:
         return self._inner.failure
 
+    async def warm(self) -> None:
+        await self._inner.warm()
+
     async def aclose(self) -> None:
         await self._inner.aclose()

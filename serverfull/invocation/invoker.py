@@ -307,6 +307,17 @@ class Invoker:
 
             changed(Readiness(count, 0, str(unfit)))
 
+    async def warm(self, partition: Partition, name: str, function: Function) -> None:
+        """Begin with what the next call of a deployed function would have to wait for.
+
+        :raises RequestError: that cannot be done.
+        """
+        try:
+            environment = self._runtime.environment(replace(self._identify(name, function), partition=partition))
+        except TypeError:  # nothing here runs it, which a call is told
+            return
+        await environment.warm()
+
     async def snapshot(self, partition: Partition, name: str, function: Function) -> Fitness:
         """Load the code of a version with SnapStart, so that its environments can be made of that."""
         try:

@@ -113,6 +113,23 @@ class Pool:
                 self._spawn(self._give_back_settled(sandbox, sandbox.settling))
             return outcome
 
+    async def warm(self) -> None:
+        """Start a sandbox for the next call, unless one is idle; what fails then, fails in a call again."""
+        most = self._policy.most
+        full = bool(most) and self._alive + self._reserve.size >= most
+        if self._closed or self._idle or full or self._policy.idle_timeout <= 0:
+            return
+        sandbox = self._new()
+        try:
+            failed = await sandbox.start()
+        except BaseException:
+            self._discard(sandbox)
+            raise
+        if failed is None:
+            self._give_back(sandbox)
+        else:
+            self._discard(sandbox)
+
     def provision(self, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many sandboxes ready, which calls get before any other.
 
@@ -267,6 +284,10 @@ class PooledEnvironment(Environment):
         """
         decode_event(invocation.payload)
         return self._pool.run(invocation, log)
+
+    async def warm(self) -> None:
+        """Start a sandbox for the next call."""
+        await self._pool.warm()
 
     async def aclose(self) -> None:
         """End the sandboxes."""

@@ -120,6 +120,10 @@ class RecordingEnvironment(Environment):
         """Ask the wrapped environment."""
         return self._environment.failure
 
+    async def warm(self) -> None:
+        """Have the wrapped environment do it."""
+        await self._environment.warm()
+
     async def aclose(self) -> None:
         """Close the wrapped environment."""
         await self._environment.aclose()

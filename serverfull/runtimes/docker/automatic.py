@@ -106,12 +106,18 @@ class _Undecided(Environment):
 
     async def run(self, invocation: Invocation, log: InvocationLog) -> Outcome:
         """Run one invocation where it was decided that the function runs."""
-        if self._inner is None:
-            chosen = await self._runtime.choose(self._identity)
-            self._inner = chosen.environment(self._identity)  # of the same sandboxes, whoever asks first
-            if self._closed:
-                await self._inner.aclose()
-        return await self._inner.run(invocation, log)
+        return await (self._inner or await self._decided()).run(invocation, log)
+
+    async def warm(self) -> None:
+        """Have that begin with what the next call would wait for."""
+        await (self._inner or await self._decided()).warm()
+
+    async def _decided(self) -> Environment:
+        chosen = await self._runtime.choose(self._identity)
+        self._inner = chosen.environment(self._identity)  # of the same sandboxes, whoever asks first
+        if self._closed:
+            await self._inner.aclose()
+        return self._inner
 
     async def aclose(self) -> None:
         """End the sandboxes."""
