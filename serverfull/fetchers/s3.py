@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,9 @@ _MOST_ABSENT = 10_000
 _AT_ONCE = 16
 """Functions of a listing that are looked at together."""
 
+_LATELY = 30.0
+"""Seconds for which a failure counts of what nobody has asked for again."""
+
 _SWEEP_EVERY = 300.0
 """Seconds between two deletions of packages on this machine that are not needed any more."""
 
@@ -99,12 +102,12 @@ class S3Fetcher(Fetcher):
         self.region = region or "us-east-1"
         self.ages = _Ages(refresh or REFRESH, absent or ABSENT, max_age or MAX_AGE)
         self._given = (region, refresh, absent, max_age)
-        self._folders: dict[str, _Folder] = {}
+        self.folders: dict[str, _Folder] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: WeakSet[DeployedHandler] = WeakSet()
         self._sweep_at: float | None = None
         self._surroundings: Surroundings | None = None
-        self._trouble = ""
+        self._troubles: dict[str, float] = {}  # when each place could last not be seen
 
     async def open(self, surroundings: Surroundings) -> None:
         """Take what the host has for it."""
@@ -122,7 +125,7 @@ class S3Fetcher(Fetcher):
         :raises FunctionNotReady: its document or its package cannot be used, or the package is still on its way.
         :raises SourceUnavailable: S3 has never said how it is, and does not now.
         """
-        folder = self._folders.get(name)
+        folder = self.folders.get(name)
         if folder is not None and time.monotonic() < folder.due:
             function = folder.ready.get(qualifier)
             if function is not None:
@@ -134,24 +137,30 @@ class S3Fetcher(Fetcher):
 
         :param own: what the folders of the caller's account and region begin with, which come first; empty: none.
         """
-        for place in (f"{own}{name}", name) if own else (name,):
-            folder = self._folder(place, name)
-            await folder.refreshed()
+        everybodys = self._folder(name, name)
+        if own:
+            folder = self._folder(f"{own}{name}", name)
+            everybodys.begin_where_due()  # meanwhile
+            await folder.refreshed(hurried=everybodys.served)
             if not folder.absent:
                 return await folder.version(qualifier)
+        await everybodys.refreshed()
+        if not everybodys.absent:
+            return await everybodys.version(qualifier)
         raise NotFoundError(name if qualifier in (None, LATEST) else f"{name}:{qualifier}")
 
     def _folder(self, place: str, name: str) -> _Folder:
-        folder = self._folders.get(place)
+        folder = self.folders.get(place)
         if folder is None:
-            if len(self._folders) > _MOST_ABSENT:
-                self._folders = {place: folder for place, folder in self._folders.items() if not folder.absent}
-            folder = self._folders[place] = _Folder(self, place, name)
+            if len(self.folders) > _MOST_ABSENT:
+                for absent in [other for other, folder in self.folders.items() if folder.absent]:
+                    del self.folders[absent]
+            folder = self.folders[place] = _Folder(self, place, name)
         return folder
 
     def folder_now(self, place: str) -> _Folder | None:
         """Give what is known of a function, if that is young; None: it has to be looked at."""
-        folder = self._folders.get(place)
+        folder = self.folders.get(place)
         return folder if folder is not None and time.monotonic() < folder.due else None
 
     def lacks(self, name: str) -> bool:
@@ -184,8 +193,9 @@ class S3Fetcher(Fetcher):
         try:
             names = [name for name in await self.bucket.folders(f"{self.prefix}{own}") if is_name(name)]
         except SourceUnavailable as failure:
-            self.note(failure.message)
+            self._note_trouble("", failure.message)
             raise
+        self._note_success("")
         found: list[_Folder] = []
         for at in range(0, len(names), _AT_ONCE):
             folders = [self._folder(f"{own}{name}", name) for name in names[at : at + _AT_ONCE]]
@@ -214,10 +224,11 @@ class S3Fetcher(Fetcher):
     async def _look(self, folder: _Folder) -> None:
         try:
             await folder.look()
-            self.note("")
+            self._note_success(folder.place)
         except SourceUnavailable as failure:
             folder.unseen(failure)
-            self.note(failure.message)
+            if folder.served:  # of others the caller is told
+                self._note_trouble(folder.place, failure.message)
         except Exception as failure:  # a task's boundary: what was seen last is served on
             folder.unseen(SourceUnavailable())
             self.log("error", "function in S3 not looked at", function=folder.name, exc_info=failure)
@@ -228,23 +239,27 @@ class S3Fetcher(Fetcher):
         if self._sweep_at is None or time.monotonic() < self._sweep_at:
             return
         handlers = tuple(self._handlers)
-        others = len(handlers) > sum(len(folder.made) for folder in self._folders.values())
+        others = len(handlers) > sum(len(folder.made) for folder in self.folders.values())
         self._sweep_at = time.monotonic() + _SWEEP_EVERY if others else None  # an old one is still at work
         try:
             await self.bucket.keep_only({place for one in handlers for place in (one.root, *one.layers)})
         except OSError as failure:
             self.log("warning", "packages from S3 not swept", exc_info=failure)
 
-    def note(self, trouble: str) -> None:
-        """Say once that S3 does not answer as it should, and once that it does again."""
-        if bool(trouble) == bool(self._trouble):
+    def _note_trouble(self, place: str, reason: str) -> None:
+        """Say that S3 does not answer as it should, unless that is said already."""
+        if not self._troubles:
+            self.log("error", "functions in S3 cannot be looked up: what is known is served on", reason=reason)
+        self._troubles[place] = time.monotonic()
+
+    def _note_success(self, place: str) -> None:
+        """Say that S3 answers again, when nothing is left that it lately refused."""
+        if not self._troubles:
             return
-        self._trouble = trouble
-        where = f"s3://{self.bucket.name}/{self.prefix}"
-        if trouble:
-            self.log("error", "functions in S3 cannot be looked up: what is known is served on", reason=trouble)
-        else:
-            self.log("info", "functions in S3 can be looked up again", where=where)
+        lately = time.monotonic() - _LATELY
+        self._troubles = {other: at for other, at in self._troubles.items() if other != place and at > lately}
+        if not self._troubles:
+            self.log("info", "functions in S3 can be looked up again", where=f"s3://{self.bucket.name}/{self.prefix}")
 
     def log(self, level: str, event: str, **fields: Any) -> None:
         """Write to the host's log, if there is a host."""
@@ -272,14 +287,15 @@ class _View(Fetcher):
     def __init__(self, fetcher: S3Fetcher, partition: Partition) -> None:
         self._fetcher = fetcher
         self._own = f"{partition.account}/{partition.region}/"
+        self._folders = fetcher.folders
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Give the function of that name; as `S3Fetcher.fetch`."""
-        now = self._fetcher.folder_now
-        folder = now(f"{self._own}{name}")
-        if folder is not None and folder.absent:
-            folder = now(name)
-        if folder is not None:
+        now = time.monotonic()
+        folder = self._folders.get(self._own + name)
+        if folder is not None and now < folder.due and folder.absent:
+            folder = self._folders.get(name)
+        if folder is not None and now < folder.due:
             function = folder.ready.get(qualifier)
             if function is not None:
                 return function
@@ -348,23 +364,36 @@ class _Folder:
     _broken: bool = False
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def refreshed(self) -> None:
-        """Have it looked at again where it is time; waits for that where what is known is too old.
+    @property
+    def served(self) -> bool:
+        """Whether there was such a function when it was last seen."""
+        return self._seen_at is not None and not self.absent
 
+    def begin_where_due(self) -> None:
+        """Have it looked at again where it is time."""
+        now = time.monotonic()
+        if self._looking is None and now >= self.due:
+            self._looking = self.fetcher.begin(self)
+            self.due = now + PATIENCE
+
+    async def refreshed(self, *, hurried: bool = False) -> None:
+        """Have it looked at again where it is time, and wait for that where what is known is not enough.
+
+        :param hurried: whether the caller has something else to give where there was nothing here.
         :raises SourceUnavailable: nothing is known.
         """
-        now = time.monotonic()
-        if now >= self.due or self._seen_at is None:
-            if self._looking is None:
-                self._looking = self.fetcher.begin(self)
-                self.due = now + PATIENCE
-            if self._seen_at is None or (self._unseen is None and self._too_old(now)):
-                await asyncio.wait([self._looking], timeout=PATIENCE)
+        self.begin_where_due()
+        if self._looking is not None and self._is_waited_for(hurried):
+            await asyncio.wait([self._looking], timeout=PATIENCE)
         if self._seen_at is None:
             raise self._unseen or SourceUnavailable(f"{self._where()} was not seen within {PATIENCE:g} s.")
 
-    def _too_old(self, now: float) -> bool:
-        return self.absent or (self._seen_at is not None and now - self._seen_at > self.fetcher.ages.most)
+    def _is_waited_for(self, hurried: bool) -> bool:
+        if self._seen_at is None:
+            return True
+        if self._unseen is not None:
+            return False  # S3 did not say a moment ago
+        return not hurried if self.absent else time.monotonic() - self._seen_at > self.fetcher.ages.most
 
     def unseen(self, failure: SourceUnavailable) -> None:
         """Note that S3 could not say how it is; it is asked again soon."""
@@ -490,6 +519,8 @@ class _Folder:
             self._refused[number] = of
             self._failed(number, broken.message)
             return
+        if before is not None:
+            function = replace(function, generation=before.function.generation + 1)
         self._failures.pop(number, None)
         self.made[number] = _Made(of, function, packages, ready=not packages)
         self.fetcher.keep(function)

@@ -88,10 +88,14 @@ class S3Objects:
         raise _not_fetched("PreconditionFailed", _MESSAGES["PreconditionFailed"])
 
     def _look(self, bucket: str, key: str) -> str | None:
+        try:
+            client = self._looking.get()
+        except ExtraMissing as missing:
+            raise InternalFailure(str(missing)) from None
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return etag_of(self._looking.get().head_object(Bucket=bucket, Key=key))
+            return etag_of(client.head_object(Bucket=bucket, Key=key))
         except ClientError as error:
             if code_of(error) in ABSENT:
                 return None

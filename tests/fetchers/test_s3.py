@@ -195,6 +195,7 @@ async def test_a_changed_package_is_taken_up_while_calls_get_the_old_one(shop: S
     assert await shop.fetcher.fetch("f") is first
     second = await shop.until(lambda found: code_of(found) == "two")
     assert await shop.fetcher.fetch("f") is second
+    assert (first.generation, second.generation) == (1, 2)
     assert shop.changed == ["f"]
     assert code_of(first) == "one"  # what runs may go on
     shop.put("f/function.json", {"Timeout": 9})
@@ -265,7 +266,7 @@ async def test_a_function_that_never_could_be_served_says_why_and_is_served_when
 
 @pytest.mark.parametrize("status", [403, 500, 503])
 async def test_while_s3_fails_what_is_known_is_served_and_it_is_said_once(
-    status: int, shop: Shop, stub: S3Stub
+    status: int, shop: Shop, stub: S3Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put("f/code.zip", "one")
     first = await shop.fetcher.fetch("f")
@@ -284,6 +285,7 @@ async def test_while_s3_fails_what_is_known_is_served_and_it_is_said_once(
     with pytest.raises(SourceUnavailable):
         await shop.fetcher.list()
     assert shop.log.said(down) == 1
+    monkeypatch.setattr(module, "_LATELY", 0.0)  # of the listing, which nobody asks for again
     stub.failing = 0
     await shop.wait_for_log("functions in S3 can be looked up again")
 
@@ -294,11 +296,14 @@ async def test_a_server_that_is_silent_keeps_no_call_of_what_is_known_waiting(
     monkeypatch.setattr(buckets, "CLOSING", 0.1)
     shop.put("f/code.zip", "one")
     first = await shop.fetcher.fetch("f")
+    here = shop.fetcher.at(HERE)
+    assert await here.fetch("f") is first  # of an account that has none of its own
     stub.held.clear()
     for _ in range(5):
         await asyncio.sleep(0.02)
         async with asyncio.timeout(module.PATIENCE / 2):
             assert await shop.fetcher.fetch("f") is first
+            assert await here.fetch("f") is first
     monkeypatch.setattr(module, "PATIENCE", 0.3)
     with pytest.raises(SourceUnavailable, match=r"was not seen within 0.3 s"):
         await shop.fetcher.fetch("unseen")
@@ -340,7 +345,7 @@ async def test_an_unchanged_function_costs_one_request_a_look_and_none_a_call(sh
     await shop.fetcher.fetch("f")
     shop.fetcher.ages = module._Ages(3600.0, 3600.0, 3600.0)
     asked = len(stub.requests)
-    folder = shop.fetcher._folders["f"]
+    folder = shop.fetcher.folders["f"]
     folder.due = 0.0
     first = await shop.fetcher.fetch("f")
     assert folder._looking is not None
@@ -349,3 +354,25 @@ async def test_an_unchanged_function_costs_one_request_a_look_and_none_a_call(sh
     for _ in range(100):
         assert await shop.fetcher.fetch("f") is first
     assert len(stub.requests) == asked + 1
+
+
+async def test_one_object_that_is_refused_for_ever_is_said_once(shop: Shop, stub: S3Stub) -> None:
+    shop.put("f/code.zip", "one")
+    shop.put("g/code.zip", "two")
+    first, second = await shop.fetcher.fetch("f"), await shop.fetcher.fetch("g")
+    stub.refuse("/b/shop/g/function.json")
+    for _ in range(20):
+        await asyncio.sleep(0.02)
+        assert await shop.fetcher.fetch("f") is first
+        assert await shop.fetcher.fetch("g") is second
+    assert shop.log.said("functions in S3 can") == 1
+
+
+async def test_a_redirect_to_another_host_is_not_followed(shop: Shop, stub: S3Stub) -> None:
+    async with S3Stub() as other:
+        other.put("/b/shop/f/code.zip", zipped({"lambda_function.py": "evil"}), etag="e")
+        for name in ("code.zip", "function.json"):
+            stub.redirect(f"/b/shop/f/{name}", 307, f"{other.endpoint.url}/b/shop/f/{name}")
+        with pytest.raises(SourceUnavailable):
+            await shop.fetcher.fetch("f")
+        assert other.requests == []

@@ -35,6 +35,7 @@ class S3Stub:
         self.failing = 0
         self._objects: dict[str, _Object] = {}
         self._after: list[tuple[str, str, Callable[[], Any]]] = []
+        self._refused: set[str] = set()
         self._cut: dict[str, int] = {}
         self._redirects: dict[str, tuple[int, str]] = {}
 
@@ -58,6 +59,10 @@ class S3Stub:
     def cut_off(self, path: str, times: int) -> None:
         """End the content of an object too early, so many times."""
         self._cut[path] = times
+
+    def refuse(self, path: str) -> None:
+        """Give nobody the object."""
+        self._refused.add(path)
 
     def redirect(self, path: str, status: int, url: str) -> None:
         """Answer that the object is elsewhere."""
@@ -85,6 +90,8 @@ class S3Stub:
         await self.held.wait()
         if self.failing:
             return _error(self.failing, {403: "AccessDenied", 503: "SlowDown"}.get(self.failing, "InternalError"))
+        if path in self._refused:
+            return _error(403, "AccessDenied")
         if path in self._redirects:
             status, url = self._redirects[path]
             return web.Response(status=status, headers={"Location": url})
