@@ -23,6 +23,7 @@ from benchmarks.harness.figures import Results, every_sample, faults
 from benchmarks.harness.load import NotMeasured, require_wrk
 from benchmarks.harness.machine import cores
 from benchmarks.harness.management import Management, management
+from benchmarks.harness.reloading import Reloading, reloading
 from benchmarks.harness.report import machine_facts, print_report, write_json
 from benchmarks.harness.rounds import Plan, Sample, measure
 from benchmarks.harness.servers import (
@@ -43,7 +44,7 @@ from benchmarks.harness.together import BUSY_LEVELS, WORKLOADS, Pair, measure_to
 from benchmarks.harness.workloads import workloads
 from serverfull.runtimes.process.means import probe_strict
 
-EXTRAS = ("together", "workers", "start", "memory", "management", "events", "environments", "containers")
+EXTRAS = ("together", "workers", "start", "memory", "management", "events", "environments", "containers", "reload")
 DEFAULT_SERVERS = (BARE, ASYNC, SYNC, MOCK, WORKER, OFFICIAL, *(() if probe_strict().why else (STRICT,)), FRAMEWORK)
 
 
@@ -159,6 +160,14 @@ def measure_containers(options: argparse.Namespace, plan: Plan, failures: list[s
         return None
 
 
+def measure_reloading(options: argparse.Namespace, folder: Path, failures: list[str]) -> Reloading | None:
+    try:
+        return reloading(folder, 1 if options.quick else options.rounds, quick=options.quick, say=say)
+    except (NotMeasured, OSError) as failure:
+        failures.append(f"reload: {failure}")
+        return None
+
+
 def run(options: argparse.Namespace, folder: Path) -> Results:
     """Measure what was asked for."""
     plan = Plan(
@@ -182,6 +191,7 @@ def run(options: argparse.Namespace, folder: Path) -> Results:
         events=measure_events(options, folder, failures) if "events" in options.only else None,
         environments=measure_environments(options, failures) if "environments" in options.only else None,
         containers=measure_containers(options, plan, failures) if "containers" in options.only else None,
+        reloading=measure_reloading(options, folder, failures) if "reload" in options.only else None,
         failures=failures,
     )
 

@@ -10,6 +10,7 @@ from benchmarks.harness.containers import Containers
 from benchmarks.harness.environments import Environments
 from benchmarks.harness.events import Events
 from benchmarks.harness.management import Management
+from benchmarks.harness.reloading import Reloading
 from benchmarks.harness.rounds import Sample
 from benchmarks.harness.starts import FunctionMemory, Start
 from benchmarks.harness.together import Pair
@@ -33,6 +34,7 @@ class Results:
     environments: Environments | None = None
     containers: Containers | None = None
     events: Events | None = None
+    reloading: Reloading | None = None
     failures: Sequence[str]
 
 

@@ -20,6 +20,7 @@ from benchmarks.harness.figures import (
     sound_pairs,
     start_values,
 )
+from benchmarks.harness.reloading import percentile
 from benchmarks.harness.servers import ASYNC, BARE, FRAMEWORK, MOCK, OFFICIAL, STRICT, SYNC, WORKER
 from benchmarks.harness.together import BUSY_LEVELS
 
@@ -84,6 +85,7 @@ def goals(results: Results) -> Iterator[Goal]:
     yield from _behind_walls(results)
     yield from _environments(results)
     yield from _containers(results)
+    yield from _reloading(results)
 
 
 def _against_bare(results: Results, workload: str, level: int, server: str, limit: float, what: str) -> Goal:
@@ -265,3 +267,18 @@ def _containers(results: Results) -> Iterator[Goal]:
     yield Goal(what=f"hello, {CONTAINER}, c{LEVEL}", values=values, limit=0.28, unit="x bare", note=note)
     cold = measured.cold_ms if measured else ()
     yield Goal(what="cold start over a warm call, container", values=cold, limit=400, unit="ms", ceiling=True)
+
+
+def _reloading(results: Results) -> Iterator[Goal]:
+    measured = results.reloading
+    saves = {
+        "in process": measured.in_process_ms if measured else (),
+        "in processes": measured.in_processes_ms if measured else (),
+    }
+    for where, taken in saves.items():
+        late = (percentile(taken, 0.99),) if taken else ()
+        note = f"p50 {middle(taken):.0f} ms" if taken else ""
+        yield Goal(what=f"save to served, {where}, p99", values=late, limit=700, unit="ms", ceiling=True, note=note)
+    watching, fetched = (measured.watching_cores, measured.fetched) if measured else ((), ())
+    yield Goal(what="watching 10,000 files", values=watching, limit=0.01, unit="cores", ceiling=True)
+    yield Goal(what="warm call, fetched from a folder", values=fetched, limit=1.05, unit="x of a TARGET", ceiling=True)
