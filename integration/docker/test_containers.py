@@ -17,13 +17,17 @@ from contextlib import suppress
 import docker.errors
 import pytest
 
+from serverfull.config import DockerSettings
 from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
 from serverfull.domain.runtimes import architecture
-from serverfull.errors import InternalFailure
+from serverfull.errors import FunctionNotReady, InternalFailure, NotFoundError
+from serverfull.fetchers.docker import DockerFetcher
 from serverfull.runtimes.docker import syscalls
+from serverfull.runtimes.docker.catalogue import EngineCatalogue
 from serverfull.runtimes.docker.options import INSTANCE, OWNER
 from serverfull.runtimes.sandboxes import sandbox
 from serverfull.runtimes.sandboxes.leftovers import own_name
+from serverfull.testing.fetcher_suite import NoLog, surroundings
 from serverfull.testing.runtime_kit import BOOTSTRAP, DEADLINE, REGION, RuntimeKit, deploy, runs_here
 
 pytestmark = pytest.mark.slow
@@ -586,8 +590,22 @@ async def test_a_private_registry_gives_its_images_to_who_has_logged_in(containe
     function = deployed_image(kit, f"{registry}/app:1")
     assert await kit.runtime.unfit(function.identity) is None
     assert function.identity.function.handler.image_found == f"{registry}/app@{digest}"
-    server.close()
     ran = await function.do("")
     assert ran.reason == ("Runtime.InvalidEntrypoint", "fork/exec /program: no such file or directory")
-    with engine.client() as client:
-        client.images.remove(f"{registry}/app:1", force=True)
+
+    catalogue = EngineCatalogue(DockerSettings(engine=engine.url), NoLog())
+    for known in (True, False):
+        with engine.client() as client:
+            client.images.remove(f"{registry}/app:1", force=True)
+        fetcher = DockerFetcher(template=f"{registry}/{{name}}:{{qualifier}}")
+        await fetcher.open(surroundings(catalogue=catalogue))
+        if known:
+            assert (await fetcher.fetch("app", "1")).handler.image_uri == f"{registry}/app@{digest}"
+            with pytest.raises(NotFoundError):
+                await fetcher.fetch("app", "2")
+            (tmp_path / "config.json").unlink()
+        else:
+            with pytest.raises(FunctionNotReady, match=r"may not be pulled.*log in with docker login"):
+                await fetcher.fetch("app", "1")
+    await catalogue.aclose()
+    server.close()
