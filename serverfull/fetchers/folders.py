@@ -76,15 +76,14 @@ def look(root: Path) -> Looked:
     found: dict[str, Placed | str] = {}
     for entry in names:
         place = root / entry
-        name = _function_named(place)
-        if name is None:
-            continue
-        if place.name.endswith(".py") and shared is None:
+        name = entry if place.is_dir() else place.stem
+        if shared is None and entry.endswith(".py"):
             shared = _state_of(root / each for each in names if each.startswith("_"))
-        if name in found:
-            found[name] = f"there are both {root / name} and {place}: rename one of them"
-            continue
         try:
+            if not _is_function(place):
+                continue
+            if name in found:
+                raise ManifestInvalid(str(place), f"there is {root / name} too: rename one of them")
             found[name] = _placed(root, place, name, shared or b"")
         except ManifestInvalid as wrong:
             found[name] = str(wrong)
@@ -95,19 +94,19 @@ def look(root: Path) -> Looked:
     return found
 
 
-def _function_named(place: Path) -> str | None:
-    """Give the name of the function that an entry of the folder is, None where it is none."""
+def _is_function(place: Path) -> bool:
+    """Say whether an entry of the folder is a function."""
     if place.name.startswith((".", "_")):
-        return None
+        return False
     if place.is_dir():
-        return place.name if any(place.iterdir()) else None
-    return place.stem if place.suffix == ".py" and (place.is_file() or place.is_symlink()) else None
+        return any(place.iterdir())
+    return place.suffix == ".py" and (place.is_file() or place.is_symlink())
 
 
 def _placed(root: Path, place: Path, name: str, shared: bytes) -> Placed:
     if _NAME.fullmatch(name) is None:
         raise ManifestInvalid(str(place), "its name takes letters, digits, hyphens and underscores, 64 at most")
-    if not place.resolve(strict=True).is_relative_to(root):
+    if not _real(place).is_relative_to(root):
         raise ManifestInvalid(str(place), f"it is a link that leads out of {root}")
     if place.is_dir():
         return _folder(root, place, name)
@@ -140,6 +139,18 @@ def is_as_seen(found: Placed) -> bool:
     return _state_of((found.place, *found.layers)) == found.state
 
 
+def _real(path: Path, *, strict: bool = True) -> Path:
+    """Follow all links.
+
+    :raises OSError: there is nothing, where it is strict.
+    :raises ManifestInvalid: they lead in a circle.
+    """
+    try:
+        return path.resolve(strict)
+    except RuntimeError:  # of Python before 3.13
+        raise ManifestInvalid(str(path), "it is a link that leads to itself") from None
+
+
 def _text_of(document: Mapping[str, Any], member: str, file: Path) -> str | None:
     value = document.get(member)
     if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
@@ -152,7 +163,7 @@ def _code(document: Mapping[str, Any], place: Path, file: Path) -> Path:
     text = _text_of(document, CODE, file)
     if text is None:
         return place.resolve()  # a function may be a link to another folder of its root
-    code = (place / text).resolve()
+    code = _real(place / text, strict=False)
     if not code.is_relative_to(place.resolve()):
         raise ManifestInvalid(str(file), f"{CODE}: {text} is no folder below {place}")
     if BUILD not in document and not code.is_dir():
@@ -194,7 +205,7 @@ def _layers(root: Path, manifest: Manifest, where: str) -> tuple[Path, ...]:
     """Find the folders that a manifest names as layers, from the folder of all functions on."""
     found = []
     for number, layer in enumerate(manifest.layers):
-        place = (root / layer).resolve()
+        place = _real(root / layer, strict=False)
         if not place.is_relative_to(root) or place == root:
             raise ManifestInvalid(where, f"Layers[{number}]: {layer} is no folder below {root}")
         if not place.is_dir():

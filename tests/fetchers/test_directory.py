@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -142,6 +143,8 @@ async def test_the_handler_is_guessed_where_it_is_not_said(
     ("files", "name", "why"),
     [
         ({"a/function.json": "{"}, "a", "{root}/a/function.json: it is no JSON: "),
+        ({"a/function.json": "[]", "a/app.py": ""}, "a", "{root}/a/function.json: it has to be an object, not a list"),
+        ({"b.py": "", "b.json": "null"}, "b", "{root}/b.json: it has to be an object, not null"),
         ({"a/function.json": "[" * 100_000}, "a", "{root}/a/function.json: it is no JSON: "),
         ({"a/function.json": " " * (1 << 20) + " "}, "a", "{root}/a/function.json: it is longer than 1048576 bytes"),
         ({"a/function.json": '{"Timeout": 0}', "a/app.py": ""}, "a", "{root}/a/function.json: Timeout: it has to be"),
@@ -151,7 +154,7 @@ async def test_the_handler_is_guessed_where_it_is_not_said(
         ({"a/x.py": "", "a/y.py": ""}, "a", "{root}/a: Handler: say which of x.py or y.py has it, and its name"),
         ({"a.b/app.py": ""}, "a.b", "{root}/a.b: its name takes letters, digits, hyphens and underscores, 64 at most"),
         ({"a" * 65 + ".py": ""}, "a" * 65, "{root}/" + "a" * 65 + ".py: its name takes letters, digits"),
-        ({"a/app.py": "", "a.py": ""}, "a", "there are both {root}/a and {root}/a.py: rename one of them"),
+        ({"a/app.py": "", "a.py": ""}, "a", "{root}/a.py: there is {root}/a too: rename one of them"),
         ({"a/function.json": '{"Layers": ["_no"]}', "a/b.py": ""}, "a", "{root}/a/function.json: Layers[0]: there is"),
         (
             {"a/function.json": '{"Layers": ["../x"]}', "a/b.py": ""},
@@ -196,10 +199,14 @@ async def test_links_that_lead_out_of_the_folder_are_refused(tmp_path: Path, roo
 async def test_links_within_the_folder_are_followed(root: Path) -> None:
     (root / "alias").symlink_to("hello")
     (root / "gone").symlink_to("nowhere")
+    (root / "circle.py").symlink_to("circle.py")
     (root / "hello/function.json").symlink_to("not-there")
     fetcher = DirectoryFetcher(root, age=0.0)
     assert sorted(await fetcher.list()) == ["order"]
-    assert "it is a link that leads nowhere" in (await failures(fetcher))["hello"]
+    found = await failures(fetcher)
+    assert sorted(found) == ["alias", "circle", "hello"]
+    assert "it is a link that leads nowhere" in found["hello"]
+    assert re.search("leads to itself|symbolic links", found["circle"])
     (root / "hello/function.json").unlink()
     alias = await fetcher.fetch("alias")
     assert handler_of(alias).root == root / "hello"
