@@ -167,6 +167,7 @@ class Host:
             running=_RunLater(self),
             calls=self.metrics.invocations_of,
             watching=self.watching,
+            building=self.building,
             refusal=refusal(settings, shared=sharing is not None),
         )
         self._stack = AsyncExitStack()

@@ -56,6 +56,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Iterator[HostP
         "BUCKET_MARKER_LOCAL": "hot-code",
         "LAMBDA_MOUNT_CWD": str(code / "mounted"),
         "ELSEWHERE": "/etc",
+        "SERVERFULL_RELOAD__BUILDS": "true",
     }
     with HostProcess.start(None, "--state", str(folder / "state"), env=settings, cwd=folder) as process:
         yield process
@@ -110,6 +111,17 @@ def error_of(client: Any, name: str = "f") -> str | None:
     answer = client.invoke(FunctionName=name)
     payload = json.loads(answer["Payload"].read())
     return payload["errorType"] if "FunctionError" in answer else None
+
+
+def test_a_folder_that_says_how_it_is_built_is_built_before_it_is_served(client: Any, fn: Path) -> None:
+    save(fn / "function.json", json.dumps({"Build": "grep -v wrong app.src > app.new && mv app.new app.py"}))
+    save(fn / "app.src", answering("one"))
+    create(client, fn)
+    wait_until_ready(client, "f")
+    assert invoke(client, "f") == "one"
+    save(fn / "app.src", "wrong\n")
+    save(fn / "app.src", answering("two"))
+    eventually(lambda: invoke(client, "f"), "two")
 
 
 def refusal(call: Callable[..., Any], *arguments: Any, **request: Any) -> tuple[str, str]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from serverfull.domain.records import Partition
     from serverfull.fetchers.deployed import DeployedFetcher
     from serverfull.fetchers.hot import HotCode
-    from serverfull.interfaces import CodeStore, Fetcher, FunctionIdentity, StateStore, Watching
+    from serverfull.interfaces import Building, CodeStore, Fetcher, FunctionIdentity, StateStore, Watching
     from serverfull.reload.folders import HotFolders
     from serverfull.reload.objects import LinkedObjects
     from serverfull.storage.code import FileCodeStore
@@ -62,6 +62,7 @@ class ControlPlane:
     :param running: runs functions.
     :param calls: says how many calls there have been of functions with a name.
     :param watching: gives what says that files have changed.
+    :param building: gives what runs build commands; None: none is run.
     :param refusal: why nothing can be deployed on this host; None: it can.
     :raises ExtraMissing: functions may run from folders in place, which could not be watched.
     :param on_open: called when the state is open and there may be deployed functions, with what gives these and what
@@ -79,6 +80,7 @@ class ControlPlane:
         running: Running,
         calls: Callable[[str], float],
         watching: Callable[[], Watching],
+        building: Callable[[], Building] | None = None,
         refusal: str | None = None,
     ) -> None:
         self._registered = registered
@@ -89,6 +91,7 @@ class ControlPlane:
         self._running = running
         self._calls = calls
         self._watching = watching
+        self._building = building
         self._refusal = refusal
         self._opening = asyncio.Lock()
         self._closed = False
@@ -314,11 +317,12 @@ class ControlPlane:
         from serverfull.control_plane.hot_warming import HotWarming
         from serverfull.fetchers.hot import HotCode
 
-        hot = HotCode(folders, self._watching, changes, self._logger)
+        building = self._building if self._settings.reload.builds else None
+        hot = HotCode(folders, self._watching, changes, self._logger, building)
         warming = HotWarming(deployed, self._running, self._calls, self._logger)
         hot.on_change = warming.changed
         self._stack.push_async_callback(warming.aclose)
-        self._stack.callback(hot.close)
+        self._stack.push_async_callback(hot.aclose)
         return hot
 
     def _scratch(self) -> Path:

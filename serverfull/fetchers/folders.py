@@ -134,6 +134,15 @@ def _folder(root: Path, place: Path, name: str) -> Placed:
     return Placed(manifest=manifest, root=code, place=place, layers=layers, state=state, build=build)
 
 
+def build_command(folder: Path) -> str | None:
+    """Give the command that makes the code of a folder of what is in it; None: it is code as it is. Blocks.
+
+    :raises ManifestInvalid: what stands there is none.
+    """
+    file = folder / MANIFEST
+    return _text_of(_document(folder, file), BUILD, file)
+
+
 def is_as_seen(found: Placed) -> bool:
     """Say whether the files of a function with a folder of its own are still those that were seen."""
     return _state_of((found.place, *found.layers)) == found.state

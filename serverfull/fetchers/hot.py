@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from serverfull.domain.changes import FunctionChanged
-from serverfull.errors import FunctionNotReady, InvalidParameterValue
+from serverfull.errors import CodeNotBuilt, FunctionNotReady, InvalidParameterValue, ManifestInvalid
+from serverfull.fetchers.folders import build_command
 
 if TYPE_CHECKING:
     from serverfull.domain.changes import Changes
     from serverfull.domain.hot_paths import FolderIdentity
     from serverfull.domain.records import Partition
-    from serverfull.interfaces import Watch, Watching
+    from serverfull.interfaces import Building, Watch, Watching
 
 Name: TypeAlias = "tuple[Partition, str]"
 """A function."""
@@ -64,15 +65,26 @@ class HotCode:
     :param watching: makes what watches them, when the first one is to be.
     :param changes: is told.
     :param logger: hears of each change.
+    :param building: gives what runs build commands, which folders may have as served ones do; None: none is run.
     :ivar on_change: called for each function after everybody has been told, and its calls get the new code.
     """
 
-    def __init__(self, folders: Folders, watching: Callable[[], Watching], changes: Changes, logger: Any) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        watching: Callable[[], Watching],
+        changes: Changes,
+        logger: Any,
+        building: Callable[[], Building] | None = None,
+    ) -> None:
         self._folders = folders
         self._watching = watching
         self._changes = changes
         self._logger = logger
         self.on_change: Callable[[Partition, str], None] = lambda _partition, _name: None
+        self._building = building
+        self._builds: dict[Path, asyncio.Task[None]] = {}
+        self._to_build: set[Path] = set()
         self._followed: dict[Path, _Followed] = {}
         self._generations: dict[Name, int] = {}
         changes.subscribe(self._forget)
@@ -98,6 +110,8 @@ class HotCode:
         self._leave(user, keep=found)
         for watch in fresh:
             await watch.active()  # before anything is loaded: no change is missed
+        for folder in found if self._building is not None else ():
+            await self._is_another(name[1], folder)
         return found
 
     async def copy(self, name: Name, path: str) -> Path:
@@ -120,11 +134,16 @@ class HotCode:
         with _refusals_of(name):
             return [self._folders.identity(path) for path in paths]
 
-    def close(self) -> None:
-        """Watch nothing any more. Closing twice is fine."""
+    async def aclose(self) -> None:
+        """Watch nothing any more, and end what is being built. Closing twice is fine."""
         for followed in self._followed.values():
             followed.watch.close()
         self._followed.clear()
+        builds = list(self._builds.values())
+        for build in builds:
+            build.cancel()
+        if builds:
+            await asyncio.wait(builds)
 
     def _find(self, function: str, paths: Sequence[str]) -> Sequence[Path]:
         with _refusals_of(function):
@@ -135,6 +154,40 @@ class HotCode:
             return self._folders.copy(path)
 
     def _changed(self, folder: Path) -> None:
+        if self._building is None:
+            self._tell(folder)
+            return
+        self._to_build.add(folder)
+        if folder not in self._builds:
+            self._builds[folder] = asyncio.get_running_loop().create_task(self._build(folder))
+
+    async def _build(self, folder: Path) -> None:
+        """Have what has changed built, and tell of what is another then."""
+        try:
+            while folder in self._to_build and folder in self._followed:
+                self._to_build.discard(folder)
+                if await self._is_another(next(iter(self._followed[folder].users))[0][1], folder):
+                    self._tell(folder)
+        except Exception as error:  # a task's boundary
+            self._logger.error("folder not built", folder=str(folder), exc_info=error)
+        finally:
+            del self._builds[folder]
+
+    async def _is_another(self, function: str, folder: Path) -> bool:
+        """Have a folder built, where it says how; gives whether its code may be another than before."""
+        assert self._building is not None
+        try:
+            command = await asyncio.to_thread(build_command, folder)
+            return command is None or await self._building().build(function, folder, command)
+        except CodeNotBuilt:  # it is in the log, and the old code serves
+            return False
+        except (ManifestInvalid, OSError) as error:
+            self._logger.error("not built", function=function, folder=str(folder), reason=str(error))
+            return True
+
+    def _tell(self, folder: Path) -> None:
+        if folder not in self._followed:
+            return
         for name in {name for name, _ in self._followed[folder].users}:
             self._generations[name] = self.generation(name) + 1
             self._logger.info(
