@@ -101,7 +101,7 @@ class EventsOfAll(EventView):
         count, unreached = 0, []
         for number, own_ids in by_number.items():
             try:
-                changed = await self._siblings.ask(number, "change", action=action, ids=own_ids)
+                changed = await self._siblings.ask_once(number, "change", action=action, ids=own_ids)
             except InternalFailure as failure:
                 unreached.append(_unreached(number, failure))
             else:

@@ -32,6 +32,9 @@ _MOST_BYTES = 64 << 20
 _NO_ROOM = 0.005
 """Seconds until it is tried again to connect to a worker that has more requests waiting than the kernel holds."""
 
+_ATTEMPTS = 3
+"""Times that a question is asked of workers that end before they have answered: it may be what ends them."""
+
 _PIECE = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
 
@@ -84,32 +87,46 @@ class Siblings:
         self._answers[name] = answer
 
     async def ask(self, number: int, name: str, **arguments: Any) -> Any:
-        """Ask a worker, or this one itself.
+        """Ask a worker, or this one itself; its successor where it ends before it has answered.
+
+        So what is asked may be done twice, which must make no difference.
 
         :param name: of the question, which the other has offered to answer.
         :param arguments: what JSON is made of.
         :raises SiblingSilent: it did not answer in time; it may have done what it was asked, all the same.
         """
+        return await self._asked(number, name, arguments, attempts=_ATTEMPTS)
+
+    async def ask_once(self, number: int, name: str, **arguments: Any) -> Any:
+        """Ask a worker something that must not be done twice; as `ask`."""
+        return await self._asked(number, name, arguments, attempts=1)
+
+    async def _asked(self, number: int, name: str, arguments: Mapping[str, Any], attempts: int) -> Any:
         if number == self.number:
             return await self._answers[name](**arguments)
-        with socket.socket(socket.AF_UNIX) as line:
-            line.setblocking(False)
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await _connect(line, self._addresses[number])
-                    loop = asyncio.get_running_loop()
-                    await loop.sock_sendall(line, dumps({"ask": name, "with": arguments}).encode() + b"\n")
-                    answer = await _read(line)
-            except TimeoutError:
-                raise SiblingSilent(number, f"did not answer within {PATIENCE:g} seconds") from None
-            except OSError:
-                raise SiblingSilent(number, "takes no questions, or has ended before it had answered") from None
-        if not answer.endswith(b"\n"):
-            raise SiblingSilent(number, "has ended before it had answered")
+        question = dumps({"ask": name, "with": arguments}).encode() + b"\n"
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for _ in range(attempts):
+                    if (answer := await self._exchange(number, question)).endswith(b"\n"):
+                        break
+                else:
+                    raise SiblingSilent(number, "has ended before it had answered")
+        except TimeoutError:
+            raise SiblingSilent(number, f"did not answer within {PATIENCE:g} seconds") from None
         document = loads(answer)
         if "failure" in document:
             raise SiblingSilent(number, f"has failed: {document['failure']}")
         return document["answer"]
+
+    async def _exchange(self, number: int, question: bytes) -> bytes:
+        """Ask once; gives what came, which is no whole line where the other has ended."""
+        with socket.socket(socket.AF_UNIX) as line, suppress(ConnectionError):
+            line.setblocking(False)
+            await _connect(line, self._addresses[number])
+            await asyncio.get_running_loop().sock_sendall(line, question)
+            return await _read(line)
+        return b""
 
     @asynccontextmanager
     async def answering(self, logger: Any) -> AsyncIterator[None]:

@@ -135,10 +135,24 @@ async def test_what_nobody_waits_for_any_more_is_not_done(three: list[Siblings],
     events = Events()
     views = [SharedEvents(worker).view(events if worker.number else Events()) for worker in three]
     with pytest.raises(SiblingSilent):
-        await three[0].ask(1, "change", action="purge", ids=["1"])
+        await three[0].ask_once(1, "change", action="purge", ids=["1"])
     async with answering(*three):
         await views[0].change("purge", ["1-3"])  # comes behind the other at the same door
     assert events.changed == [("purge", ["3"])]
+
+
+async def test_a_worker_that_ends_before_it_has_answered_is_not_the_last_who_is_asked(three: list[Siblings]) -> None:
+    views = [SharedEvents(worker).view(Events()) for worker in three]
+
+    async def end_instead(question: asyncio.Task[Any]) -> Any:
+        line, _ = await asyncio.get_running_loop().sock_accept(three[1]._door)
+        line.close()
+        async with answering(three[1]):  # by whoever replaces it
+            return await question
+
+    assert await end_instead(asyncio.create_task(views[0].show("1-3"))) == {"Id": "1-3"}
+    changed = await end_instead(asyncio.create_task(views[0].change("redrive", ["1-3"])))
+    assert changed["Unreached"] == [{"Worker": 1, "Reason": "it has ended before it had answered"}]
 
 
 async def test_more_may_ask_at_once_than_the_kernel_holds(monkeypatch: pytest.MonkeyPatch) -> None:
