@@ -138,7 +138,7 @@ class World:
         store.note = self._note
         runner = Runner(store, limit=10**9, clock=clock, retry=dice.choice([None, None, 10.0]))
         runner.queue._attempts._running = _running(runner, self)
-        self.queue = runner.queue
+        self.queue, self.clock = runner.queue, clock
         self.dying = asyncio.Event()
         tasks = [asyncio.create_task(self._faults(store))]
         await runner.queue.start()
@@ -194,6 +194,8 @@ class World:
         dice, name, request_id = self.dice, event.name, event.request_id
         self.promise(request_id not in self.ends, f"{request_id} runs after its end")
         self.promise(request_id not in self.busy, f"{request_id} runs twice at once")
+        age, most = event.age(self.clock.now()), self.configs[name].maximum_age
+        self.promise(age <= most, f"{request_id} runs {age} seconds old, of {most} at most")
         host, failed_at = self.failed.get(request_id, (0, 0.0))
         early = failed_at + BASE_DELAY * event.failures - asyncio.get_running_loop().time()
         self.promise(host != self.hosts or early < 0.001, f"{request_id} is tried again {early} seconds early")
