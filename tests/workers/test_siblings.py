@@ -44,11 +44,6 @@ def three() -> Iterator[list[Siblings]]:
         door.close()
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siblings_module, "PATIENCE", 0.2)
-
-
 class Events(EventView):
     """Three events, of which two are there, or a disk that is full."""
 
@@ -106,20 +101,19 @@ class _NoLog:
     def exception(self, event: str, **fields: Any) -> None: ...
 
 
-async def test_a_worker_that_does_not_answer_is_named_and_the_others_are_shown(
-    three: list[Siblings], impatient: None
-) -> None:
+async def test_a_worker_that_does_not_answer_is_named_and_the_others_are_shown(three: list[Siblings]) -> None:
     views = [SharedEvents(worker).view(Events(broken=worker.number == 1)) for worker in three]
-    async with answering(*three[:2]):  # the third has stopped
+    three[2]._door.close()
+    async with answering(*three[:2]):
         found = await views[0].list(["ended"], function=None, after="", limit=10)
         assert [event["Id"] for event in found["Events"]] == ["0-1", "0-3", "0-4"]
         assert found["Unreached"] == [
             {"Worker": 1, "Reason": "it has failed: The disk is full"},
-            {"Worker": 2, "Reason": "it did not answer within 0.2 seconds"},
+            {"Worker": 2, "Reason": "it has ended before it had answered"},
         ]
         changed = await views[1].change("purge", ["0-1", "2-1", "0-3"])
         assert (changed["Count"], [one["Worker"] for one in changed["Unreached"]]) == (2, [2])
-        with pytest.raises(SiblingSilent, match="Worker 2 did not answer"):
+        with pytest.raises(SiblingSilent, match="Worker 2 has ended before"):
             await views[0].show("2-3")
         assert await views[1].show("0-3") == {"Id": "0-3"}
 
@@ -131,11 +125,15 @@ async def test_pages_go_from_one_worker_to_the_next(three: list[Siblings]) -> No
         assert [event["Id"] for event in page["Events"]] == ["0-3", "0-4", "1-1", "1-3"]
 
 
-async def test_what_nobody_waits_for_any_more_is_not_done(three: list[Siblings], impatient: None) -> None:
+async def test_what_nobody_waits_for_any_more_is_not_done(
+    three: list[Siblings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = Events()
     views = [SharedEvents(worker).view(events if worker.number else Events()) for worker in three]
-    with pytest.raises(SiblingSilent):
-        await three[0].ask_once(1, "change", action="purge", ids=["1"])
+    with monkeypatch.context() as patch:
+        patch.setattr(siblings_module, "PATIENCE", 0.05)
+        with pytest.raises(SiblingSilent, match=r"did not answer within 0\.05 seconds"):
+            await three[0].ask_once(1, "change", action="purge", ids=["1"])
     async with answering(*three):
         await views[0].change("purge", ["1-3"])  # comes behind the other at the same door
     assert events.changed == [("purge", ["3"])]
