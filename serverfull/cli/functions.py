@@ -77,6 +77,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "arn", configuration["FunctionArn"]
     yield "version", configuration["Version"]
     yield "state", _state(configuration)
+    yield "source", _source(found.get("Code", {}))
     simple = ("Runtime", "Handler", "Timeout", "MemorySize", "Description", "Role", "LastModified", "CodeSha256")
     for member in simple:
         if configuration.get(member) not in (None, ""):
@@ -92,6 +93,12 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     reserved = found.get("Concurrency", {}).get("ReservedConcurrentExecutions")
     if reserved is not None:
         yield "reserved concurrency", str(reserved)
+
+
+def _source(code: Mapping[str, Any]) -> str:
+    """Say where the code is; links that download it are long, and for programs."""
+    place = str(code.get("ImageUri") or code.get("Location", ""))
+    return " ".join([str(code.get("RepositoryType", "")), *([] if place.startswith("http") else [place])]).strip()
 
 
 def _state(configuration: Mapping[str, Any]) -> str:

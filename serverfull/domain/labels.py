@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serverfull.domain.manifests import Manifest, parse_manifest
+from serverfull.domain.names import shown
 from serverfull.errors import ManifestInvalid
 
 PREFIX = "serverfull."
@@ -30,6 +31,7 @@ _TEXTS = {
 }
 _GROUPS = {"environment.": ("Environment", "Variables"), "tags.": ("Tags",)}
 _NOT_CONFIGURATION = ("function",)
+_MOST_DIGITS = 18
 
 
 def manifest_of(labels: Mapping[str, str], image: str) -> Manifest:
@@ -52,8 +54,8 @@ def manifest_of(labels: Mapping[str, str], image: str) -> Manifest:
 
 def _member(key: str, text: str, where: str) -> tuple[tuple[str, ...], Any]:
     if key in _NUMBERS:
-        if not text.strip().isdecimal():
-            raise ManifestInvalid(where, f"it has to be a whole number, not {text!r}")
+        if not text.strip().isdecimal() or len(text) > _MOST_DIGITS:
+            raise ManifestInvalid(where, f"it has to be a whole number, not {shown(text)!r}")
         return _NUMBERS[key], int(text)
     if key in _TEXTS:
         return _TEXTS[key], text

@@ -191,6 +191,7 @@ def test_get_shows_a_function_and_only_the_names_of_its_variables(call: Run, fol
     text = call("get", f"{folder.name}:live")
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in text.splitlines())
     assert (rows["name"], rows["version"], rows["state"]) == (folder.name, "1", "Active")
+    assert rows["source"] == "S3"
     assert (rows["variables"], rows["tags"], rows["handler"]) == ("SECRET", "a=b", "lambda_function.handler")
     assert "hidden" not in text
     assert f"\n{folder.name}  python3" in call("list")

@@ -161,6 +161,10 @@ async def test_labels_are_the_configuration(shelf: Shelf) -> None:
         ),
         ({"environment.": "3"}, "the label serverfull.environment. of the image shop/hello:1: there is none of that"),
         ({"timeout": "3s"}, "the label serverfull.timeout of the image shop/hello:1: it has to be a whole number, not"),
+        (
+            {"timeout": "9" * 5000},
+            "the label serverfull.timeout of the image shop/hello:1: it has to be a whole number",
+        ),
         ({"timeout": "0"}, "the labels of the image shop/hello:1: Timeout: it has to be 1 to 5400, not 0"),
         (
             {"environment.AWS_REGION": "x"},
