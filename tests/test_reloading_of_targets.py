@@ -156,6 +156,16 @@ async def test_a_file_that_is_not_imported_changes_nothing(edited: Edited) -> No
     assert (await edited.host.invoke("hello")).headers[GENERATION] == "2"
 
 
+async def test_what_is_saved_before_the_host_watches_is_served_too(
+    folder: Path, start_host: Callable[..., Any]
+) -> None:
+    fetcher = ReloadingFetcher(f"{folder}/edited_app.py:functions")
+    (folder / "edited_helper.py").write_text("WORD = 'two'\n")
+    host = await start_host(fetcher)
+    await host.log.wait_for("code reloaded")
+    assert (await host.invoke("hello")).json() == "two"
+
+
 async def test_code_that_is_broken_from_the_beginning_is_not_served(folder: Path) -> None:
     (folder / "edited_app.py").write_text("1 / 0\n")
     with pytest.raises(TargetImportFailed):

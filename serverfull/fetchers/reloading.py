@@ -109,6 +109,7 @@ class ReloadingFetcher(Fetcher):
         self._surroundings = surroundings
         await self._current.open(surroundings)
         self._watch = surroundings.watching().watch(self._root, self._changed, include=("*.py",))
+        self._task = asyncio.get_running_loop().create_task(self._begin(self._watch), name="serverfull-reload")
 
     async def aclose(self) -> None:
         """Watch no more, and close what is served."""
@@ -130,6 +131,13 @@ class ReloadingFetcher(Fetcher):
                 now = replace(now, handler=handler, mock=handler)
             known = self._given[name] = function, now
         return known[1]
+
+    async def _begin(self, watch: Watch) -> None:
+        """Take up what was saved since the modules were imported and before they were watched."""
+        await watch.active()
+        if self._modules.changed():
+            self._stale = True
+        await self._follow()
 
     def _changed(self) -> None:
         self._stale = True

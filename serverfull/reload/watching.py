@@ -37,6 +37,9 @@ _PATIENCE = 10
 _LOOK_AROUND = 1.0
 """Seconds after which roots are compared with what was watched: a folder far above one may have been moved away."""
 
+_MANY = 20_000
+"""Folders below a root from which on it is said that they are many: it may be another folder than was meant."""
+
 _FLOOD = 8192
 """Changes of a burst from which on the kernel may have left some out: it keeps 16,384 at most."""
 
@@ -193,6 +196,13 @@ class Watcher(Watching):
         self._arm(joining)
         for watch in joining:
             assert watch.tree is not None
+            if len(watch.tree.folders) > _MANY:
+                self.logger.warning(
+                    "many folders are watched",
+                    root=str(watch.root),
+                    folders=len(watch.tree.folders),
+                    hint="reload.exclude takes patterns of those that nobody edits",
+                )
             if watch.tree.look(watch.since):  # between the caller's first look and the kernel's
                 self._tell(watch)
             self._later(watch, watch.activated)

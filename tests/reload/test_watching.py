@@ -366,6 +366,16 @@ async def test_where_the_kernel_watches_no_more_files_are_polled_and_the_log_say
     assert told == "told", done.stderr
 
 
+async def test_many_folders_are_said_to_be_many(
+    make_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MANY", 2)
+    (tmp_path / "root" / "one" / "two").mkdir(parents=True)
+    site = await make_site().start()
+    [(event, fields)] = site.log.lines
+    assert (event, fields["folders"]) == ("many folders are watched", 3)
+
+
 async def test_a_missing_package_is_named_with_its_extra(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
