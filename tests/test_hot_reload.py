@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
@@ -323,13 +324,35 @@ def handler(event, context):
 """
 
 
-@pytest.mark.parametrize("mode", ["process", "inprocess"])
-@pytest.mark.parametrize("name", [".venv", "venv"])
-def test_a_virtual_environment_beside_the_code_is_found(client: Any, fn: Path, mode: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "tags", "variables"),
+    [
+        (".venv", {}, {}),
+        ("venv", {}, {}),
+        (".venv", {"serverfull:execution": "inprocess"}, {}),
+        (".venv", {"serverfull:client": "awslambdaric"}, {}),
+        (".venv", {}, {"PYTHONHASHSEED": "1"}),  # for which the client starts in an interpreter of its own
+    ],
+    ids=["as usual", "venv", "in process", "awslambdaric", "own interpreter"],
+)
+def test_a_virtual_environment_beside_the_code_is_found_and_each_edit_served(
+    client: Any,
+    fn: Path,
+    name: str,
+    tags: dict[str, str],
+    variables: dict[str, str],
+    require: Callable[[str, object, str], None],
+) -> None:
+    if "serverfull:client" in tags:
+        require("awslambdaric", importlib.util.find_spec("awslambdaric"), "pip install awslambdaric")
     virtualenv(fn / name, fn / "elsewhere")
-    save(fn / "app.py", IMPORTING)
-    create(client, fn, Tags={"serverfull:execution": mode})
-    assert invoke(client, "f") == ["lib", "edited"]
+    save(fn / "part.py", "VALUE = 0\n")
+    save(fn / "app.py", IMPORTING.replace("edited_lib\n", "edited_lib, part\n").replace("NAME]", "NAME, part.VALUE]"))
+    create(client, fn, Tags=tags, Environment={"Variables": variables}, Timeout=20)
+    assert invoke(client, "f") == ["lib", "edited", 0]
+    for value in (1, 2):
+        (fn / "part.py").write_text(f"VALUE = {value}\n")
+        eventually(lambda: invoke(client, "f"), ["lib", "edited", value])
 
 
 def test_the_advice_of_localstack_for_virtual_environments_is_true_here(client: Any, fn: Path) -> None:
@@ -396,6 +419,30 @@ def test_no_way_leads_to_a_folder_that_is_not_allowed(client: Any, fn: Path, cod
     ]
     assert not wrong
     assert invoke(client, "f") == "mine"
+
+
+def test_code_that_must_be_signed_is_no_folder(client: Any, fn: Path) -> None:
+    profile = "arn:aws:signer:us-east-1:123456789012:/signing-profiles/p/0123456789"
+    signing = client.create_code_signing_config(
+        AllowedPublishers={"SigningProfileVersionArns": [profile]},
+        CodeSigningPolicies={"UntrustedArtifactOnDeployment": "Enforce"},
+    )["CodeSigningConfig"]["CodeSigningConfigArn"]
+    assert refusal(create, client, fn, CodeSigningConfigArn=signing)[0] == "CodeVerificationFailedException"
+
+
+def test_a_folder_that_is_gone_while_its_function_is_updated_serves_again_when_it_is_back(
+    client: Any, fn: Path
+) -> None:
+    save(fn / "app.py", answering(1))
+    create(client, fn)
+    wait_until_ready(client, "f")
+    fn.rename(gone := fn.with_name(f"{fn.name}-gone"))
+    client.update_function_configuration(FunctionName="f", Timeout=5)
+    wait_until_settled(client, "f")
+    assert refusal(client.invoke, FunctionName="f")[0] == "ResourceConflictException"
+    gone.rename(fn)
+    save(fn / "app.py", answering(2))
+    assert invoke(client, "f") == 2
 
 
 def test_what_would_not_act_is_refused(client: Any, fn: Path) -> None:

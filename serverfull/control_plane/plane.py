@@ -246,8 +246,8 @@ class ControlPlane:
             return Fitness()
         except DependenciesNotInstalled as failure:
             return Fitness(Unfit(failure.why, failure.code))
-        except FunctionNotReady as failure:  # a folder that it runs from in place is gone
-            return Fitness(Unfit(failure.why, "InvalidConfiguration"))
+        except FunctionNotReady:  # a folder that it runs from in place is gone: calls are told until it is back
+            return Fitness()
         unfit = await self._running.unfit(version.function, function)
         if unfit is None and version.wants_snapshot and version.number != LATEST_NUMBER:
             return await self._running.snapshot(partition, version.function, function)

@@ -407,16 +407,11 @@ class DeployedFetcher(Fetcher):
                     admit=hot.admit,
                 )
                 kept = handlers[version.number] = made_of, handler
-                if copies:
-                    finalize(handler, self._remove, copies)
-            elif copies:
-                await asyncio.to_thread(self._remove, copies)
+                if copies and self._hot is not None:
+                    finalize(handler, self._hot.remove, copies).atexit = False
+            elif copies and self._hot is not None:
+                self._hot.remove(copies)
         return kept[1]
-
-    def _remove(self, copies: Sequence[Path]) -> None:
-        """Delete what layers were when a handler was made."""
-        assert self._hot is not None
-        self._hot.remove(copies)
 
     async def _layer(self, partition: Partition, version: FunctionVersion, layer: LayerVersion) -> Path:
         """Give the folder of a layer: of one that is hot, as it is now, for other generations have others."""

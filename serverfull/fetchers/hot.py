@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,10 @@ class Folders(Protocol):
         """Delete such a folder; raises nothing."""
 
 
+PATIENCE = 10.0
+"""Seconds until a folder has to be watched: one of 100,000 files takes two."""
+
+
 @dataclass(slots=True)
 class _Followed:
     """A folder that is watched.
@@ -78,6 +82,7 @@ class HotCode:
         building: Callable[[], Building] | None = None,
     ) -> None:
         self._folders = folders
+        self._loop = asyncio.get_running_loop()
         self._watching = watching
         self._changes = changes
         self._logger = logger
@@ -96,7 +101,7 @@ class HotCode:
     async def use(self, name: Name, version: int, paths: Sequence[str]) -> Sequence[Path]:
         """Give the folders that a version runs from, watched from now on; those it ran from before no longer are.
 
-        :raises FunctionNotReady: one may not be used, or is gone.
+        :raises FunctionNotReady: one may not be used, or is gone, or cannot be watched in time.
         """
         found = await asyncio.to_thread(self._find, name[1], paths) if paths else ()
         user = name, version
@@ -108,8 +113,12 @@ class HotCode:
             self._followed[folder].users.add(user)
             fresh.append(self._followed[folder].watch)
         self._leave(user, keep=found)
-        for watch in fresh:
-            await watch.active()  # before anything is loaded: no change is missed
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for watch in fresh:
+                    await watch.active()  # before anything is loaded: no change is missed
+        except TimeoutError:
+            raise FunctionNotReady(name[1], "Pending", f"Its folders are not watched yet: {', '.join(paths)}") from None
         for folder in found if self._building is not None else ():
             await self._is_another(name[1], folder)
         return found
@@ -122,7 +131,11 @@ class HotCode:
         return await asyncio.to_thread(self._copy, name[1], path)
 
     def remove(self, copies: Sequence[Path]) -> None:
-        """Delete such folders. Blocks."""
+        """Have such folders deleted; called from any thread."""
+        with suppress(RuntimeError):  # the host has ended, and all copies with it
+            self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, self._remove, copies)
+
+    def _remove(self, copies: Sequence[Path]) -> None:
         for copied in copies:
             self._folders.remove(copied)
 
