@@ -16,56 +16,36 @@ import asyncio
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-from weakref import finalize
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from serverfull.domain.deployed import ALIASES, FUNCTIONS, LATEST_NUMBER, VERSIONS, Alias
-from serverfull.domain.deployed_handler import DeployedHandler, ImageConfig
-from serverfull.domain.functions import Function
-from serverfull.domain.hot_paths import OFF, FolderIdentity, refused
-from serverfull.domain.layers import LAYER_VERSIONS, layer_key
+from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.names import LATEST
 from serverfull.errors import FunctionNotReady, NotFoundError, RequestError
+from serverfull.fetchers.making import Making
 from serverfull.fetchers.reservations import Reservations
 from serverfull.interfaces import Fetcher, Found
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
 
     from serverfull.domain.changes import Changes, FunctionChanged
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
     from serverfull.domain.events import EventConfig
+    from serverfull.domain.functions import Function
     from serverfull.domain.invoke_configs import EventInvokeConfig
-    from serverfull.domain.layers import LayerVersion
     from serverfull.domain.records import Partition
     from serverfull.fetchers.hot import HotCode
+    from serverfull.fetchers.making import FindRoot
     from serverfull.interfaces import CodeStore, Records, StateStore
 
 
 Retry: TypeAlias = "Callable[[Partition, str, int], Awaitable[bool]]"
 """Makes a version once more; tells whether it has tried."""
 
-FindRoot: TypeAlias = "Callable[[Path, FunctionVersion, Mapping[str, str], bool], Awaitable[Path]]"
-"""Gives the folder that a version runs from, for that of its package and the function's tags; also whether it is being
-prepared now. Raises DependenciesNotInstalled."""
-
 PATIENCE = 10.0
 """Seconds that a call waits for a function which is still being made."""
-
-
-class _HotFolders(NamedTuple):
-    """What a version runs from in place.
-
-    :param root: the folder that is its package; None: it has one.
-    :param generation: of what is in its folders.
-    :param admit: looks whether it may run from them; None: there are none.
-    """
-
-    root: Path | None = None
-    generation: int = 0
-    admit: Callable[[], Sequence[FolderIdentity]] | None = None
 
 
 @dataclass(slots=True)
@@ -92,12 +72,10 @@ class DeployedFetcher(Fetcher):
 
     def __init__(self, changes: Changes, patience: float = PATIENCE) -> None:
         self._patience = patience
-        self._stores: tuple[StateStore, CodeStore] | None = None
+        self._store: StateStore | None = None
         self._retry: Retry | None = None
-        self._find_root: FindRoot | None = None
-        self._hot: HotCode | None = None
+        self._making: Making | None = None
         self._known: dict[tuple[Partition, str], _Known] = {}
-        self._handlers: dict[tuple[Partition, str], dict[int, tuple[object, DeployedHandler]]] = {}
         self._before: dict[tuple[Partition, str], Function] = {}  # $LATEST, as it was given last
         self._changed: dict[tuple[Partition, str], asyncio.Event] = {}  # set, and forgotten, by the next change
         self._reservations = Reservations()
@@ -117,7 +95,8 @@ class DeployedFetcher(Fetcher):
         :param find_root: says where versions run; None: in the folders of their packages.
         :param hot: has those that run in place; None: there are none.
         """
-        self._stores, self._retry, self._find_root, self._hot = (state, code), retry, find_root, hot
+        self._store, self._retry = state, retry
+        self._making = Making(state, code, find_root=find_root, hot=hot, patience=self._patience)
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Find nothing: whose function it is has to be said first.
@@ -140,12 +119,17 @@ class DeployedFetcher(Fetcher):
         def read(records: Records) -> Sequence[str]:
             return [function.name for function in records.list(FUNCTIONS)]
 
-        return await self._state.read(partition, read) if self._stores else ()
+        return await self._state.read(partition, read) if self._store else ()
 
     @property
     def _state(self) -> StateStore:
-        assert self._stores is not None
-        return self._stores[0]
+        assert self._store is not None
+        return self._store
+
+    @property
+    def _made(self) -> Making:
+        assert self._making is not None
+        return self._making
 
     def reserved(self, partition: Partition) -> int:
         """Give how many executions the functions of a partition have set aside, once one of them has been fetched."""
@@ -196,7 +180,7 @@ class DeployedFetcher(Fetcher):
 
     async def function_now(self, partition: Partition, name: str, qualifier: str | None) -> Function:
         """Give a version of a function as `function` does, without waiting for one that is still being made."""
-        if self._stores is None:
+        if self._store is None:
             raise NotFoundError(name)
         known = self._known.get((partition, name)) or await self._read(partition, name)
         if not self._reservations.known(partition):
@@ -219,7 +203,7 @@ class DeployedFetcher(Fetcher):
         from serverfull.domain.events import EventConfig
         from serverfull.domain.invoke_configs import EVENT_INVOKE_CONFIGS
 
-        if self._stores is None:
+        if self._store is None:
             return EventConfig()
         try:
             known = self._known.get((partition, name)) or await self._read(partition, name)
@@ -241,15 +225,13 @@ class DeployedFetcher(Fetcher):
         if waited_for := self._changed.pop((change.partition, change.name), None):
             waited_for.set()
         self._reservations.changed(change.partition, change.name)
-        if change.version is not None:
-            self._handlers.get((change.partition, change.name), {}).pop(change.version, None)
+        if self._making is not None and (change.deleted or change.version is not None):
+            self._making.forget(change.partition, change.name, None if change.deleted else change.version)
         if change.deleted:
-            self._handlers.pop((change.partition, change.name), None)
             self._before.pop((change.partition, change.name), None)
 
     async def _read(self, partition: Partition, name: str) -> _Known:
-        handlers = self._handlers.get((partition, name), {})
-        numbers = list(handlers)
+        numbers = self._made.numbers(partition, name)
 
         def read(records: Records) -> tuple[_Known | None, Sequence[int]]:
             function = records.get(FUNCTIONS, name)
@@ -260,7 +242,7 @@ class DeployedFetcher(Fetcher):
 
         known, gone = await self._state.read(partition, read)
         for number in gone:
-            handlers.pop(number, None)
+            self._made.forget(partition, name, number)
         if known is None:
             raise NotFoundError(name)
         return self._known.setdefault((partition, name), known)  # another call may have been faster
@@ -274,7 +256,7 @@ class DeployedFetcher(Fetcher):
         if before is not None and number == LATEST_NUMBER and version.last_update_status != "Successful":
             limit = function.reserved_concurrency
             return replace(before, max_concurrency=limit, recursive_loop=function.recursive_loop)
-        return await self._as_function(partition, function, version)
+        return await self._made.function(partition, function, version)
 
     async def candidate(self, partition: Partition, version: FunctionVersion) -> Function:
         """Make a function of a version that nobody can invoke yet, to see whether it could be run.
@@ -286,7 +268,7 @@ class DeployedFetcher(Fetcher):
         function = await self._state.read(partition, lambda records: records.get(FUNCTIONS, version.function))
         if function is None:
             raise NotFoundError(version.function)
-        return await self._as_function(partition, function, version, preparing=True)
+        return await self._made.function(partition, function, version, preparing=True)
 
     async def load(self, partition: Partition, name: str) -> None:
         """Read ``$LATEST`` before it changes, unless it is known: calls get it while the next one is being made."""
@@ -299,137 +281,6 @@ class DeployedFetcher(Fetcher):
         handlers = [function.handler for function in self._before.values()]
         roots = [root for handler in handlers if isinstance(handler, DeployedHandler) for root in _roots(handler)]
         return {root.name.partition(".")[0] for root in roots}  # trees are named after their packages
-
-    async def _as_function(
-        self, partition: Partition, function: DeployedFunction, version: FunctionVersion, *, preparing: bool = False
-    ) -> Function:
-        layers = await self._layers(partition, version)
-        hot = await self._use_hot(partition, version, layers)
-        root = hot.root or await self._root(function, version, preparing=preparing)
-        logging = version.settings.get("LoggingConfig", {})
-        return Function(
-            await self._handler(partition, version, root, layers, hot, function.generation),
-            timeout=version.timeout,
-            memory_size=version.memory_size,
-            environment=version.environment,
-            description=version.description,
-            max_concurrency=function.reserved_concurrency,
-            recursive_loop=function.recursive_loop,
-            log_format=version.log_format,
-            log_group=logging.get("LogGroup"),
-            application_log_level=logging.get("ApplicationLogLevel"),
-            system_log_level=logging.get("SystemLogLevel"),
-            tags=function.tags,
-            version=version.version,
-            generation=1 + hot.generation,
-        )
-
-    async def _root(self, function: DeployedFunction, version: FunctionVersion, *, preparing: bool) -> Path:
-        """Give the folder that a version runs from. A call waits only so long for one that is not there any more."""
-        assert self._stores is not None
-        if version.package_type != "Zip":
-            return Path()
-        code = await self._stores[1].tree(version.code_sha256)
-        if self._find_root is None:
-            return code
-        try:
-            async with asyncio.timeout(None if preparing else self._patience):
-                return await self._find_root(code, version, function.tags, preparing)
-        except TimeoutError:
-            raise FunctionNotReady(function.name, "Pending", "Its dependencies are being installed.") from None
-
-    async def _use_hot(
-        self, partition: Partition, version: FunctionVersion, layers: Sequence[LayerVersion]
-    ) -> _HotFolders:
-        """Give what a version runs from in place, which is watched from now on; nothing, as a rule.
-
-        :raises FunctionNotReady: a folder may not be used any more, or is gone.
-        """
-        paths = [version.hot_path] if version.is_hot else []
-        paths += [layer.hot_path for layer in layers if layer.hot_path]
-        if self._hot is None:
-            if paths:
-                raise FunctionNotReady(version.function, "Failed", refused(paths[0], OFF).message)
-            return _HotFolders()
-        name = partition, version.function
-        found = await self._hot.use(name, version.number, paths)
-        if not paths:
-            return _HotFolders()
-        root = found[0] if version.is_hot else None
-        return _HotFolders(root, self._hot.generation(name), partial(self._hot.check, version.function, paths))
-
-    async def _handler(
-        self,
-        partition: Partition,
-        version: FunctionVersion,
-        root: Path,
-        layers: Sequence[LayerVersion],
-        hot: _HotFolders,
-        generation: str,
-    ) -> DeployedHandler:
-        made_of = (
-            root,
-            version.handler,
-            version.runtime,
-            tuple(layer["Arn"] for layer in version.settings.get("Layers", ())),
-            version.settings.get("EphemeralStorage", {}).get("Size", 512),
-            version.wants_snapshot and version.number != LATEST_NUMBER,
-            tuple(sorted(version.environment.items())),
-            version.resolved_image or version.image_uri,
-            str(version.settings.get("ImageConfig")),
-            version.architecture,
-            generation,
-            version.hot_path,
-            hot.generation,
-        )
-        handlers = self._handlers.setdefault((partition, version.function), {})
-        kept = handlers.get(version.number)
-        if kept is None or kept[0] != made_of:
-            assert self._stores is not None
-            trees = [await self._layer(partition, version, layer) for layer in layers]
-            copies = [tree for tree, layer in zip(trees, layers, strict=True) if layer.hot_path]
-            kept = handlers.get(version.number)  # again: calls that came together must not load the code twice
-            if kept is None or kept[0] != made_of:
-                handler = DeployedHandler(
-                    version.handler or "",
-                    root,
-                    runtime=version.runtime or "",
-                    layers=trees,
-                    region=partition.region,
-                    ephemeral_mb=made_of[4],
-                    architecture=version.architecture,
-                    image_uri=version.resolved_image or version.image_uri or "",
-                    image_config=_image_config(version.settings.get("ImageConfig", {})),
-                    snap_start=made_of[5],
-                    generation=generation,
-                    live=version.is_hot,
-                    virtualenv=bool(version.hot_path),
-                    admit=hot.admit,
-                )
-                kept = handlers[version.number] = made_of, handler
-                if copies and self._hot is not None:
-                    finalize(handler, self._hot.remove, copies).atexit = False
-            elif copies and self._hot is not None:
-                self._hot.remove(copies)
-        return kept[1]
-
-    async def _layer(self, partition: Partition, version: FunctionVersion, layer: LayerVersion) -> Path:
-        """Give the folder of a layer: of one that is hot, as it is now, for other generations have others."""
-        assert self._stores is not None
-        if layer.hot_path:
-            assert self._hot is not None
-            return await self._hot.copy((partition, version.function), layer.hot_path)
-        return await self._stores[1].tree(layer.code_sha256)
-
-    async def _layers(self, partition: Partition, version: FunctionVersion) -> Sequence[LayerVersion]:
-        """Give a version's layers, the first one at the bottom."""
-        arns = [layer["Arn"] for layer in version.settings.get("Layers", ())]
-
-        def read(records: Records) -> Sequence[LayerVersion]:
-            found = [records.get(LAYER_VERSIONS, *layer_key(arn)) for arn in arns]
-            return [layer for layer in found if layer is not None]
-
-        return await self._state.read(partition, read) if arns else ()
 
 
 class _View(Fetcher):
@@ -513,15 +364,6 @@ def _routed(alias: Alias) -> str:
             if chance < 0:
                 return version
     return alias.version
-
-
-def _image_config(config: Mapping[str, Any]) -> ImageConfig:
-    """Read AWS's ImageConfig; what is empty there is left to the image, as what is not there."""
-    return ImageConfig(
-        command=tuple(config.get("Command", ())) or None,
-        entry_point=tuple(config.get("EntryPoint", ())) or None,
-        working_directory=config.get("WorkingDirectory") or None,
-    )
 
 
 def _check_runnable(version: FunctionVersion) -> None:
