@@ -121,11 +121,6 @@ class Lines:
             line = self._lines[name] = Line(name)
         return line
 
-    def waiting(self, name: str) -> int:
-        """Say how many events wait in a line."""
-        line = self._lines.get(name)
-        return 0 if line is None else line.waiting
-
     def forget_if_idle(self, line: Line) -> None:
         """Let go of a line that has nothing to do."""
         if line.idle and not line.blocked_by and self._lines.get(line.name) is line:
