@@ -30,12 +30,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
     from serverfull.config import Settings
+    from serverfull.domain.deployed import Alias
     from serverfull.domain.events import Delivery, EventEnd, KeptEvent, Lease, PendingDelivery, QueuedEvent, Upcoming
     from serverfull.domain.functions import Function, LogFormat
     from serverfull.domain.images import ImageFacts
@@ -93,6 +95,16 @@ class Fetcher(ABC):
         """
         return self
 
+    async def published(self, name: str) -> Published:
+        """Say which versions and aliases a function has beside ``$LATEST``; most have none.
+
+        Decorators and chains pass the question on.
+
+        :raises NotFoundError: there is no such function.
+        """
+        await self.fetch(name)
+        return Published()
+
     async def survey(self) -> Sequence[Found]:
         """Say what there is, with what cannot be served and what is hidden: for listings that people read.
 
@@ -110,6 +122,17 @@ class Fetcher(ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - most have nothing to do
         """Give back what the fetcher holds; decorators and chains pass it on. Closing twice is fine."""
+
+
+class Published(NamedTuple):
+    """What a function has beside ``$LATEST``.
+
+    :param versions: the numbers, in their order.
+    :param aliases: by their names, in the order of these.
+    """
+
+    versions: Sequence[int] = ()
+    aliases: Mapping[str, Alias] = MappingProxyType({})
 
 
 class Found(NamedTuple):

@@ -108,7 +108,7 @@ def test_a_fleet_serves_what_one_host_deployed_its_versions_aliases_and_layers(c
         Timeout=7, Tags={"team": "blue"},
     )  # fmt: skip
     owner.publish_version(FunctionName="f")
-    owner.create_alias(FunctionName="f", Name="live", FunctionVersion="1")
+    owner.create_alias(FunctionName="f", Name="live", FunctionVersion="1", Description="what runs")
     for client in others:
         eventually(lambda client=client: invoke(client, "f", Qualifier="live"), ["layer", "one", "1"])
         assert invoke(client, "f") == ["layer", "one", "$LATEST"]
@@ -119,6 +119,18 @@ def test_a_fleet_serves_what_one_host_deployed_its_versions_aliases_and_layers(c
         assert found["Code"]["RepositoryType"] == "s3"
         assert found["Code"]["Location"].startswith(f"s3://{BUCKET}/fleet/code/")
         assert [one["FunctionName"] for one in client.list_functions()["Functions"]] == ["f"]
+        versions = client.list_versions_by_function(FunctionName="f")["Versions"]
+        assert [one["Version"] for one in versions] == ["$LATEST", "1"]
+        for listed in (
+            client.list_aliases(FunctionName="f")["Aliases"][0],
+            client.get_alias(FunctionName="f", Name="live"),
+        ):
+            assert (listed["Name"], listed["FunctionVersion"], listed["Description"]) == ("live", "1", "what runs")
+        assert client.list_aliases(FunctionName="f", FunctionVersion="2")["Aliases"] == []
+        first = client.list_versions_by_function(FunctionName="f", MaxItems=1)
+        assert [one["Version"] for one in first["Versions"]] == ["$LATEST"]
+        (second,) = client.list_versions_by_function(FunctionName="f", Marker=first["NextMarker"])["Versions"]
+        assert second["Version"] == "1"
         with pytest.raises(ClientError, match="comes from the s3 fetcher"):
             client.update_function_configuration(FunctionName="f", Timeout=8)
         with pytest.raises(ClientError, match="Function not found"):

@@ -66,6 +66,7 @@ class DocumentAlias:
     """
 
     version: str
+    description: str = ""
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -158,14 +159,16 @@ def _alias(name: str, given: Any, versions: Mapping[str, Any], where: str) -> Do
         raise ManifestInvalid(where, f"{min(unknown)} is not known here")
     routing = _object(members.get("RoutingConfig", {}), where, "RoutingConfig")
     weights = _object(routing.get("AdditionalVersionWeights", {}), where, "AdditionalVersionWeights")
-    version = members.get("FunctionVersion", LATEST)
+    version, description = members.get("FunctionVersion", LATEST), members.get("Description", "")
+    if not isinstance(description, str):
+        raise ManifestInvalid(where, "Description: it has to be a text")
     for named in (version, *weights):
         if named not in versions:
             raise ManifestInvalid(where, f"there is no version {named}")
     for weight in weights.values():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
             raise ManifestInvalid(where, "AdditionalVersionWeights: a weight has to be a number from 0 to 1")
-    return DocumentAlias(version=version, weights=dict(weights))
+    return DocumentAlias(version=version, description=description, weights=dict(weights))
 
 
 LayerPackages = Callable[[FunctionVersion], Sequence[str]]

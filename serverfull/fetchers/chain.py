@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
-from serverfull.interfaces import Fetcher, Found, Surroundings
+from serverfull.interfaces import Fetcher, Found, Published, Surroundings
 
 
 class ChainFetcher(Fetcher):
@@ -82,6 +82,13 @@ class ChainFetcher(Fetcher):
         if all(view is fetcher for view, fetcher in zip(views, self._fetchers, strict=True)):
             return self
         return ChainFetcher(*views)
+
+    async def published(self, name: str) -> Published:
+        """Ask the first fetcher that knows the name."""
+        for fetcher in self._fetchers:
+            if not fetcher.lacks(name) and await _knows(fetcher, name):
+                return await fetcher.published(name)
+        raise NotFoundError(name)
 
     async def survey(self) -> Sequence[Found]:
         """Say what all of them have, in their order; a name that an earlier one has hides the later ones.

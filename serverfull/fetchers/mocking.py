@@ -22,7 +22,7 @@ from serverfull.domain.functions import NOT_GIVEN, Function, Handler
 from serverfull.domain.records import Partition
 from serverfull.errors import ConfigurationError, FunctionNotReady, TargetInvalid
 from serverfull.fetchers.answers import Answer, MockAnswers, ZeroAnswers
-from serverfull.interfaces import Fetcher, Found, Surroundings
+from serverfull.interfaces import Fetcher, Found, Published, Surroundings
 
 if TYPE_CHECKING:
     from serverfull.contracts.contract import Contract
@@ -87,6 +87,10 @@ class MockingFetcher(Fetcher):
         mocking = MockingFetcher(view, self._answers)
         mocking._mocked = self._mocked
         return mocking
+
+    async def published(self, name: str) -> Published:
+        """Ask the wrapped fetcher; its versions are mocked as any."""
+        return await self._fetcher.published(name)
 
     async def survey(self) -> Sequence[Found]:
         """Ask the wrapped fetcher; its functions are shown as they are without mocking."""

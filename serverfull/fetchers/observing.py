@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError, TargetInvalid
-from serverfull.interfaces import Fetcher, Found, Surroundings
+from serverfull.interfaces import Fetcher, Found, Published, Surroundings
 
 
 class FetchLogger(Protocol):
@@ -89,6 +89,10 @@ class ObservingFetcher(Fetcher):
         observing = ObservingFetcher(view, self._logger, self._metrics)
         observing._fetched = self._fetched
         return observing
+
+    async def published(self, name: str) -> Published:
+        """Ask the wrapped fetcher."""
+        return await self._fetcher.published(name)
 
     async def survey(self) -> Sequence[Found]:
         """Ask the wrapped fetcher."""

@@ -25,9 +25,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
 from weakref import WeakSet
 
 from serverfull.domain.checksums import code_sha256, is_sha256
+from serverfull.domain.deployed import Alias
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.function_documents import CODE, DOCUMENT, PACKAGES, FunctionDocument, parse_document
 from serverfull.domain.manifests import completed, function_of
@@ -42,12 +44,12 @@ from serverfull.errors import (
     SourceUnavailable,
 )
 from serverfull.fetchers.static import is_name
-from serverfull.interfaces import Fetcher, Found
+from serverfull.interfaces import Fetcher, Found, Published
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from serverfull.domain.function_documents import DocumentVersion
+    from serverfull.domain.function_documents import DocumentAlias, DocumentVersion
     from serverfull.domain.functions import Function
     from serverfull.domain.objects import StoredObject
     from serverfull.domain.records import Partition
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 
 REFRESH, ABSENT, MAX_AGE = 2.0, 2.0, 60.0
 """The ages that the settings have by default."""
+
+_REVISIONS = UUID("3c3d8f53-0a3c-4d4e-9f0d-2f4d6a3fbb51")
 
 PATIENCE = 10.0
 """Seconds that a call waits for S3."""
@@ -137,17 +141,24 @@ class S3Fetcher(Fetcher):
 
         :param own: what the folders of the caller's account and region begin with, which come first; empty: none.
         """
+        try:
+            folder = await self._find_folder(own, name)
+        except NotFoundError:
+            raise NotFoundError(name if qualifier in (None, LATEST) else f"{name}:{qualifier}") from None
+        return await folder.version(qualifier)
+
+    async def _find_folder(self, own: str, name: str) -> _Folder:
         everybodys = self._folder(name, name)
         if own:
             folder = self._folder(f"{own}{name}", name)
             everybodys.begin_where_due()  # meanwhile
             await folder.refreshed(hurried=everybodys.served)
             if not folder.absent:
-                return await folder.version(qualifier)
+                return folder
         await everybodys.refreshed()
-        if not everybodys.absent:
-            return await everybodys.version(qualifier)
-        raise NotFoundError(name if qualifier in (None, LATEST) else f"{name}:{qualifier}")
+        if everybodys.absent:
+            raise NotFoundError(name)
+        return everybodys
 
     def _folder(self, place: str, name: str) -> _Folder:
         folder = self.folders.get(place)
@@ -167,6 +178,17 @@ class S3Fetcher(Fetcher):
         """Say whether there was no function of that name a moment ago."""
         folder = self.folder_now(name)
         return folder is not None and folder.absent
+
+    async def published(self, name: str) -> Published:
+        """Say what the document has."""
+        return await self.published_at("", name)
+
+    async def published_at(self, own: str, name: str) -> Published:
+        """Say which versions and aliases a function has; as `find`.
+
+        :raises NotFoundError: there is no such function.
+        """
+        return (await self._find_folder(own, name)).published()
 
     async def list(self) -> Mapping[str, Function]:
         """Give every function that is everybody's."""
@@ -306,6 +328,10 @@ class _View(Fetcher):
         own = self._fetcher.folder_now(f"{self._own}{name}")
         return own is not None and own.absent and self._fetcher.lacks(name)
 
+    async def published(self, name: str) -> Published:
+        """Say which versions and aliases the function has that is called from there."""
+        return await self._fetcher.published_at(self._own, name)
+
     async def list(self) -> Mapping[str, Function]:
         """Give every function that can be called from there."""
         return {**await self._fetcher.list(), **await self._fetcher.listed(self._own)}
@@ -405,6 +431,25 @@ class _Folder:
         failure = None if LATEST in self.made else self._failures.get(LATEST, "there is no $LATEST")
         place = f"s3://{self.fetcher.bucket.name}/{self.fetcher.prefix}"
         return Found(name=self.name, source=S3Fetcher.source, place=place, failure=failure)
+
+    def published(self) -> Published:
+        """Say which versions and aliases it has, as far as its document can be read."""
+        if self._document is None:
+            return Published()
+        numbers = sorted(int(number) for number in self._document.versions if number != LATEST)
+        aliases = {name: self._alias(name, alias) for name, alias in sorted(self._document.aliases.items())}
+        return Published(numbers, aliases)
+
+    def _alias(self, name: str, alias: DocumentAlias) -> Alias:
+        revision = str(uuid5(_REVISIONS, f"{self._where()}{name} {alias}"))
+        return Alias(
+            function=self.name,
+            name=name,
+            version=alias.version,
+            description=alias.description,
+            weights=alias.weights,
+            revision_id=revision,
+        )
 
     async def version(self, qualifier: str | None) -> Function:
         """Give the version that a qualifier means, with its package on this machine.

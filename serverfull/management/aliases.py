@@ -88,8 +88,11 @@ class Aliases:
         AWS: https://docs.aws.amazon.com/lambda/latest/api/API_GetAlias.html
         """
         reference = self._resolver.reference(request, scope)
-        if await self._resolver.registered(reference.name, scope) is not None:
-            raise _not_found(reference.name, request["Name"], scope)
+        own = await self._resolver.published(reference.name, scope)
+        if own is not None:
+            if request["Name"] not in own.aliases:
+                raise _not_found(reference.name, request["Name"], scope)
+            return _response(own.aliases[request["Name"]], scope)
         alias = await self._state.read(
             scope.partition, lambda records: self._find(records, reference.name, request["Name"], scope)
         )
@@ -145,9 +148,15 @@ class Aliases:
         """
         reference = self._resolver.reference(request, scope)
         page = read_page(request, str, str)
-        if await self._resolver.registered(reference.name, scope) is not None:
-            return {"Aliases": []}
         version = request.get("FunctionVersion")
+        own = await self._resolver.published(reference.name, scope)
+        if own is not None:
+            aliases = list(own.aliases.values())
+            if version is not None:
+                aliases = list(aliases_of_version(aliases, version))
+            behind = [alias for alias in aliases if page.after is None or ALIASES.key_of(alias) > page.after]
+            listed = page.cut(behind[: page.limit], ALIASES.key_of)
+            return {"Aliases": [_response(alias, scope) for alias in listed.items], "NextMarker": listed.next_marker}
 
         def work(records: Records) -> Sequence[Alias]:
             self._resolver.function(records, FunctionReference(reference.name), scope)

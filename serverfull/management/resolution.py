@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from serverfull.domain.deployed import DeployedFunction, FunctionVersion
     from serverfull.domain.functions import Function
     from serverfull.domain.names import RequestScope
-    from serverfull.interfaces import Fetcher, Records
+    from serverfull.interfaces import Fetcher, Published, Records
 
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -70,6 +70,13 @@ class FunctionResolver:
     async def registered(self, name: str, scope: RequestScope) -> Function | None:
         """Give the operator's own function of that name, as the caller sees it, or None; it hides a deployed one."""
         return await _found(self._registered.at(scope.partition), name)
+
+    async def published(self, name: str, scope: RequestScope) -> Published | None:
+        """Say which versions and aliases the operator's own function of that name has; None: there is none."""
+        try:
+            return await self._registered.at(scope.partition).published(name)
+        except NotFoundError:
+            return None
 
     def function(self, records: Records, reference: FunctionReference, scope: RequestScope) -> DeployedFunction:
         """Find a function.

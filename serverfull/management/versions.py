@@ -6,13 +6,14 @@ UpdateFunctionCode.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from serverfull.domain.changes import FunctionChanged
-from serverfull.domain.deployed import FUNCTIONS, VERSIONS, FunctionVersion
+from serverfull.domain.deployed import FUNCTIONS, LATEST_NUMBER, VERSIONS, FunctionVersion
 from serverfull.domain.names import LATEST, FunctionReference, function_arn
-from serverfull.errors import InvalidParameterValue, ResourceConflict
+from serverfull.errors import FunctionNotReady, InvalidParameterValue, ResourceConflict
 from serverfull.management.account import check_code_storage
 from serverfull.management.configuration import listed
 from serverfull.management.contents import content_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from serverfull.management.functions import Functions
     from serverfull.management.operations import Operations, Request, Response
     from serverfull.management.packages import Package, PackageIntake
+    from serverfull.management.paging import Page
     from serverfull.management.preparation import Preparations
     from serverfull.management.resolution import FunctionResolver
 
@@ -119,9 +121,9 @@ class Versions:
         """
         reference = self._resolver.reference(request, scope)
         page = read_page(request, str, int)
-        if await self._resolver.registered(reference.name, scope) is not None:
-            only = await self._functions.configuration(FunctionReference(reference.name, LATEST), scope)
-            return {"Versions": [] if page.after else [listed(only)]}
+        own = await self._resolver.published(reference.name, scope)
+        if own is not None:
+            return await self._own(reference.name, own.versions, page, scope)
 
         def work(records: Records) -> Sequence[FunctionVersion]:
             self._resolver.function(records, FunctionReference(reference.name), scope)
@@ -130,6 +132,20 @@ class Versions:
         cut = page.cut(await self._state.read(scope.partition, work), VERSIONS.key_of)
         versions = [self._configurations.deployed(version, scope, version.version) for version in cut.items]
         return {"Versions": [listed(version) for version in versions], "NextMarker": cut.next_marker}
+
+    async def _own(self, name: str, numbers: Sequence[int], page: Page, scope: RequestScope) -> Response:
+        """List the versions of a function of the operator's own; one that cannot be given is left out."""
+        behind = [number for number in (LATEST_NUMBER, *numbers) if page.after is None or (name, number) > page.after]
+        cut = page.cut(behind[: page.limit], lambda number: (name, number))
+        references = [FunctionReference(name, str(number) if number else LATEST) for number in cut.items]
+        found = await asyncio.gather(*(self._configuration(reference, scope) for reference in references))
+        return {"Versions": [listed(one) for one in found if one is not None], "NextMarker": cut.next_marker}
+
+    async def _configuration(self, reference: FunctionReference, scope: RequestScope) -> Response | None:
+        try:
+            return await self._functions.configuration(reference, scope)
+        except FunctionNotReady:
+            return None
 
     async def _frozen(self, name: str, scope: RequestScope) -> Package | None:
         """Make a package of the folder that ``$LATEST`` runs from in place, if it does."""

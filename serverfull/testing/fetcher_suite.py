@@ -187,6 +187,16 @@ class FetcherSuite:
         with pytest.raises(NotFoundError):
             await view.fetch(_UNKNOWN)
 
+    async def test_what_is_published_of_a_function_can_be_fetched(self, fetcher: Fetcher) -> None:
+        for name in await fetcher.list():
+            published = await fetcher.published(name)
+            for number in published.versions:
+                assert (await fetcher.fetch(name, str(number))).version == str(number)
+            for alias in published.aliases:
+                assert isinstance(await fetcher.fetch(name, alias), Function)
+        with pytest.raises(NotFoundError):
+            await fetcher.published(_UNKNOWN)
+
     async def test_the_survey_has_what_is_listed_once_and_where_it_comes_from(self, fetcher: Fetcher) -> None:
         served = {found.name: found for found in await fetcher.survey() if found.hidden_by is None}
         for name in await fetcher.list():

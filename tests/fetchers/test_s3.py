@@ -125,6 +125,9 @@ class TestS3Fetcher(FetcherSuite):
         shop.put("f/code.zip", "one")
         shop.put("of-everything/function.json", {"Handler": "a.b", "Runtime": "python3.12", "Code": {"S3Key": "x.zip"}})
         shop.put("x.zip", "two")
+        version = {"Handler": "a.b", "Runtime": "python3.12", "Code": {"S3Key": "x.zip"}}
+        published = {"Versions": {"1": version, "12": version}, "Aliases": {"live": {"FunctionVersion": "12"}}}
+        shop.put("published/function.json", {**version, **published})
         yield shop.fetcher
         await shop.fetcher.aclose()
 

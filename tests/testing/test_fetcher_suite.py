@@ -9,7 +9,7 @@ import pytest
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import NotFoundError
-from serverfull.interfaces import Fetcher, Found
+from serverfull.interfaces import Fetcher, Found, Published
 from serverfull.testing.fetcher_suite import FetcherSuite
 
 
@@ -90,6 +90,12 @@ class NewForPartitions(Good):
         return Good()
 
 
+class PublishesMore(Good):
+    async def published(self, name: str) -> Published:
+        await self.fetch(name)
+        return Published(versions=[1])
+
+
 class SurveysLess(Good):
     async def survey(self) -> Sequence[Found]:
         return []
@@ -118,13 +124,20 @@ RULES = [name for name in vars(FetcherSuite) if name.startswith("test_")]
         (NewObjects, {"same_object", "latest_is", "concurrent_fetches", "a_partition_sees"}),
         (AnyQualifier, {"unknown_qualifier"}),
         (NoLatest, {"latest_is"}),
-        (OtherError, {"unknown_name_is_not_found", "unknown_qualifier", "still_not_listed", "a_partition_sees"}),
-        (ListsMore, {"every_listed", "same_object", "latest_is", "concurrent_fetches", "a_partition_sees"}),
+        (
+            OtherError,
+            {"unknown_name_is_not_found", "unknown_qualifier", "still_not_listed", "a_partition_sees", "published"},
+        ),
+        (
+            ListsMore,
+            {"every_listed", "same_object", "latest_is", "concurrent_fetches", "a_partition_sees", "published"},
+        ),
         (OpenListing, {"changes_to_a_listing"}),
         (BadName, {"names_that_aws_takes"}),
         (Remembers, {"still_not_listed"}),
         (LongSource, {"source_of_one_word"}),
         (NewForPartitions, {"a_partition_sees"}),
+        (PublishesMore, {"published"}),
         (SurveysLess, {"survey_has"}),
         (ClosesOnce, {"closed_twice"}),
         (Empty, {"names_that_aws_takes", "closed_twice"}),
