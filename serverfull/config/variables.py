@@ -1,4 +1,4 @@
-"""The variables of the host's environment that paths of a deployment may name."""
+"""The variables of the host's environment: paths of a deployment may name them, and build commands get them."""
 
 from __future__ import annotations
 

@@ -36,13 +36,14 @@ _FILE_BYTES = 1 << 46
 
 def builder_of(settings: ReloadSettings, logger: BuildLogger, sink: LogSink) -> Builder:
     """Make what runs build commands, as programs that outlive neither the host nor their deadline."""
-    from serverfull.config.builds import build_variables
+    from serverfull.config.names import PREFIX
+    from serverfull.config.variables import host_variables
     from serverfull.dependencies.running import Failed, Work, run
 
     async def run_command(command: str, folder: Path) -> str:
         work = Work(
             command=("/bin/sh", "-c", command),
-            variables=build_variables(),
+            variables={name: value for name, value in host_variables().items() if not name.startswith(PREFIX)},
             folder=folder,
             watched=folder,
             timeout=settings.build_timeout,
