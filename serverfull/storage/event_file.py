@@ -340,6 +340,8 @@ class EventFile:
                 for delivery in other._connection.execute("SELECT * FROM deliveries WHERE event = ?", (old,)):
                     values = delivery[0], row[0], *delivery[2:]
                     execute("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            # Where a crash interrupted this, what is delivered for is here from before, too.
+            execute("DELETE FROM events WHERE state = 2 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = key)")
 
     def redrive(self, keys: Sequence[int]) -> int:
         """Let ended events run again, or be delivered."""

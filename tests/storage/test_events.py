@@ -257,6 +257,30 @@ async def test_a_host_with_fewer_workers_takes_over_what_the_others_have_left(tm
         assert await store.shown(["delivering"]) == []
 
 
+async def test_a_crash_before_the_file_of_another_worker_is_gone_doubles_what_waits_and_no_delivery(
+    tmp_path: Path,
+) -> None:
+    told = {"target": "a", "function_arn": "b", "request_id": "c", "kind": "destination", "success": True, "body": b""}
+    async with opened(tmp_path, number=1, processes=2) as store:
+        [key, _] = await store.append([event(1), event(2)])
+        lease = await store.claim(key)
+        assert lease is not None
+        await store.end(lease, FAILED, [Delivery(id="d", **told)], keep=False)
+    left = (tmp_path / "events-1.db").read_bytes()
+    async with opened(tmp_path):
+        pass
+    (tmp_path / "events-1.db").write_bytes(left)
+    async with opened(tmp_path) as store:
+        kept = await store.shown(["waiting", "delivering"])
+        assert sorted((found.event.request_id, found.state) for found in kept) == [
+            ("f-1", "delivering"),
+            ("f-2", "waiting"),
+            ("f-2", "waiting"),
+        ]
+        await store.delivered("d")
+        assert not await store.shown(["delivering"])
+
+
 async def test_a_file_that_is_gone_takes_no_event_more(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         [key] = await store.append([event()])
