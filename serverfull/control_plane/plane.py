@@ -310,7 +310,9 @@ class ControlPlane:
         from serverfull.config.variables import host_variables
         from serverfull.reload.folders import HotFolders
 
-        return HotFolders(settings.allowed_paths, settings.marker, host_variables(), self._scratch)
+        kept = (self._settings.state.path, self._settings.events.path, self._settings.logging.files)
+        hidden = [Path(folder).absolute() for folder in kept if folder not in ("", MEMORY)]
+        return HotFolders(settings.allowed_paths, settings.marker, host_variables(), self._scratch, hidden)
 
     def _hot_code(self, folders: HotFolders, deployed: DeployedFetcher, changes: Changes) -> HotCode:
         """Make what follows the folders that functions run from."""

@@ -11,11 +11,12 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from serverfull.domain.hot_paths import FolderIdentity
 from serverfull.domain.limits import PACKAGE_ENTRIES, UNZIPPED_PACKAGE_BYTES
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same files are the same package
@@ -41,13 +42,14 @@ class _Entry(NamedTuple):
     mode: int
 
 
-def copy(folder: int, into: Path) -> None:
+def copy(folder: int, into: Path, without: Collection[FolderIdentity] = ()) -> None:
     """Copy what is in a folder.
 
     :param into: an empty folder.
+    :param without: folders that are left out.
     :raises ContentsRefused: it has something else than files, folders and links.
     """
-    for entry in _entries(folder):
+    for entry in _entries(folder, without):
         place = into / entry.path
         if stat.S_ISDIR(entry.mode):
             place.mkdir(mode=0o755)
@@ -61,17 +63,18 @@ def copy(folder: int, into: Path) -> None:
                 os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))  # bytecode beside it says of which it is
 
 
-def pack(folder: int) -> bytes:
+def pack(folder: int, without: Collection[FolderIdentity] = ()) -> bytes:
     """Make a deployment package of what is in a folder; the same files give the same package.
 
     The history of version control, bytecode and the programs of virtual environments are left out.
 
+    :param without: other folders that are left out.
     :raises ContentsRefused: it is too large, or has something else than files, folders and links.
     """
     packed = io.BytesIO()
     size = 0
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for entry in _entries(folder, packed=True):
+        for entry in _entries(folder, without, packed=True):
             info = zipfile.ZipInfo(entry.path + "/" * stat.S_ISDIR(entry.mode), _EARLIEST)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = _attributes(entry.mode)
@@ -105,14 +108,22 @@ def _opened(entry: _Entry) -> BinaryIO:
     return open(os.open(entry.name, _READ, dir_fd=entry.parent), "rb")
 
 
-def _entries(folder: int, *, packed: bool = False) -> Iterator[_Entry]:
+def _identity(name: str, parent: int) -> FolderIdentity | None:
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return FolderIdentity(found.st_dev, found.st_ino)
+
+
+def _entries(folder: int, without: Collection[FolderIdentity], *, packed: bool = False) -> Iterator[_Entry]:
     """Give what is in a folder, each folder before what is in it, in the order of their names."""
     count = 0
     for path, folders, files, parent in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
         if packed:
             left_out = {*_NOT_PACKED, *(("bin", "include") if _VIRTUALENV in files else ())}
             folders[:] = [name for name in folders if name not in left_out]
-        folders.sort()
+        folders[:] = [name for name in sorted(folders) if _identity(name, parent) not in without]
         for name in (*folders, *sorted(files)):
             count += 1
             if count > PACKAGE_ENTRIES:

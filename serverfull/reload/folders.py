@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from serverfull.domain.hot_paths import MARKERS, OFF, AllowedRoot, FolderIdentity, HotPath, expanded, located, refused
@@ -28,16 +28,23 @@ class HotFolders:
     :param marker: a bucket that means a folder too, beside the usual ones.
     :param variables: those that paths may name.
     :param scratch: gives the folder that copies are made in.
+    :param hidden: folders that are in no copy and no package, wherever they lie: what the host itself keeps.
     """
 
     def __init__(
-        self, allowed: Sequence[str], marker: str, variables: Mapping[str, str], scratch: Callable[[], Path]
+        self,
+        allowed: Sequence[str],
+        marker: str,
+        variables: Mapping[str, str],
+        scratch: Callable[[], Path],
+        hidden: Sequence[Path] = (),
     ) -> None:
         # Once: what a link among them means later has not been allowed by anybody.
         self._roots = [AllowedRoot(_names(path), _names(os.path.realpath(path))) for path in allowed]
         self._buckets = {*MARKERS, marker or MARKERS[0]} if self._roots else set()
         self._variables = variables
         self._scratch = scratch
+        self._hidden = hidden
 
     def is_hot(self, bucket: str) -> bool:
         """Whether a bucket stands for folders of this machine; nothing but a bucket does while none is allowed."""
@@ -78,7 +85,7 @@ class HotFolders:
         made.chmod(0o755)
         try:
             with self.opened(path) as folder, _reading(path):
-                contents.copy(folder, made)
+                contents.copy(folder, made, self._own())
         except BaseException:
             self.remove(made)
             raise
@@ -94,7 +101,16 @@ class HotFolders:
         :raises InvalidParameterValue: it may not be used any more, is gone, or cannot be packed.
         """
         with self.opened(path) as folder, _reading(path):
-            return contents.pack(folder)
+            return contents.pack(folder, self._own())
+
+    def _own(self) -> set[FolderIdentity]:
+        """Say which folders are the host's own; they may be made later than this object."""
+        found = set()
+        for path in self._hidden:
+            with suppress(OSError):
+                own = path.stat()
+                found.add(FolderIdentity(own.st_dev, own.st_ino))
+        return found
 
     @contextmanager
     def opened(self, path: str) -> Iterator[int]:

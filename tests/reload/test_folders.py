@@ -162,6 +162,16 @@ def test_the_same_files_are_the_same_package_without_what_tools_leave(root: Path
     assert names == ["app.py", ".venv/pyvenv.cfg", ".venv/lib/python3.11/site-packages/lib/file"]
 
 
+def test_what_the_host_keeps_is_in_no_package_and_no_copy(root: Path) -> None:
+    state = root / "fn" / "state"
+    found = HotFolders([str(root)], "", {}, lambda: root.parent, [state])
+    before = found.pack(f"{root}/fn")
+    state.mkdir()
+    (state / "key").write_text("secret")
+    assert found.pack(f"{root}/fn") == before
+    assert not (found.copy(f"{root}/fn") / "state").exists()
+
+
 def test_what_cannot_be_a_package_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(root / "fn" / "fifo")
     with pytest.raises(InvalidParameterValue, match="'fifo' in it is neither file, folder nor link"):

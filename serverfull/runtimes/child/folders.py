@@ -7,7 +7,6 @@ written: it is told from its source by second and size alone, and an edit may ch
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 from importlib.machinery import (
@@ -61,6 +60,8 @@ def site_packages(virtualenv: str) -> str:
 
     One that another Python made counts too where there is none of this one's: most of it runs with any.
     """
+    import glob  # late: few functions need it
+
     own = "python{}.{}".format(*sys.version_info[:2])
     found = sorted(glob.glob(f"{glob.escape(virtualenv)}/lib/python*/site-packages"))
     return next((path for path in found if path.split(os.sep)[-2] == own), found[-1] if found else "")
