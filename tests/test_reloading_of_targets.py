@@ -140,6 +140,76 @@ async def test_code_that_cannot_be_loaded_is_answered_as_on_aws_until_it_can(edi
     assert (healed.function_error, healed.json()) == (None, "one")
 
 
+async def test_calls_while_files_are_saved_whole_and_half_get_old_code_new_code_or_a_function_error(
+    edited: Edited,
+) -> None:
+    answers: set[str] = set()
+
+    async def call() -> None:
+        while not saved.is_set():
+            answer = await edited.host.invoke("hello")
+            assert answer.status == 200
+            answers.add(answer.json()["errorType"] if answer.function_error else answer.json())
+
+    saved = asyncio.Event()
+    calls = [asyncio.create_task(call()) for _ in range(4)]
+    for number in range(20):
+        text = f"WORD = 'word{number}'\n"
+        (edited.folder / "edited_helper.py").write_text(text[: len(text) // 2])
+        await asyncio.sleep(0)
+        (edited.folder / "edited_helper.py").write_text(text)
+        await asyncio.sleep(0.01 * (number % 3))
+    (edited.folder / "edited_helper.py").write_text("WORD = 'last'\n")
+    async with asyncio.timeout(20):
+        while "last" not in answers:  # noqa: ASYNC110 - the calls find it
+            await asyncio.sleep(0.005)
+    saved.set()
+    await asyncio.gather(*calls)
+    words = {"one", "last", *(f"word{number}" for number in range(20))}
+    assert answers <= words | {"Runtime.UserCodeSyntaxError", "Runtime.ImportModuleError", "NameError"}
+    assert (await edited.host.invoke("hello")).json() == "last"
+
+
+OWN = """
+from serverfull import Fetcher, Function, NotFoundError
+
+class Mine(Fetcher):
+    def __init__(self, word):
+        self.word, self.state = word, "new"
+        self.function = Function(lambda event, context: self.word)
+
+    async def open(self, surroundings):
+        self.state = "open"
+
+    async def aclose(self):
+        self.state = "closed"
+
+    async def fetch(self, name, qualifier=None):
+        if name != "own":
+            raise NotFoundError(name)
+        return self.function
+
+    async def list(self):
+        return {"own": self.function}
+
+functions = Mine("WORD")
+"""
+
+
+async def test_a_fetcher_of_ones_own_is_opened_anew_and_the_old_one_closed(
+    folder: Path, start_host: Callable[..., Any]
+) -> None:
+    (folder / "edited_own.py").write_text(OWN)
+    fetcher = ReloadingFetcher(f"{folder}/edited_own.py")
+    host = await start_host(fetcher)
+    await asyncio.wait_for(fetcher._watch.active(), 20)
+    old = sys.modules["edited_own"].functions
+    assert ((await host.invoke("own")).json(), old.state) == ("WORD", "open")
+    await Edited(folder, host).save("edited_own.py", OWN.replace("WORD", "SIXTH"))
+    assert (await host.invoke("own")).json() == "SIXTH"
+    assert (sys.modules["edited_own"].functions.state, old.state) == ("open", "closed")
+
+
 async def test_functions_that_come_and_go_are_noticed(edited: Edited) -> None:
     await edited.host.invoke("slow", b"{")
     await edited.save("edited_app.py", APP.replace('"slow": slow', '"fresh": hello'))

@@ -169,10 +169,10 @@ class ReloadingFetcher(Fetcher):
             self._broken = broken
             self._logger.error("code cannot be loaded", target=self._text, reason=_said(broken.cause))
         else:
-            old, self._current, self._broken = self._current, fresh, None
             assert self._surroundings is not None
             await fresh.open(self._surroundings)
             names.update(await fresh.list())
+            old, self._current, self._broken = self._current, fresh, None
             await old.aclose()
         self._generation += 1
         self._given.clear()
