@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from serverfull.config import FunctionSettings, Settings
+from serverfull.config import FunctionSettings, LoggingSettings, Settings
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.runtimes import host_runtime
@@ -402,7 +402,9 @@ def test_a_host_runs_them_and_tells_where_they_lie(root: Path) -> None:
     write(root, {"own.py": "def own(event):\n    return 'hidden'\n", "torn/function.json": "{"})
     write(root.parent, {"app.py": "def own(event):\n    return 'shown'\n"})
     fetcher = ChainFetcher(load_target(f"{root.parent}/app.py:own"), DirectoryFetcher(root, age=0.05))
-    with ThreadHost(fetcher) as host:
+    write(root, {"facts.py": "import os\ndef facts(event, context): return os.getpid(), os.environ['AWS_REGION']\n"})
+    settings = Settings(functions=FunctionSettings(region="eu-north-1"), logging=LoggingSettings(functions="NULL"))
+    with ThreadHost(fetcher, settings=settings) as host:
         client = host.client()
 
         def call(name: str) -> Any:
@@ -415,6 +417,13 @@ def test_a_host_runs_them_and_tells_where_they_lie(root: Path) -> None:
         assert (call("hello"), call("order"), call("own")) == (1, 2, "shown")
         with pytest.raises(client.exceptions.ResourceConflictException, match=r"function\.json: it is no JSON"):
             client.invoke(FunctionName="torn")
+        process, region = call("facts")
+        assert region == "eu-north-1"
+        write(root, {"facts.py": "def facts(event, context): return 'edited'\n"})
+        until = time.monotonic() + 20
+        while Path(f"/proc/{process}").exists():  # nobody has called it since
+            assert time.monotonic() < until
+            time.sleep(0.005)
         with pytest.raises(client.exceptions.ResourceConflictException, match="the directory fetcher"):
             client.delete_function(FunctionName="hello")
         code = client.get_function(FunctionName="hello")["Code"]
@@ -424,18 +433,19 @@ def test_a_host_runs_them_and_tells_where_they_lie(root: Path) -> None:
         shown = client.get_function_configuration(FunctionName="order")
         assert (shown["Handler"], shown["Runtime"], shown["CodeSize"]) == ("order.handler", host_runtime(), 42)
         listed = client.list_functions()["Functions"]
-        assert [function["FunctionName"] for function in listed] == ["hello", "order", "own"]
+        assert [function["FunctionName"] for function in listed] == ["facts", "hello", "order", "own"]
 
         with urllib.request.urlopen(f"{host.url}/_serverfull/functions") as answer:
             survey = [tuple(each.values()) for each in json.load(answer)["Functions"]]
         place = str(root)
-        assert survey[:4] == [
+        assert survey[:5] == [
             ("own", "static"),
+            ("facts", "directory", place),
             ("hello", "directory", place),
             ("order", "directory", place),
             ("own", "directory", place, "static"),
         ]
-        assert survey[4][:3] == ("torn", "directory", place)
+        assert survey[5][:3] == ("torn", "directory", place)
         with urllib.request.urlopen(f"{host.url}/_serverfull/contracts") as answer:
             assert list(json.load(answer)) == ["own"]
 
