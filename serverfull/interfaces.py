@@ -810,6 +810,13 @@ class Bucket(ABC):
         """
 
     @abstractmethod
+    def sha256_of(self, place: Path) -> str:
+        """Give the SHA-256 of the package that was unpacked there, in hexadecimal.
+
+        :raises KeyError: none was.
+        """
+
+    @abstractmethod
     async def keep_only(self, places: Collection[Path]) -> None:
         """Delete every folder but these from this machine."""
 

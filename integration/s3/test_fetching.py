@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 import pytest
 from botocore.exceptions import ClientError
 
+from serverfull.domain.checksums import code_sha256, sha256_of
 from serverfull.errors import NotFoundError
 from serverfull.fetchers.s3 import S3Fetcher
 from serverfull.storage.buckets import S3Bucket
@@ -113,7 +114,7 @@ def test_a_fleet_serves_what_one_host_deployed_its_versions_aliases_and_layers(c
         eventually(lambda client=client: invoke(client, "f", Qualifier="live"), ["layer", "one", "1"])
         assert invoke(client, "f") == ["layer", "one", "$LATEST"]
         found, told = client.get_function(FunctionName="f"), owner.get_function(FunctionName="f")
-        for member in ("CodeSha256", "CodeSize", "Timeout", "Handler", "Runtime", "Environment"):
+        for member in ("CodeSha256", "CodeSize", "LastModified", "Timeout", "Handler", "Runtime", "Environment"):
             assert found["Configuration"][member] == told["Configuration"][member], member
         assert found["Tags"] == {"team": "blue"}
         assert found["Code"]["RepositoryType"] == "s3"
@@ -160,7 +161,8 @@ def test_a_fleet_serves_what_is_laid_there_by_hand(fleet, clients, rclone_with_e
     put(rclone_with_etags, "fleet/hello/code.zip", says("two"))
     for client in (*anywhere, *clients[1:]):
         eventually(lambda client=client: invoke(client, "hello"), "two")
-        assert client.get_function(FunctionName="hello")["Configuration"]["Timeout"] == 9
+        told = client.get_function(FunctionName="hello")["Configuration"]
+        assert (told["Timeout"], told["CodeSha256"]) == (9, code_sha256(sha256_of(says("two"))))
     put(rclone_with_etags, "fleet/hello/function.json", b'{"Timeout": "long"}')
     deadline = time.monotonic() + DEADLINE
     while not any("function in S3 refused: it stays as it was" in line for line in fleet[1].stderr_lines()):

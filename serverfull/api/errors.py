@@ -88,6 +88,7 @@ ROWS: dict[type[errors.RequestError], ErrorRow] = {
     errors.MalformedRequest: ErrorRow("BadRequestException", 400, "User", "message"),
     errors.ShuttingDown: ErrorRow("ServiceException", 503, "Service", "Message"),
     errors.InternalFailure: ErrorRow("ServiceException", 500, "Service", "Message"),
+    errors.SourceUnavailable: ErrorRow("ServiceException", 500, "Service", "Message"),
 }
 
 MALFORMED_NAMES: dict[int, str] = {

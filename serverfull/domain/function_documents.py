@@ -20,6 +20,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from serverfull.domain.checksums import code_sha256
@@ -49,6 +50,7 @@ class DocumentVersion:
     :param sha256: that the package must have, in hexadecimal; None: any.
     :param size: bytes that it must have; None: any.
     :param image_uri: the container image that is its code instead; empty: it is none.
+    :param last_modified: when it was changed; None: when its object was.
     """
 
     manifest: Manifest
@@ -56,6 +58,7 @@ class DocumentVersion:
     sha256: str | None = None
     size: int | None = None
     image_uri: str = ""
+    last_modified: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +139,17 @@ def _version(members: Mapping[str, Any], where: str) -> DocumentVersion:
         sha256=_sha256(members.get("CodeSha256"), where),
         size=size,
         image_uri=code.get("ImageUri", ""),
+        last_modified=_moment(members.get("LastModified"), where),
     )
+
+
+def _moment(given: Any, where: str) -> datetime | None:
+    if given is None:
+        return None
+    try:
+        return datetime.strptime(given, "%Y-%m-%dT%H:%M:%S.%f%z")
+    except (TypeError, ValueError):
+        raise ManifestInvalid(where, "LastModified: it has to be a time such as 2026-11-21T04:30:00.000+0000") from None
 
 
 def _sha256(given: Any, where: str) -> str | None:

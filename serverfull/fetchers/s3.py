@@ -599,7 +599,7 @@ class _Folder:
     ) -> Function:
         bucket, manifest = self.fetcher.bucket, version.manifest
         if version.image_uri:
-            source = SourceCode(version.image_uri, 0, "", _moment(0.0))
+            source = SourceCode(version.image_uri, 0, "", version.last_modified or _moment(0.0))
             return function_of(
                 manifest, Path(), region=self._region(), image_uri=version.image_uri, version=number, source=source
             )
@@ -618,7 +618,7 @@ class _Folder:
                 f"s3://{bucket.name}/{seen.key}",
                 seen.size,
                 code_sha256(sha256) if sha256 else "",
-                _moment(seen.changed),
+                version.last_modified or _moment(seen.changed),
             ),
         )
 
@@ -637,11 +637,22 @@ class _Folder:
             self._failed(number, broken.message)
             return
         before = self.made.get(number)
+        if not made.ready:
+            self._tell_content(made)
         made.ready = True
         self.made[number] = made
         if before is not None and before is not made:
             self.fetcher.changed(self.name)
             self.fetcher.log("info", "code taken from S3", function=self.name, version=number, where=self._where())
+
+    def _tell_content(self, made: _Made) -> None:
+        """Say of a function what its package is, which nobody may have known before it was here."""
+        handler = made.function.handler
+        assert isinstance(handler, DeployedHandler)
+        if isinstance(handler.source, SourceCode) and not handler.source.sha256 and made.packages:
+            told = code_sha256(self.fetcher.bucket.sha256_of(handler.root))
+            handler.source = replace(handler.source, sha256=told)
+            made.function = replace(made.function)  # what was told of the one that was only listed may be kept
 
     def _failed(self, number: str, why: str) -> None:
         """Say once why a version cannot be used as it lies there; one that could be stays."""

@@ -60,6 +60,7 @@ class S3Bucket(Bucket):
         self._packages = Threads("serverfull-bucket-packages")  # apart: a slow package keeps no document waiting
         self._folder: TemporaryFolder | None = None
         self._trees: Trees | None = None
+        self._digests: dict[str, str] = {}
 
     async def read(self, key: str, known: StoredObject | None = None) -> StoredObject | None:
         """Give a document, with one request where it is still as it was."""
@@ -116,9 +117,18 @@ class S3Bucket(Bucket):
         assert self._trees is not None
         name = self._tree_name(package, sha256)
         with self._failures(package.key):
-            return await self._trees.get(name, lambda _name: self._package(package, sha256))
+            return await self._trees.get(name, partial(self._package, package, sha256))
 
-    def _package(self, package: SeenObject, sha256: str | None) -> bytes:
+    def sha256_of(self, place: Path) -> str:
+        """Give the SHA-256 of the package that was unpacked there."""
+        return self._digests[place.name]
+
+    def _package(self, package: SeenObject, sha256: str | None, name: str) -> bytes:
+        content = self._content_of(package, sha256)
+        self._digests[name] = sha256 or sha256_of(content)
+        return content
+
+    def _content_of(self, package: SeenObject, sha256: str | None) -> bytes:
         place = {"Bucket": self.name, "Key": package.key}
         for _ in range(_ATTEMPTS):
             with self._codes() as codes:
@@ -148,7 +158,9 @@ class S3Bucket(Bucket):
         """Put all others aside, and delete them."""
         if (trees := self._trees) is None:
             return
-        await self._packages.run(partial(trees.keep_only, {place.name for place in places}))
+        kept = {place.name for place in places}
+        await self._packages.run(partial(trees.keep_only, kept))
+        self._digests = {name: digest for name, digest in self._digests.items() if name in kept}
         await self._packages.run(trees.delete_rest)
 
     async def aclose(self) -> None:

@@ -62,6 +62,7 @@ EXAMPLES = [
     (errors.MalformedRequest("coding", 501), "NotImplementedException", 501),
     (errors.ShuttingDown(2), "ServiceException", 503),
     (errors.InternalFailure(), "ServiceException", 500),
+    (errors.SourceUnavailable("s3://bucket/f/ cannot be read: S3 answers AccessDenied."), "ServiceException", 500),
 ]
 
 

@@ -16,6 +16,7 @@ from boto3.session import Session
 from serverfull.domain.deployed_handler import DeployedHandler
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
+from serverfull.domain.source_code import SourceCode
 from serverfull.errors import FunctionNotReady, NotFoundError, SourceUnavailable
 from serverfull.fetchers import s3 as module
 from serverfull.fetchers.s3 import S3Fetcher
@@ -133,8 +134,13 @@ class TestS3Fetcher(FetcherSuite):
 
 
 async def test_a_package_alone_is_a_function_with_the_usual_handler(shop: Shop) -> None:
-    shop.put("f/code.zip", "one")
+    package = shop.put("f/code.zip", "one")
+    await shop.fetcher.list()
     found = await shop.fetcher.fetch("f")
+    source = handler_of(found).source
+    assert isinstance(source, SourceCode)
+    assert (source.location, source.size_bytes) == ("s3://b/shop/f/code.zip", len(package))
+    assert source.sha256 == base64.b64encode(sha256(package).digest()).decode()
     assert handler_of(found).name == "lambda_function.lambda_handler"
     assert code_of(found) == "one"
     assert shop.fetcher.source_of("f") == "s3"
@@ -221,6 +227,7 @@ async def test_nothing_that_is_wrong_takes_the_place_of_what_runs(shop: Shop, st
         ("f/function.json", {"Timeout": 0}),
         ("f/function.json", {"Colour": "blue"}),
         ("f/function.json", {"CodeSize": 1}),
+        ("f/function.json", {"LastModified": "yesterday"}),
         ("f/function.json", {"CodeSha256": base64.b64encode(bytes(32)).decode()}),
         ("f/function.json", {"Code": {"S3Key": "absent.zip"}}),
         ("f/function.json", {"Aliases": {"live": {"FunctionVersion": "7"}}}),
