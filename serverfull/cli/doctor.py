@@ -16,6 +16,7 @@ from serverfull.cli.tables import output_option, table
 
 if TYPE_CHECKING:
     from serverfull.config import DependencySettings, DockerSettings, ExecutionSettings, ServerSettings, StateSettings
+    from serverfull.config.settings import ReloadSettings
     from serverfull.runtimes.process.means import Walls
 
 _PATIENCE = 10.0
@@ -45,9 +46,9 @@ class Finding:
 def doctor(output: str, **flags: Any) -> None:
     """Show what this machine can run, and why not.
 
-    Looked at are each runtime of AWS, what processes of functions are held with, what installs their dependencies, the
-    state's directory, the port, the Docker engine, and whether it has the images of docker.images. The exit code is 0
-    whatever is found.
+    Looked at are each runtime of AWS, what processes of functions are held with, what installs their dependencies,
+    what notices changes of code in folders, the state's directory, the port, the Docker engine, and whether it has the
+    images of docker.images. The exit code is 0 whatever is found.
 
     \b
     serverfull doctor
@@ -57,7 +58,8 @@ def doctor(output: str, **flags: Any) -> None:
     runtimes = list(_runtimes(settings.execution))
     sandbox, dependencies = _sandbox(settings.execution), _dependencies(settings.dependencies)
     engine, images = _docker(settings.docker)
-    machine = [*sandbox, dependencies, _state(settings.state), _port(settings.server), engine]
+    watching = _watching(settings.reload)
+    machine = [*sandbox, dependencies, watching, _state(settings.state), _port(settings.server), engine]
     if output == "json":
         groups = {"runtimes": runtimes, "machine": machine, "images": images}
         click.echo(json.dumps({name: _by_check(group) for name, group in groups.items()}, indent=2))
@@ -115,6 +117,21 @@ def _dependencies(settings: DependencySettings) -> Finding:
     return Finding(
         "dependencies", settings.install, f"{python}; {f'npm: {npm}' if (npm := find_npm()) else 'npm is missing'}"
     )
+
+
+def _watching(settings: ReloadSettings) -> Finding:
+    """Say what notices that code in folders has changed."""
+    from importlib.util import find_spec
+
+    if missing := [package for package in ("watchfiles", "pathspec") if find_spec(package) is None]:
+        return Finding("watching", "impossible", f"{missing[0]} is not installed: pip install 'serverfull[reload]'")
+    if settings.polling:
+        return Finding("watching", "polling", f"every {settings.poll_interval:g} s, as reload.polling says")
+    try:
+        most = Path("/proc/sys/fs/inotify/max_user_watches").read_text(encoding="ascii").strip()
+    except OSError:
+        return Finding("watching", "polling", "this kernel watches nothing")
+    return Finding("watching", "possible", f"the kernel watches {most} folders for all programs of a user")
 
 
 def _strict(walls: Walls) -> Finding:

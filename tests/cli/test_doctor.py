@@ -20,7 +20,9 @@ from serverfull.runtimes.process.means import probe, probe_strict
 Run = Callable[..., Any]
 
 HOSTS = "python{}.{}".format(*sys.version_info[:2])
-MACHINE = ["sandbox", "strict", "memory", "processes", "/tmp", "/opt", "dependencies", "state", "port", "docker"]
+MACHINE = [
+    *("sandbox", "strict", "memory", "processes", "/tmp", "/opt", "dependencies", "watching", "state", "port", "docker")
+]
 
 
 @pytest.fixture
@@ -160,6 +162,12 @@ def test_a_wrong_setting_is_the_only_thing_that_ends_it_otherwise(run: Run) -> N
     done = run("doctor", SERVERFULL_EXECUTION__SANDBOX="loose")
     assert (done.returncode, done.stdout) == (2, "")
     assert "'loose' is not one of none, limits, strict" in done.stderr
+
+
+def test_what_notices_changes_is_shown(found: Callable[..., dict[str, Any]]) -> None:
+    assert found()["machine"]["watching"]["state"] == "possible"
+    shown = found(SERVERFULL_RELOAD__POLLING="true")["machine"]["watching"]
+    assert shown == {"state": "polling", "detail": "every 1 s, as reload.polling says"}
 
 
 def test_what_installs_dependencies_is_shown(found: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
