@@ -210,6 +210,22 @@ async def test_a_fetcher_of_ones_own_is_opened_anew_and_the_old_one_closed(
     assert (sys.modules["edited_own"].functions.state, old.state) == ("open", "closed")
 
 
+async def test_mock_mode_answers_for_the_code_as_it_is_and_says_when_it_is_broken(
+    folder: Path, start_host: Callable[..., Any]
+) -> None:
+    typed = "def hello(event) -> {result}:\n    raise AssertionError\n\nfunctions = [hello]\n"
+    (folder / "edited_app.py").write_text(typed.format(result="int"))
+    fetcher = ReloadingFetcher(f"{folder}/edited_app.py")
+    host = await start_host(fetcher, mock={"enabled": True})
+    await asyncio.wait_for(fetcher._watch.active(), 20)
+    edited = Edited(folder, host)
+    assert (await host.invoke("hello")).json() == 0
+    await edited.save("edited_app.py", typed.format(result="str"))
+    assert (await host.invoke("hello")).json() == ""
+    await edited.save("edited_app.py", "nowhere\n", "code cannot be loaded")
+    assert (await host.invoke("hello")).json()["errorType"] == "NameError"
+
+
 async def test_functions_that_come_and_go_are_noticed(edited: Edited) -> None:
     await edited.host.invoke("slow", b"{")
     await edited.save("edited_app.py", APP.replace('"slow": slow', '"fresh": hello'))
