@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from serverfull.config import Settings, StateSettings
+from serverfull.config.settings import HotReloadSettings
 from serverfull.control_plane import ControlPlane
 from serverfull.domain.publication import PUBLISHED_FUNCTIONS
-from serverfull.errors import StateUnusable
+from serverfull.errors import ExtraMissing, StateUnusable
 from serverfull.fetchers.static import StaticFetcher
 from serverfull.storage.publication import Publication
 from serverfull.storage.state import open_state
@@ -28,8 +29,9 @@ class Log:
     warning = error = info
 
 
-def plane_on(directory: Path, code_store: str = "") -> ControlPlane:
-    settings = Settings(state=StateSettings(path=str(directory), code_store=code_store))
+def plane_on(directory: Path, code_store: str = "", allowed: tuple[str, ...] = ()) -> ControlPlane:
+    state = StateSettings(path=str(directory), code_store=code_store)
+    settings = Settings(state=state, hot_reload=HotReloadSettings(allowed_paths=allowed))
     nobody: Any = None  # nothing is deployed that could be run
     return ControlPlane(
         StaticFetcher({}),
@@ -41,6 +43,15 @@ def plane_on(directory: Path, code_store: str = "") -> ControlPlane:
         watching=nobody,
         calls=lambda _: 0.0,
     )
+
+
+def test_a_host_whose_functions_may_run_from_folders_does_not_start_without_what_watches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serverfull.control_plane.plane.find_spec", lambda _: None)
+    plane_on(tmp_path)
+    with pytest.raises(ExtraMissing, match=r"hot_reload\.allowed_paths.*pip install 'serverfull\[reload\]'"):
+        plane_on(tmp_path, allowed=("/srv",))
 
 
 async def test_an_opening_that_fails_again_and_again_leaves_nobody_listening(tmp_path: Path) -> None:
