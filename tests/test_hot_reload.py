@@ -445,6 +445,35 @@ def test_a_folder_that_is_gone_while_its_function_is_updated_serves_again_when_i
     assert invoke(client, "f") == 2
 
 
+BOOTSTRAP = """#!{python}
+import os, urllib.request
+base = "http://" + os.environ["AWS_LAMBDA_RUNTIME_API"] + "/2018-06-01/runtime/invocation/"
+while True:
+    with urllib.request.urlopen(base + "next") as call:
+        request = call.headers["Lambda-Runtime-Aws-Request-Id"]
+    urllib.request.urlopen(base + request + "/response", b"{value}").close()
+"""
+
+
+def test_a_program_that_is_built_into_the_folder_later_runs_as_soon_as_it_is_there(client: Any, fn: Path) -> None:
+    create(client, fn, Runtime="provided.al2023", Timeout=20)
+    assert wait_until_settled(client, "f")["State"] == "Failed"
+    for value in (1, 2):
+        draft = fn / ".bootstrap.sw"
+        draft.write_text(BOOTSTRAP.format(python=sys.executable, value=value))
+        draft.chmod(0o755)
+        draft.rename(fn / "bootstrap")
+        eventually(lambda: called(client), value)
+
+
+def called(client: Any) -> object:
+    """Call a function that may not be ready; gives None then."""
+    try:
+        return invoke(client, "f")
+    except ClientError:
+        return None
+
+
 def test_what_would_not_act_is_refused(client: Any, fn: Path) -> None:
     for member, value in (("S3ObjectVersion", "1"), ("SourceKMSKeyArn", "arn:aws:kms:us-east-1:123456789012:key/k")):
         source = {"S3Bucket": "hot-reload", "S3Key": str(fn), member: value}
