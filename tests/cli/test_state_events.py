@@ -79,6 +79,8 @@ def change(file: Path, statement: str) -> None:
 
 
 def test_a_backup_has_the_events_of_all_workers_while_they_run(run: Run, state: Path, tmp_path: Path) -> None:
+    (state / "events" / "events-1.db").touch()  # a worker only begins
+
     async def work(store: SqliteEventStore) -> None:
         await store.append([event(5)])  # is in the log, and not yet in the database's file
         assert await store.claim(1)  # runs meanwhile

@@ -102,6 +102,9 @@ async def test_callers_who_come_together_share_commits(tmp_path: Path) -> None:
             return plain(accepting=accepting)
 
         file.transaction = counted
+        appends = [store.append([event(number, name="g")]) for number in range(2)]
+        _, first, _, second = await asyncio.gather(appends[0], store.lines(), appends[1], store.lines())
+        assert [*first.values(), *second.values()] == [1, 2]  # one after the other
         keys = await asyncio.gather(*(store.append([event(number)]) for number in range(400)))
         assert len({key for (key,) in keys}) == 400
         assert levels.count(True) == len(levels) < 100
