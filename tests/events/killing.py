@@ -216,12 +216,12 @@ def kill_loop(folder: Path, *, kills: int, events: int, workers: int = 1, seed: 
 def die_at_points(folder: Path, *, times: int, seed: int = 0) -> Tally:
     """Let hosts kill themselves so often at each point while they take events and run them.
 
-    After each of them another one runs what is left: an event that has seen three deaths would be put aside. Each third
-    event fails the first time, so that it is tried again.
+    After each second of them another one runs what is left: an event that has seen three deaths would be put aside. Each
+    third event fails the first time, so that it is tried again.
     """
     dice, tally, numbers = random.Random(seed), Tally(), itertools.count()
     place, limits = folder / "events", {"SERVERFULL_EVENTS__BASE_DELAY": "0.2"}
-    for point in POINTS * times:
+    for number, point in enumerate(POINTS * times):
         dying = {"DIE_AT": point, "DIE_THE": str(dice.randint(1, 40)), **limits}
         host = start_host(folder, place, before=DYING, **dying)
         try:
@@ -232,6 +232,8 @@ def die_at_points(folder: Path, *, times: int, seed: int = 0) -> Tally:
             host.kill()
         tally.kills += 1
         tally.acknowledged += clients.acknowledged
+        if number % 2 == 0 and number + 1 < len(POINTS) * times:
+            continue
         host = start_host(folder, place, **limits)
         try:
             tally.wait(folder)
