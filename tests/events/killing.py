@@ -216,8 +216,8 @@ def kill_loop(folder: Path, *, kills: int, events: int, workers: int = 1, seed: 
 def die_at_points(folder: Path, *, times: int, seed: int = 0) -> Tally:
     """Let hosts kill themselves so often at each point while they take events and run them.
 
-    After each second of them another one runs what is left: an event that has seen three deaths would be put aside. Each
-    third event fails the first time, so that it is tried again.
+    After each second of them another one runs what is left: an event that has seen three deaths would be put aside.
+    Each third event fails the first time, so that it is tried again.
     """
     dice, tally, numbers = random.Random(seed), Tally(), itertools.count()
     place, limits = folder / "events", {"SERVERFULL_EVENTS__BASE_DELAY": "0.2"}
