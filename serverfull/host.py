@@ -88,6 +88,11 @@ class Sharing(NamedTuple):
     event_retry: float = 0.1
 
 
+def _usual(settings: Settings) -> Partition:
+    """Give the account and the region of callers who name none."""
+    return Partition(settings.functions.account, settings.functions.region)
+
+
 class _RunLater:
     """Passes on what the control plane wants of the invoker, which is made after it."""
 
@@ -331,7 +336,7 @@ class Host:
 
     async def _check_functions(self) -> None:
         try:
-            functions = await self.registered.list()
+            functions = await self.registered.at(_usual(self.settings)).list()
         except TargetInvalid:
             raise
         except Exception:  # said in the log by the observing fetcher; functions may still be fetched one by one
