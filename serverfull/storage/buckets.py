@@ -21,7 +21,7 @@ from serverfull.errors import InvalidParameterValue, SourceUnavailable
 from serverfull.interfaces import Bucket
 from serverfull.storage.durable import Threads, make_private
 from serverfull.storage.s3 import ABSENT, S3Client, S3Endpoint, code_of, etag_of, require_boto3
-from serverfull.storage.temporary import TemporaryFolder
+from serverfull.storage.temporary import TemporaryFolder, remove_abandoned
 from serverfull.storage.trees import Trees
 
 Result = TypeVar("Result")
@@ -60,6 +60,7 @@ class S3Bucket(Bucket):
         self._packages = Threads("serverfull-bucket-packages")  # apart: a slow package keeps no document waiting
         self._folder: TemporaryFolder | None = None
         self._trees: Trees | None = None
+        self._tidied = False
         self._digests: dict[str, str] = {}
 
     async def read(self, key: str, known: StoredObject | None = None) -> StoredObject | None:
@@ -114,6 +115,9 @@ class S3Bucket(Bucket):
     async def tree(self, package: SeenObject, sha256: str | None) -> Path:
         """Fetch and unpack, once however many ask for it at a time."""
         self._unpacked()
+        if not self._tidied:
+            self._tidied = True
+            await self._packages.run(remove_abandoned)  # of hosts that were killed: nobody else may ever look
         assert self._trees is not None
         name = self._tree_name(package, sha256)
         with self._failures(package.key):

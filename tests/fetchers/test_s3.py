@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -386,3 +387,15 @@ async def test_a_redirect_to_another_host_is_not_followed(shop: Shop, stub: S3St
         with pytest.raises(SourceUnavailable):
             await shop.fetcher.fetch("f")
         assert other.requests == []
+
+
+async def test_what_hosts_that_were_killed_have_left_is_removed(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "serverfull-packages-left"
+    left.mkdir()
+    shop.put("f/code.zip", "one")
+    shop.put("f/function.json", {"Handler": "a.b", "Runtime": "python3.12"})
+    assert handler_of(await shop.fetcher.fetch("f")).root.is_relative_to(tmp_path)
+    assert not left.exists()
