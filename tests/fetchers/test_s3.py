@@ -19,7 +19,7 @@ from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.domain.source_code import SourceCode
 from serverfull.errors import FunctionNotReady, NotFoundError, SourceUnavailable
-from serverfull.fetchers import s3 as module
+from serverfull.fetchers import s3, s3_folders
 from serverfull.fetchers.s3 import S3Fetcher
 from serverfull.storage import buckets
 from serverfull.storage.buckets import S3Bucket
@@ -296,7 +296,7 @@ async def test_while_s3_fails_what_is_known_is_served_and_it_is_said_once(
     with pytest.raises(SourceUnavailable):
         await shop.fetcher.list()
     assert shop.log.said(down) == 1
-    monkeypatch.setattr(module, "_LATELY", 0.0)  # of the listing, which nobody asks for again
+    monkeypatch.setattr(s3, "_LATELY", 0.0)  # of the listing, which nobody asks for again
     stub.failing = 0
     await shop.wait_for_log("functions in S3 can be looked up again")
 
@@ -312,10 +312,10 @@ async def test_a_server_that_is_silent_keeps_no_call_of_what_is_known_waiting(
     stub.held.clear()
     for _ in range(5):
         await asyncio.sleep(0.02)
-        async with asyncio.timeout(module.PATIENCE / 2):
+        async with asyncio.timeout(s3_folders.PATIENCE / 2):
             assert await shop.fetcher.fetch("f") is first
             assert await here.fetch("f") is first
-    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(s3_folders, "PATIENCE", 0.3)
     with pytest.raises(SourceUnavailable, match=r"was not seen within 0.3 s"):
         await shop.fetcher.fetch("unseen")
 
@@ -332,7 +332,7 @@ async def test_a_package_that_is_cut_off_or_changes_meanwhile_is_fetched_again(s
 async def test_packages_that_are_not_needed_any_more_are_deleted_from_the_machine(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SWEEP_EVERY", 0.0)
+    monkeypatch.setattr(s3, "_SWEEP_EVERY", 0.0)
     shop.put("f/code.zip", "one")
     old = handler_of(await shop.fetcher.fetch("f")).root
     shop.put("f/code.zip", "two")
@@ -354,7 +354,7 @@ async def test_an_unchanged_function_costs_one_request_a_look_and_none_a_call(sh
     told = base64.b64encode(sha256(package).digest()).decode()
     shop.put("f/function.json", {"Code": {"S3Key": f"code/{digest}.zip"}, "CodeSha256": told})
     await shop.fetcher.fetch("f")
-    shop.fetcher.ages = module._Ages(3600.0, 3600.0, 3600.0)
+    shop.fetcher.ages = s3_folders.Ages(3600.0, 3600.0, 3600.0)
     asked = len(stub.requests)
     folder = shop.fetcher.folders["f"]
     folder.due = 0.0
