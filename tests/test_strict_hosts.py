@@ -75,8 +75,12 @@ def _call(client: Any, name: str, event: object) -> Any:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("host")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("host")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[Any]:
     allowed = {"SERVERFULL_HOT_RELOAD__ALLOWED_PATHS": str(folder)}
     with HostProcess.start(None, "--state", "memory", cwd=folder, env=STRICT | allowed) as host:
         yield lambda_client(host.url)
@@ -93,11 +97,9 @@ def handler(event, context):
 
 
 @needs_walls
-def test_a_folder_in_place_is_all_that_its_function_sees_of_those_around_it(
-    client: Any, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    hot = tmp_path_factory.getbasetemp() / "host0" / "hot"
-    (hot.parent / "beside").mkdir()
+def test_a_folder_in_place_is_all_that_its_function_sees_of_those_around_it(client: Any, folder: Path) -> None:
+    hot = folder / "hot"
+    (folder / "beside").mkdir()
     hot.mkdir()
     (hot / "app.py").write_text("VALUE = 1" + HOT_CODE)
     create(client, "hot", {}, Code={"S3Bucket": "hot-reload", "S3Key": str(hot)}, Timeout=30)
