@@ -79,6 +79,7 @@ class Pool:
         self._idle: deque[tuple[float, Sandbox]] = deque()  # used last on the right, with the time of that
         self._reserve = Reserve(make_ready or make, spawn, figures)
         self._settling: set[asyncio.Future[None]] = set()
+        self._warming: asyncio.Future[None] | None = None  # done when the sandbox is that is started for the next call
         self._alive = 0  # beside those of the reserve
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -96,6 +97,10 @@ class Pool:
                 failed = self._crashes.remembered(invocation.request_id)
                 if failed is not None:
                     return failed
+                if (warming := self._warming) is not None:
+                    self._warming = None  # for one call alone: others need more than this one
+                    await asyncio.wait([warming])
+                    continue
                 sandbox = self._new()
             try:
                 outcome = await sandbox.run(invocation, log)
@@ -114,21 +119,30 @@ class Pool:
             return outcome
 
     async def warm(self) -> None:
-        """Start a sandbox for the next call, unless one is idle; what fails then, fails in a call again."""
+        """Start a sandbox for the next call, unless one is idle; what fails then, fails in a call again.
+
+        A call that comes meanwhile waits for it: two that start side by side are both late.
+        """
         most = self._policy.most
         full = bool(most) and self._alive + self._reserve.size >= most
         if self._closed or self._idle or full or self._policy.idle_timeout <= 0:
             return
         sandbox = self._new()
+        self._warming = warming = self._loop.create_future()
         try:
             failed = await sandbox.start()
         except BaseException:
             self._discard(sandbox)
             raise
-        if failed is None:
-            self._give_back(sandbox)
         else:
-            self._discard(sandbox)
+            if failed is None:
+                self._give_back(sandbox)
+            else:
+                self._discard(sandbox)
+        finally:
+            if self._warming is warming:
+                self._warming = None
+            warming.set_result(None)
 
     def provision(self, count: int, changed: Callable[[Readiness], None]) -> None:
         """Keep so many sandboxes ready, which calls get before any other.
