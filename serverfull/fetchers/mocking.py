@@ -9,7 +9,7 @@ callers have to keep to the contract. The real handler is looked at and never ca
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,13 +22,14 @@ from serverfull.domain.functions import NOT_GIVEN, Function, Handler
 from serverfull.domain.records import Partition
 from serverfull.errors import ConfigurationError, FunctionNotReady, TargetInvalid
 from serverfull.fetchers.answers import Answer, MockAnswers, ZeroAnswers
-from serverfull.interfaces import Fetcher, Found, Published, Surroundings
+from serverfull.fetchers.decorating import FetcherDecorator
+from serverfull.interfaces import Fetcher
 
 if TYPE_CHECKING:
     from serverfull.contracts.contract import Contract
 
 
-class MockingFetcher(Fetcher):
+class MockingFetcher(FetcherDecorator):
     """Gives, for each function of another fetcher, one that answers without running it.
 
     :param fetcher: resolves the names.
@@ -36,14 +37,11 @@ class MockingFetcher(Fetcher):
     """
 
     def __init__(self, fetcher: Fetcher, answers: MockAnswers | None = None) -> None:
-        self._fetcher = fetcher
-        self._fetch = fetcher.fetch
+        super().__init__(fetcher)
         self._answers = answers or ZeroAnswers()
         # By function and name: one function may be served under two names, with two answers.
         self._mocked: WeakKeyDictionary[Function, dict[str, Function]] = WeakKeyDictionary()
         self._last: dict[str, tuple[Function, Function]] = {}  # a weak look-up costs more than all the rest of a fetch
-        self.source = fetcher.source
-        self.read_only = fetcher.read_only
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Give the mocked function of that name; the same object as long as the real one is the same.
@@ -87,22 +85,6 @@ class MockingFetcher(Fetcher):
         mocking = MockingFetcher(view, self._answers)
         mocking._mocked = self._mocked
         return mocking
-
-    async def published(self, name: str) -> Published:
-        """Ask the wrapped fetcher; its versions are mocked as any."""
-        return await self._fetcher.published(name)
-
-    async def survey(self) -> Sequence[Found]:
-        """Ask the wrapped fetcher; its functions are shown as they are without mocking."""
-        return await self._fetcher.survey()
-
-    async def open(self, surroundings: Surroundings) -> None:
-        """Open the wrapped fetcher."""
-        await self._fetcher.open(surroundings)
-
-    async def aclose(self) -> None:
-        """Close the wrapped fetcher."""
-        await self._fetcher.aclose()
 
     def _mock(self, name: str, function: Function) -> Function:
         try:

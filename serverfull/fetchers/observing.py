@@ -6,13 +6,14 @@ the sums to the metrics, when somebody looks at them or when a fetch did not suc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from serverfull.domain.functions import Function
 from serverfull.domain.records import Partition
 from serverfull.errors import FunctionNotReady, InvalidRuntime, NotFoundError, TargetInvalid
-from serverfull.interfaces import Fetcher, Found, Published, Surroundings
+from serverfull.fetchers.decorating import FetcherDecorator
+from serverfull.interfaces import Fetcher
 
 
 class FetchLogger(Protocol):
@@ -29,7 +30,7 @@ class FetchMetrics(Protocol):
         """Add ``value`` to the counter of that name and tags."""
 
 
-class ObservingFetcher(Fetcher):
+class ObservingFetcher(FetcherDecorator):
     """Wraps a fetcher: failures are logged, and fetches, failures and unknown names are counted by source.
 
     Counters: ``fetcher.fetches`` (those that succeeded), tagged with the ``source`` of the function;
@@ -40,14 +41,11 @@ class ObservingFetcher(Fetcher):
     """
 
     def __init__(self, fetcher: Fetcher, logger: FetchLogger, metrics: FetchMetrics) -> None:
-        self._fetcher = fetcher
-        self._fetch = fetcher.fetch
+        super().__init__(fetcher)
         self._source_of = fetcher.source_of
         self._logger = logger
         self._metrics = metrics
         self._fetched: dict[str, int] = {}  # shared with the views of partitions
-        self.source = fetcher.source
-        self.read_only = fetcher.read_only
 
     async def fetch(self, name: str, qualifier: str | None = None) -> Function:
         """Pass on to the wrapped fetcher."""
@@ -89,22 +87,6 @@ class ObservingFetcher(Fetcher):
         observing = ObservingFetcher(view, self._logger, self._metrics)
         observing._fetched = self._fetched
         return observing
-
-    async def published(self, name: str) -> Published:
-        """Ask the wrapped fetcher."""
-        return await self._fetcher.published(name)
-
-    async def survey(self) -> Sequence[Found]:
-        """Ask the wrapped fetcher."""
-        return await self._fetcher.survey()
-
-    async def open(self, surroundings: Surroundings) -> None:
-        """Open the wrapped fetcher."""
-        await self._fetcher.open(surroundings)
-
-    async def aclose(self) -> None:
-        """Close the wrapped fetcher."""
-        await self._fetcher.aclose()
 
     def report(self) -> None:
         """Bring the counts of successful fetches to the metrics; call it on the event loop before they are read."""
