@@ -121,10 +121,10 @@ def _dependencies(settings: DependencySettings) -> Finding:
 
 def _watching(settings: ReloadSettings) -> Finding:
     """Say what notices that code in folders has changed."""
-    from importlib.util import find_spec
+    from serverfull.reload.extra import EXTRA, missing
 
-    if missing := [package for package in ("watchfiles", "pathspec") if find_spec(package) is None]:
-        return Finding("watching", "impossible", f"{missing[0]} is not installed: pip install 'serverfull[reload]'")
+    if (package := missing()) is not None:
+        return Finding("watching", "impossible", f"{package} is not installed: pip install 'serverfull[{EXTRA}]'")
     if settings.polling:
         return Finding("watching", "polling", f"every {settings.poll_interval:g} s, as reload.polling says")
     try:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serverfull.errors import (
     DependenciesNotInstalled,
-    ExtraMissing,
     FunctionNotReady,
     InternalFailure,
     NotFoundError,
@@ -102,7 +100,9 @@ class ControlPlane:
         self._linked: LinkedObjects | None = None
         self._temporary: TemporaryFolder | None = None
         if settings.hot_reload.allowed_paths:
-            _check_watching()
+            from serverfull.reload.extra import check_installed
+
+            check_installed("running functions from folders in place (hot_reload.allowed_paths)")
         self._stack = AsyncExitStack()
 
     @property
@@ -358,12 +358,6 @@ class ControlPlane:
             code = self._files = MemoryCodeStore() if directory is None else FileCodeStore(directory)
         self._stack.push_async_callback(code.aclose)
         return code
-
-
-def _check_watching() -> None:
-    for package in ("watchfiles", "pathspec"):
-        if find_spec(package) is None:
-            raise ExtraMissing("running functions from folders in place (hot_reload.allowed_paths)", package, "reload")
 
 
 def _loading(deployed: DeployedFetcher, update: Operation) -> Operation:

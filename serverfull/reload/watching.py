@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import importlib.util
 import os
 import threading
 import time
@@ -18,15 +17,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from serverfull.errors import ExtraMissing
 from serverfull.interfaces import Watch, Watching
+from serverfull.reload.extra import check_installed
 
 if TYPE_CHECKING:
     from watchfiles._rust_notify import RustNotify
 
     from serverfull.reload.trees import Rules, Tree
-
-EXTRA = "reload"
 
 _TURN = 0.1
 """Seconds after which the thread looks whether there is a new root, or an end."""
@@ -141,9 +138,7 @@ class Watcher(Watching):
     def watch(
         self, root: Path, changed: Callable[[], None], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> Watch:
-        for package in ("watchfiles", "pathspec"):
-            if importlib.util.find_spec(package) is None:
-                raise ExtraMissing("watching folders for changes", package, EXTRA)
+        check_installed("watching folders for changes")
         watch = _Watch(self, root.absolute(), changed, (include, exclude))
         with self._lock:
             if self._end.is_set():

@@ -48,7 +48,7 @@ def plane_on(directory: Path, code_store: str = "", allowed: tuple[str, ...] = (
 def test_a_host_whose_functions_may_run_from_folders_does_not_start_without_what_watches_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serverfull.control_plane.plane.find_spec", lambda _: None)
+    monkeypatch.setattr("serverfull.reload.extra.importlib.util.find_spec", lambda _: None)
     plane_on(tmp_path)
     with pytest.raises(ExtraMissing, match=r"hot_reload\.allowed_paths.*pip install 'serverfull\[reload\]'"):
         plane_on(tmp_path, allowed=("/srv",))

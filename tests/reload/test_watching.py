@@ -379,7 +379,7 @@ async def test_many_folders_are_said_to_be_many(
 async def test_a_missing_package_is_named_with_its_extra(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("serverfull.reload.extra.importlib.util.find_spec", lambda name: None)
     site = make_site()
     with pytest.raises(ExtraMissing, match=r"watchfiles.*pip install 'serverfull\[reload\]'"):
         site.watcher.watch(site.root, site.heard)
