@@ -252,6 +252,18 @@ async def test_what_is_saved_before_the_host_watches_is_served_too(
     assert (await host.invoke("hello")).json() == "two"
 
 
+async def test_versions_of_a_fetcher_of_ones_own_are_those_that_it_tells(folder: Path) -> None:
+    (folder / "edited_app.py").write_text(
+        "from serverfull import StaticFetcher\n"
+        "from serverfull.interfaces import Published\n"
+        "class Mine(StaticFetcher):\n"
+        "    async def published(self, name):\n"
+        "        return Published([1, 2])\n"
+        "functions = Mine({'f': lambda event: event})\n"
+    )
+    assert (await ReloadingFetcher(f"{folder}/edited_app.py:functions").published("f")).versions == [1, 2]
+
+
 async def test_code_that_is_broken_from_the_beginning_is_not_served(folder: Path) -> None:
     (folder / "edited_app.py").write_text("1 / 0\n")
     with pytest.raises(TargetImportFailed):

@@ -26,7 +26,7 @@ from serverfull.domain.functions import Function, Handler
 from serverfull.domain.records import Partition
 from serverfull.errors import CodeBroken, TargetError
 from serverfull.fetchers.targets import load_target, of_users, place_of
-from serverfull.interfaces import Fetcher, Found, Surroundings, Watch
+from serverfull.interfaces import Fetcher, Found, Published, Surroundings, Watch
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -93,6 +93,10 @@ class ReloadingFetcher(Fetcher):
     def at(self, partition: Partition) -> Fetcher:
         """Give itself: what is served now may be other for each account, and nobody would ask again."""
         return self
+
+    async def published(self, name: str) -> Published:
+        """Ask what is served now."""
+        return await self._current.published(name)
 
     async def survey(self) -> Sequence[Found]:
         """Say what is served now, and why it cannot be."""
